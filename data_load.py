@@ -1,0 +1,496 @@
+"""The facial-keypoint data set: reading, transforms, where the data lies, fetching and verifying it.
+
+Conventions used everywhere in this repository:
+
+* A sample is ``{'image': (H, W, 3) uint8 RGB, 'keypoints': (68, 2) float32}``.
+* Keypoints are (x, y) in pixels, origin top left, and an integer coordinate is the *centre* of a pixel, as in OpenCV
+  and matplotlib. So scaling by ``s`` maps x to ``(x + 0.5) * s - 0.5``, and cropping at column ``left`` to ``x - left``.
+* The network sees grey values in [0, 1] and keypoints as ``(pixels - 100) / 50``; such values carry ``_norm`` in
+  their name.
+
+Command line: ``python -m data_load fetch`` downloads the official set into ``data/``, ``python -m data_load verify``
+checks every labelled image of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import Compose
+
+NUM_KEYPOINTS = 68
+DATA_DIR = Path(__file__).resolve().parent / "data"
+MANIFEST = (
+    DATA_DIR / "pixels.csv"
+)  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes
+ARCHIVE_URL = "https://github.com/udacity/P1_Facial_Keypoints/archive/6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81.zip"
+IMAGE_SIZE = 224  # pixels a side of what the network sees
+KEYPOINT_MEAN, KEYPOINT_STD = (
+    100.0,
+    50.0,
+)  # pixels; the course's constants, near enough to the labels' own in a 224 crop
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read any image file as RGB.
+
+    The content decides, not the name: the official set is PNG named ``.jpg``. Alpha is dropped, grey and palette
+    become RGB, 16 bits become 8, and a JPEG turned by its EXIF tag comes upright.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        OSError: the file is missing or can't be read.
+        ValueError: "PATH: expected an image, got …".
+    """
+    data = np.frombuffer(Path(path).read_bytes(), np.uint8)  # not cv2.imread: it fails on non-ASCII paths on Windows
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except cv2.error:  # for instance a picture above OpenCV's limit of 2^30 pixels
+        image = None
+    if image is None:
+        raise ValueError(f"{path}: expected an image, got {data.size} bytes that do not decode as one")
+    return image
+
+
+def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
+    """Read a label file in the official layout: the image's name, then x0, y0, …, x67, y67.
+
+    Returns:
+        names: N file names.
+        keypoints: (N, 68, 2) float32, pixels, (x, y).
+
+    Raises:
+        ValueError: no rows, a wrong number of columns, or a value that is not a finite number.
+    """
+    try:
+        table = pd.read_csv(csv_file, dtype={0: str}, keep_default_na=False, na_values={})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{csv_file}: expected a CSV file of keypoints, got: {error}") from None
+    if table.shape[1] != 1 + 2 * NUM_KEYPOINTS:
+        raise ValueError(
+            f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: a name, then x and y of {NUM_KEYPOINTS} points"
+        )
+    if table.empty:
+        raise ValueError(f"{csv_file}: got no rows, expected one for each image")
+    values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{csv_file}: got a coordinate that is not a finite number for {table.iloc[bad.argmax(), 0]!r} ({bad.sum()} such rows)"
+        )
+    return table.iloc[:, 0].astype(str).tolist(), values.reshape(-1, NUM_KEYPOINTS, 2)
+
+
+class FacialKeypointsDataset(Dataset):
+    """Images of one face each, with 68 keypoints.
+
+    Args:
+        csv_file: labels in the official layout, see :func:`read_keypoints`.
+        root_dir: the folder that holds the images.
+        transform: takes a sample, returns a sample; usually :func:`training_transform` or :func:`evaluation_transform`.
+        cache: keep each image in memory as it is after a leading :class:`Rescale` (and grey, where the transforms turn
+            it grey anyway). Samples are the same with and without; the 3,462 training images take about 200 MB, and an
+            epoch no longer pays for decoding. Worker processes would each keep a cache of their own and lose it after
+            every epoch: load in the main process, which needs no workers any more.
+
+    >>> data = find_data("sample")
+    >>> sample = FacialKeypointsDataset(data.csv_file("training"), data.image_dir("training"))[0]
+    >>> sample["keypoints"].shape
+    (68, 2)
+    """
+
+    def __init__(
+        self,
+        csv_file: str | Path,
+        root_dir: str | Path,
+        transform: Callable[[dict], dict] | None = None,
+        cache: bool = True,
+    ) -> None:
+        self.csv_file, self.root_dir, self.transform = Path(csv_file), Path(root_dir), transform
+        self.names, self.keypoints = read_keypoints(csv_file)
+        steps = transform.transforms if isinstance(transform, Compose) else []
+        self._cache: dict[int, dict] | None = {} if cache and steps and isinstance(steps[0], Rescale) else None
+        crops = [isinstance(step, (RandomCrop, CenterCrop)) for step in steps[1:]]
+        after = steps[1:][crops.index(False)] if False in crops else None
+        self._grey = isinstance(after, Normalize)  # nothing between Rescale and Normalize looks at colour
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        if self._cache is None:
+            sample = self._read(index)
+            return self.transform(sample) if self.transform else sample
+        if index not in self._cache:
+            sample = self.transform.transforms[0](self._read(index))
+            if self._grey:
+                sample["image"] = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
+            self._cache[index] = sample
+        sample = dict(self._cache[index])  # transforms replace entries, never write into the arrays
+        for step in self.transform.transforms[1:]:
+            sample = step(sample)
+        return sample
+
+    def _read(self, index: int) -> dict:
+        return {"image": read_image(self.root_dir / self.names[index]), "keypoints": self.keypoints[index].copy()}
+
+
+# Transforms -----------------------------------------------------------------------------------------------------------
+
+
+def _size(output_size: int | tuple[int, int]) -> tuple[int, int]:
+    return (output_size, output_size) if isinstance(output_size, int) else (int(output_size[0]), int(output_size[1]))
+
+
+@dataclass
+class Rescale:
+    """Resize the image; an int is the length of the shorter side (the shape stays), a pair is (height, width)."""
+
+    output_size: int | tuple[int, int]
+
+    def __call__(self, sample: dict) -> dict:
+        height, width = sample["image"].shape[:2]
+        if isinstance(self.output_size, int):
+            scale = self.output_size / min(height, width)
+            new = round(height * scale), round(width * scale)
+        else:
+            new = _size(self.output_size)
+        # Averaging over the source pixels keeps fine detail from turning into noise when the image shrinks.
+        method = cv2.INTER_AREA if new[0] * new[1] < height * width else cv2.INTER_LINEAR
+        image = cv2.resize(sample["image"], (new[1], new[0]), interpolation=method)
+        factor = np.array([new[1] / width, new[0] / height], np.float32)
+        return {**sample, "image": image, "keypoints": (sample["keypoints"] + 0.5) * factor - 0.5}
+
+
+def _crop(sample: dict, top: int, left: int, size: tuple[int, int]) -> dict:
+    image = sample["image"][top : top + size[0], left : left + size[1]]
+    return {**sample, "image": image, "keypoints": sample["keypoints"] - np.array([left, top], np.float32)}
+
+
+def _slack(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+    """How far a crop of this size can move down and to the right; it may be as large as the image."""
+    down, right = image.shape[0] - size[0], image.shape[1] - size[1]
+    if down < 0 or right < 0:
+        raise ValueError(
+            f"got an image of {image.shape[0]}×{image.shape[1]} pixels, expected at least the crop's {size[0]}×{size[1]}"
+        )
+    return down, right
+
+
+@dataclass
+class RandomCrop:
+    """Cut a random window, each position equally likely; an int is a square, a pair is (height, width).
+
+    The draw comes from torch, so ``torch.manual_seed`` fixes it and DataLoader workers differ.
+    """
+
+    output_size: int | tuple[int, int]
+
+    def __call__(self, sample: dict) -> dict:
+        size = _size(self.output_size)
+        top, left = (int(torch.randint(slack + 1, ())) for slack in _slack(sample["image"], size))
+        return _crop(sample, top, left, size)
+
+
+@dataclass
+class CenterCrop:
+    """Cut the middle; an int is a square, a pair is (height, width). Evaluation is never random."""
+
+    output_size: int | tuple[int, int]
+
+    def __call__(self, sample: dict) -> dict:
+        size = _size(self.output_size)
+        top, left = (slack // 2 for slack in _slack(sample["image"], size))
+        return _crop(sample, top, left, size)
+
+
+@dataclass
+class Normalize:
+    """Grey float32 (H, W) in [0, 1], whatever the dtype that comes in; keypoints become (pixels - 100) / 50.
+
+    Integers are divided by their dtype's largest value; floats must lie in [0, 1] already.
+    """
+
+    def __call__(self, sample: dict) -> dict:
+        image = sample["image"]
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[:, :, 0]
+        if np.issubdtype(image.dtype, np.integer):
+            image = image.astype(np.float32) / np.iinfo(image.dtype).max
+        elif image.size and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
+            raise ValueError(
+                f"got a float image with values from {image.min():.4g} to {image.max():.4g}, expected [0, 1]"
+            )
+        keypoints = (sample["keypoints"] - KEYPOINT_MEAN) / KEYPOINT_STD
+        return {**sample, "image": image.astype(np.float32), "keypoints": keypoints.astype(np.float32)}
+
+    @staticmethod
+    def inverse(keypoints_norm: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        """Network units back to pixels of the network's 224×224 input; any shape, array or tensor."""
+        return keypoints_norm * KEYPOINT_STD + KEYPOINT_MEAN
+
+
+class ToTensor:
+    """Arrays to tensors: image (H, W) or (H, W, C) → (C, H, W), keypoints (68, 2); values and dtypes stay."""
+
+    def __call__(self, sample: dict) -> dict:
+        image = sample["image"]
+        image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        return {
+            **sample,
+            "image": torch.from_numpy(np.ascontiguousarray(image)),
+            "keypoints": torch.from_numpy(sample["keypoints"]),
+        }
+
+    def __repr__(self) -> str:
+        return "ToTensor()"
+
+
+def training_transform() -> Compose:
+    """The recipe's four transforms: Rescale 250, RandomCrop 224, Normalize, ToTensor."""
+    return Compose([Rescale(250), RandomCrop(IMAGE_SIZE), Normalize(), ToTensor()])
+
+
+def evaluation_transform() -> Compose:
+    """The same with the crop in the middle: the official protocol."""
+    return Compose([Rescale(250), CenterCrop(IMAGE_SIZE), Normalize(), ToTensor()])
+
+
+# Where the data lies --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set on disk, in the official layout: ``training/``, ``test/`` and a CSV file for each."""
+
+    name: str  # 'official' or 'sample'
+    root: Path
+
+    def csv_file(self, split: str) -> Path:
+        return self.root / f"{split}_frames_keypoints.csv"
+
+    def image_dir(self, split: str) -> Path:
+        return self.root / split
+
+    def dataset(
+        self, split: str, transform: Callable[[dict], dict] | None = None, cache: bool = True
+    ) -> FacialKeypointsDataset:
+        """The images of ``split``, 'training' or 'test'."""
+        return FacialKeypointsDataset(self.csv_file(split), self.image_dir(split), transform, cache)
+
+
+def find_data(name: str | None = None, root: str | Path = DATA_DIR) -> Data:
+    """The official set where it was fetched, else the embedded sample of rendered heads.
+
+    Args:
+        name: 'official' or 'sample'; by default the environment variable ``KEYPOINTS_DATA``, else whichever is there.
+        root: the folder ``data/``.
+
+    Raises:
+        ValueError: another name.
+        FileNotFoundError: the set is missing or misses labelled images: counted, three named.
+    """
+    root = Path(root)
+    name = name or os.environ.get("KEYPOINTS_DATA") or None
+    if name not in (None, "official", "sample"):
+        raise ValueError(f"got data set {name!r}, expected 'official' or 'sample'")
+    official, sample = Data("official", root), Data("sample", root / "sample")
+    if name is None:
+        name = "official" if all(official.csv_file(split).exists() for split in ("training", "test")) else "sample"
+    data = official if name == "official" else sample
+    for split in ("training", "test"):
+        if not data.csv_file(split).exists():
+            hint = (
+                "run 'python -m data_load fetch'"
+                if name == "official"
+                else "restore it with 'git checkout data/sample'"
+            )
+            raise FileNotFoundError(f"{data.csv_file(split)} is missing: {hint}")
+        present = (
+            {entry.name for entry in os.scandir(data.image_dir(split))} if data.image_dir(split).is_dir() else set()
+        )
+        missing = [image for image in read_keypoints(data.csv_file(split))[0] if image not in present]
+        if missing:
+            raise FileNotFoundError(
+                f"{data.image_dir(split)}: {len(missing)} labelled images are missing: {', '.join(missing[:3])}{', …' * (len(missing) > 3)}"
+            )
+    return data
+
+
+def person_of(name: str) -> str:
+    """Who is on an image: ``Luis_Fonsi_21.jpg`` → ``Luis_Fonsi``."""
+    return Path(name).stem.rsplit("_", 1)[0]
+
+
+def split_by_person(names: list[str], fraction: float = 0.15, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Indices to train on and to validate on, such that nobody is in both.
+
+    Args:
+        names: file names; :func:`person_of` tells who is on each.
+        fraction: share of the people to hold out, in (0, 1).
+        seed: which people; the same seed gives the same people everywhere (SHA-1, no random generator).
+    """
+    people = sorted(
+        {person_of(name) for name in names}, key=lambda person: hashlib.sha1(f"{seed}/{person}".encode()).digest()
+    )
+    held_out = set(people[: max(1, round(fraction * len(people)))])
+    inside = [person_of(name) in held_out for name in names]
+    return [i for i, held in enumerate(inside) if not held], [i for i, held in enumerate(inside) if held]
+
+
+# Fetching and verifying the official set ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`verify` found; files are named ``split/name``, since all test names exist in training too."""
+
+    good: int
+    missing: list[str]
+    damaged: list[str]
+    extra: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.missing and not self.damaged
+
+    def __str__(self) -> str:
+        def some(files: list[str]) -> str:
+            return f"{len(files)}" + (f" ({', '.join(files[:3])}{', …' * (len(files) > 3)})" if files else "")
+
+        return f"labelled images: {self.good} good, missing {some(self.missing)}, damaged {some(self.damaged)}; extra files: {self.extra}"
+
+
+def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:
+    """Compare the pixels of every labelled image with the manifest. Unlabelled images are extra, which is normal."""
+    root, facts = Path(root), pd.read_csv(manifest)
+    good, missing, damaged = 0, [], []
+    for fact in facts.itertuples():
+        try:
+            image = read_image(root / fact.file)
+        except FileNotFoundError:
+            missing.append(fact.file)
+        except (OSError, ValueError):
+            damaged.append(fact.file)
+        else:
+            same = (
+                image.shape[1::-1] == (fact.width, fact.height)
+                and hashlib.sha1(image.tobytes()).hexdigest() == fact.sha1_of_rgb_bytes
+            )
+            good += same
+            if not same:
+                damaged.append(fact.file)
+    for split in sorted({file.split("/")[0] for file in facts.file}):  # the labels count as well as the images
+        if not (root / f"{split}_frames_keypoints.csv").exists():
+            missing.append(f"{split}_frames_keypoints.csv")
+    known = set(facts.file)
+    extra = sum(
+        file.relative_to(root).as_posix() not in known
+        for split in ("training", "test")
+        for file in (root / split).glob("*")
+        if file.is_file()
+    )
+    return Report(good, missing, damaged, extra)
+
+
+def fetch(url: str = ARCHIVE_URL, root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:
+    """Download the official set, unpack it, verify it, and only then move it to its place; the label files come last.
+
+    Until then everything lies in ``root/.fetch``: half a download never looks like a whole one. A second call goes on
+    with the archive that is already there.
+
+    Raises:
+        OSError: the download failed (also when it was cut, after three tries).
+        ValueError: the archive is not the expected one; it is deleted, so that the next call downloads afresh.
+    """
+    import pooch  # only here: nothing else needs the network
+
+    root, work = Path(root), Path(root) / ".fetch"
+    source = pooch.create(
+        path=work, base_url="", registry={"archive.zip": None}, urls={"archive.zip": url}, retry_if_failed=2
+    )
+    archive, unpacked = Path(source.fetch("archive.zip", progressbar=sys.stderr.isatty())), work / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        _unpack(archive, unpacked)
+        report = verify(unpacked, manifest)
+        if not report.ok:
+            raise ValueError(f"{url}: the archive does not hold the official set: {report}")
+    except ValueError:
+        archive.unlink()
+        raise
+    for file in sorted(unpacked.rglob("*"), key=lambda file: (file.suffix == ".csv", file)):
+        if file.is_file():
+            target = root / file.relative_to(unpacked)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(file, target)
+    shutil.rmtree(work)
+    return report
+
+
+def _unpack(archive: Path, dest: Path) -> None:
+    """Write the archive's ``data/`` folder to ``dest``: labels and images by their pattern, everything else stays out."""
+    wanted = re.compile(r"[^/]+/data/((?:training|test)/[^/]+\.jpg|(?:training|test)_frames_keypoints\.csv)")
+    try:
+        with zipfile.ZipFile(archive) as zip_file:
+            for member in zip_file.infolist():
+                if ".." in re.split(r"[/\\]", member.filename) or member.filename.startswith(("/", "\\")):
+                    raise ValueError(f"{archive}: expected paths inside the archive's folder, got {member.filename!r}")
+                match = wanted.fullmatch(member.filename)
+                if match:
+                    if member.file_size > 20e6:
+                        raise ValueError(
+                            f"{archive}: {member.filename} has {member.file_size} bytes, expected at most 20 MB"
+                        )
+                    target = dest / match[1]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(zip_file.read(member))
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{archive}: expected a whole ZIP archive, got: {error}") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m data_load", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("fetch", "download the official data set into data/"),
+        ("verify", "check the official data set"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--root", type=Path, default=DATA_DIR, help="where the data set lies (default: data/)")
+        command.add_argument("--manifest", type=Path, default=MANIFEST, help="pixel hashes (default: data/pixels.csv)")
+    commands.choices["fetch"].add_argument("--url", default=ARCHIVE_URL, help="another place of the archive")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "fetch":
+            report = fetch(options.url, options.root, options.manifest)
+        else:
+            report = verify(options.root, options.manifest)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        print(f"data_load {options.command}: {error}", file=sys.stderr)
+        return 1
+    print(report)
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

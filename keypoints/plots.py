@@ -1,0 +1,249 @@
+"""Every drawing: keypoints on images, grids of samples, curves, learned filters.
+
+A prediction is a filled dot, the truth a hollow ring: they differ in shape, not only in colour. Functions that take
+``ax`` draw into it and return it; the others return a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keypoints import landmarks, metrics
+from models import write_atomically
+
+PREDICTION, TRUTH, BOX = "#ff8c1a", "#27e0ff", "#ffe14d"  # told apart by colour-blind eyes too
+STYLE = {
+    "figure.dpi": 80,
+    "savefig.dpi": 80,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "image.cmap": "gray",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.frameon": False,
+    "font.size": 10,
+}
+
+
+def use_style() -> None:
+    """Give all figures of this process the look of this repository."""
+    plt.rcParams.update(STYLE)
+
+
+def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
+    """An image without axes: (H, W, 3) uint8, (H, W) grey of any dtype, or a tensor (1, H, W)."""
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[0] == 1:
+        image = image[0]
+    ax.imshow(image, vmin=0, vmax=255 if image.dtype == np.uint8 else None)
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def draw_keypoints(
+    ax: Axes,
+    image: np.ndarray,
+    keypoints: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    title: str = "",
+    size: float = 8,
+) -> Axes:
+    """An image with predicted keypoints as dots and true ones as rings.
+
+    Args:
+        keypoints, truth: (68, 2) pixels, or (N, 68, 2) for several faces.
+        size: of a dot, in square points, as matplotlib's ``scatter`` takes it.
+    """
+    draw_image(ax, image, title)
+    if truth is not None:
+        points = np.asarray(truth).reshape(-1, 2)
+        ax.scatter(*points.T, s=2.5 * size, facecolors="none", edgecolors=TRUTH, linewidths=0.9, label="truth")
+    if keypoints is not None:
+        points = np.asarray(keypoints).reshape(-1, 2)
+        ax.scatter(*points.T, s=size, color=PREDICTION, linewidths=0, label="prediction")
+    return ax
+
+
+def show_keypoints(
+    images: Sequence[np.ndarray],
+    keypoints: Sequence | None = None,
+    truth: Sequence | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 4,
+    side: float = 2.6,
+) -> Figure:
+    """A grid of images with their keypoints; arguments as in :func:`draw_keypoints`, one of each an image.
+
+    Args:
+        side: of a cell, inches.
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * side, rows * (side + 0.25)), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i < len(images):
+            draw_keypoints(
+                ax,
+                images[i],
+                None if keypoints is None else keypoints[i],
+                None if truth is None else truth[i],
+                "" if titles is None else titles[i],
+            )
+        else:
+            ax.set_visible(False)
+    return figure
+
+
+def show_scheme(face: np.ndarray) -> Figure:
+    """The 68-point scheme on a face, (68, 2): each point with its index, each part in its colour."""
+    figure, ax = plt.subplots(figsize=(6.2, 6.2))
+    for bone in landmarks.BONES:
+        ax.plot(*face[list(bone)].T, color="#b5b5b5", linewidth=1, zorder=1)
+    for name, part in landmarks.PARTS.items():
+        ax.scatter(*face[part].T, s=22, label=name, zorder=2)
+        for i in range(part.start, part.stop):
+            ax.annotate(str(i), face[i], xytext=(3, 3), textcoords="offset points", fontsize=7)
+    ax.invert_yaxis()
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.03), ncols=4, fontsize=8)
+    return figure
+
+
+def show_best_median_worst(
+    images: Sequence[np.ndarray], predicted: np.ndarray, truth: np.ndarray, each: int = 4
+) -> Figure:
+    """Faces at fixed places of the sorted errors: the best, the middle and the worst, equally large.
+
+    Args:
+        images: N images (or anything indexed by number); predicted, truth: (N, 68, 2), pixels of them.
+        each: how many of each kind.
+    """
+    errors = metrics.nme(predicted, truth, "box")
+    order, each = np.argsort(errors, kind="stable"), min(each, len(errors))
+    middle = (len(order) - each) // 2
+    figure, axes = plt.subplots(3, each, figsize=(each * 2.5, 8), squeeze=False)
+    for row, (name, chosen) in zip(
+        axes,
+        (("best", order[:each]), ("median", order[middle : middle + each]), ("worst", order[-each:][::-1])),
+        strict=True,
+    ):
+        for ax, i in zip(row, chosen, strict=True):
+            draw_keypoints(
+                ax, images[i], predicted[i], truth[i], f"{name} of {len(errors)}: NME_box {errors[i]:.1f} %", size=5
+            )
+    return figure
+
+
+def show_curves(history: Sequence[dict], title: str = "") -> Figure:
+    """Loss and error over the epochs of a record: training solid, validation dash-dotted."""
+    epochs = [entry["epoch"] for entry in history]
+    validated = "nme_box" in history[0]
+    figure, axes = plt.subplots(1, 1 + validated, figsize=(4.4 * (1 + validated), 3), squeeze=False)
+    axes[0, 0].plot(
+        epochs, [entry["training_loss"] for entry in history], "-", marker=".", label="training (random crops, dropout)"
+    )
+    if validated:
+        axes[0, 0].plot(
+            epochs,
+            [entry["validation_loss"] for entry in history],
+            "-.",
+            marker=".",
+            label="validation (centre crop, averaged weights)",
+        )
+        axes[0, 1].plot(epochs, [entry["nme_box"] for entry in history], "-.", marker=".", color="C1")
+        axes[0, 1].set(xlabel="epoch", ylabel="NME_box on validation people (%)", ylim=(0, None))
+    axes[0, 0].set(xlabel="epoch", ylabel="SmoothL1 loss", yscale="log")
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:
+    """Cumulative error distributions: name → (N,) errors in percent, infinity where no face was found."""
+    figure, ax = plt.subplots(figsize=(4.6, 3.2))
+    thresholds = np.linspace(0, limit, 200)
+    for name, values in errors.items():
+        ax.plot(thresholds, metrics.ced(values, thresholds), label=name)
+    ax.set(xlabel="NME_box (%)", ylabel="faces with at most this error (%)", xlim=(0, limit), ylim=(0, 101))
+    ax.legend()
+    return figure
+
+
+def show_kernels(kernels: np.ndarray, columns: int = 8) -> Figure:
+    """Convolution kernels (N, h, w) on one symmetric scale: red positive, blue negative, white zero."""
+    rows = -(-len(kernels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.95, rows * 1.1), squeeze=False)
+    limit = np.abs(kernels).max()
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i < len(kernels):
+            ax.imshow(kernels[i], cmap="RdBu_r", vmin=-limit, vmax=limit)
+            ax.set_title(str(i), fontsize=8)
+    return figure
+
+
+def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None = None, style: str = "-") -> Axes:
+    """Boxes (N, 4) left, top, width, height as outlines."""
+    for i, (left, top, width, height) in enumerate(np.asarray(boxes).reshape(-1, 4)):
+        ax.add_patch(
+            plt.Rectangle(
+                (left - 0.5, top - 0.5),
+                width,
+                height,
+                fill=False,
+                edgecolor=color,
+                linewidth=1.8,
+                linestyle=style,
+                label=label if i == 0 else None,
+            )
+        )
+    return ax
+
+
+def draw_faces(image: np.ndarray, faces: Sequence) -> np.ndarray:
+    """A copy of an RGB uint8 image with each face's box, lines and points painted in, for files and video."""
+    picture = np.ascontiguousarray(image.copy())
+    shift, unit = 4, 16  # OpenCV draws with fractions of a pixel: coordinates times 2^shift
+
+    def rgb(colour: str) -> tuple[int, ...]:
+        return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+    for face in faces:
+        thin = max(1, round(float(face.box[2]) / 250))
+        left, top, width, height = (int(value) for value in face.box)
+        cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), rgb(BOX), thin)
+        points = np.round(np.asarray(face.keypoints, np.float64) * unit).astype(np.int32)
+        cv2.polylines(
+            picture, [points[list(bone)] for bone in landmarks.BONES], False, (255, 255, 255), thin, cv2.LINE_AA, shift
+        )
+        for point in points:
+            cv2.circle(
+                picture, tuple(int(v) for v in point), int(1.4 * thin * unit), rgb(PREDICTION), -1, cv2.LINE_AA, shift
+            )
+    return picture
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an RGB uint8 image, in the format that the name's ending says."""
+    path = Path(path)
+    try:
+        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise ValueError(f"{path}: expected a name that ends in .jpg or .png, got {path.suffix!r}")
+    write_atomically(path, lambda part: part.write_bytes(data.tobytes()))

@@ -1,0 +1,278 @@
+"""Training: the loop with its schedule, averaged weights, checkpoints and record."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
+
+from data_load import NUM_KEYPOINTS, Normalize
+from keypoints import metrics
+from models import write_atomically
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; every value with the reason for it."""
+
+    epochs: int = 8  # the course's limit of patience on a CPU
+    batch_size: int = 10  # small: many steps in few epochs
+    learning_rate: float = 5e-3  # the peak of OneCycle: high in the middle, near zero at the end
+    beta: float = 0.1  # SmoothL1 turns from square to absolute at 0.1 × 50 = 5 pixels
+    weight_average: float = 0.998  # the average looks back about 500 steps
+    seed: int = 0  # initial weights are the caller's; this one fixes order, crops and dropout
+
+
+def choose_device(name: str = "cpu") -> torch.device:
+    """'auto' takes CUDA, then Apple's MPS, then the CPU; another name is taken as it is."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"got device {name!r}, expected auto, cpu, cuda or mps")
+    return torch.device(name)
+
+
+@torch.no_grad()
+def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_size: int = 64) -> np.ndarray:
+    """Keypoints of many images, in pixels of the network's 224×224 input; the network's mode stays.
+
+    Args:
+        images: a dataset of samples, or a tensor (N, 1, 224, 224) float32 in [0, 1].
+
+    Returns:
+        (N, 68, 2) float32.
+    """
+    training, device = net.training, next(net.parameters()).device
+    net.eval()
+    results = []
+    try:
+        for start in range(0, len(images), batch_size):
+            if isinstance(images, torch.Tensor):
+                batch = images[start : start + batch_size]
+            else:
+                batch = torch.stack([images[i]["image"] for i in range(start, min(start + batch_size, len(images)))])
+            results.append(net(batch.to(device)).cpu())
+    finally:
+        net.train(training)
+    return (
+        Normalize.inverse(torch.cat(results)).unflatten(1, (NUM_KEYPOINTS, 2)).numpy()
+        if results
+        else np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
+    )
+
+
+def true_keypoints(dataset: Dataset) -> np.ndarray:
+    """The labels of a transformed dataset in pixels of the network's input: (N, 68, 2) float32."""
+    return np.stack([Normalize.inverse(dataset[i]["keypoints"]).numpy() for i in range(len(dataset))])
+
+
+def fit(
+    net: nn.Module,
+    training_set: Dataset,
+    validation_set: Dataset | None = None,
+    recipe: Recipe | None = None,
+    device: str = "cpu",
+    checkpoint: str | Path | None = None,
+) -> dict:
+    """Train ``net`` in place: SmoothL1Loss, Adam, OneCycle; it ends with the averaged weights, in eval mode.
+
+    The network returned is the running average of the weights over the last few hundred steps (Izmailov et al.,
+    https://arxiv.org/abs/1803.05407), which is steadier than the last step's own. The schedule is OneCycle (Smith and
+    Topin, https://arxiv.org/abs/1708.07120).
+
+    Args:
+        training_set: samples with image (1, 224, 224) float32 and keypoints (68, 2) float32, network units.
+        validation_set: samples of other people, cropped in the middle; looked at after each epoch, never learnt from.
+        recipe: see :class:`Recipe`.
+        device: 'cpu', 'cuda', 'mps' or 'auto'.
+        checkpoint: a file written after each epoch. Where it exists, training goes on from it, with the same result as
+            without the interruption; it is removed at the end.
+
+    Returns:
+        a record, ready for JSON: recipe, versions, seconds, peak memory, and one entry an epoch with training_loss,
+        validation_loss, nme_box (percent, on the validation set) and seconds.
+
+    Raises:
+        ValueError: no samples, or the checkpoint belongs to another recipe, network or data.
+    """
+    recipe = recipe or Recipe()
+    if len(training_set) == 0:
+        raise ValueError("got no training samples, expected at least one")
+    target = choose_device(device)
+    net.to(target)
+    average = AveragedModel(net, avg_fn=_averaging(recipe.weight_average), use_buffers=True)
+    criterion = nn.SmoothL1Loss(beta=recipe.beta)
+    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
+    # BatchNorm can't learn from a single sample: a last batch of one is left out.
+    generator = torch.Generator()
+    loader = DataLoader(
+        training_set,
+        recipe.batch_size,
+        shuffle=True,
+        generator=generator,
+        drop_last=len(training_set) % recipe.batch_size == 1 and len(training_set) > 1,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=recipe.epochs * len(loader)
+    )
+    state = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
+    history: list[dict] = []
+    identity = {
+        "recipe": asdict(recipe),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "samples": len(training_set),
+    }
+    if checkpoint is not None and Path(checkpoint).exists():
+        history = _resume(Path(checkpoint), state, identity)
+
+    progress = _Progress(recipe.epochs, len(loader), sum(epoch["seconds"] for epoch in history), len(history))
+    for epoch in range(len(history), recipe.epochs):
+        began = time.perf_counter()
+        # Every epoch has a seed of its own, so that a resumed run draws what the uninterrupted one would have drawn.
+        torch.manual_seed(recipe.seed * 1000 + epoch)
+        generator.manual_seed(recipe.seed * 1000 + epoch)
+        net.train()
+        total, count = 0.0, 0
+        for batch in loader:
+            images, labels = batch["image"].to(target), batch["keypoints"].to(target).flatten(1)
+            loss = criterion(net(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(net)
+            total, count = total + loss.item() * len(images), count + len(images)
+            progress.step(total / count)
+        entry = {"epoch": epoch + 1, "training_loss": total / count}
+        if validation_set is not None:
+            predicted, true = predict(average.module, validation_set), true_keypoints(validation_set)
+            difference = torch.from_numpy(predicted - true) / (Normalize.inverse(1) - Normalize.inverse(0))
+            entry["validation_loss"] = criterion(difference, torch.zeros_like(difference)).item()
+            entry["nme_box"] = float(metrics.nme(predicted, true, "box").mean())
+        entry["seconds"] = time.perf_counter() - began
+        history.append(entry)
+        if checkpoint is not None:
+            _save_checkpoint(Path(checkpoint), state, identity, history)
+        progress.epoch(entry)
+    progress.close()
+
+    net.load_state_dict(average.module.state_dict())
+    net.eval()
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
+    return {
+        "recipe": {**asdict(recipe), "loss": "SmoothL1Loss", "optimizer": "Adam", "schedule": "OneCycleLR"},
+        "samples": len(training_set),
+        "history": history,
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "peak_memory_mb": peak_memory_mb(),
+        "device": str(target),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def _averaging(decay: float):
+    """Exponential moving average whose memory grows with the steps taken, so that the start is soon forgotten."""
+
+    def average(averaged: torch.Tensor, current: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        weight = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        return averaged + (1 - weight) * (current - averaged) if averaged.is_floating_point() else current
+
+    return average
+
+
+def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: list[dict]) -> None:
+    content = {
+        "identity": json.dumps(identity),
+        "history": json.dumps(history),
+        **{name: part.state_dict() for name, part in state.items()},
+    }
+    write_atomically(checkpoint, lambda part: torch.save(content, part))
+
+
+def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    made_with = json.loads(content["identity"])
+    if made_with != identity:
+        raise ValueError(f"{checkpoint}: got a checkpoint of {made_with}, expected {identity}; delete it to start anew")
+    for name, part in state.items():
+        part.load_state_dict(content[name])
+    return json.loads(content["history"])
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere, as in a notebook or a log file, one line an epoch."""
+
+    def __init__(self, epochs: int, steps: int, seconds: float, done: int) -> None:
+        self.epochs, self.began, self.before, self.bar, self.first = epochs, time.perf_counter(), seconds, None, done
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=epochs * steps, initial=done * steps, unit="batch", desc=f"epoch {done + 1}/{epochs}")
+
+    def step(self, loss: float) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            self.bar.update()
+
+    def epoch(self, entry: dict) -> None:
+        done = entry["epoch"]
+        left = (time.perf_counter() - self.began) / (done - self.first) * (self.epochs - done)
+        line = f"epoch {done}/{self.epochs}: training loss {entry['training_loss']:.4f}"
+        if "nme_box" in entry:
+            line += f", validation loss {entry['validation_loss']:.4f}, NME_box {entry['nme_box']:.2f} %"
+        line += f", {left:.0f} s left"
+        if self.bar is not None:
+            self.bar.set_description(f"epoch {min(done + 1, self.epochs)}/{self.epochs}")
+            self.bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def peak_memory_mb() -> float | None:
+    """The process's largest resident size so far in MB (10^6 bytes); None where the system doesn't tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)  # bytes on macOS, KiB elsewhere
+
+
+def versions() -> dict:
+    """What a record needs to be reproduced: versions and processor."""
+    import cv2
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
