@@ -4,7 +4,7 @@ Conventions used everywhere in this repository:
 
 * A sample is ``{'image': (H, W, 3) uint8 RGB, 'keypoints': (68, 2) float32}``.
 * Keypoints are (x, y) in pixels, origin top left, and an integer coordinate is the *centre* of a pixel, as in OpenCV
-  and matplotlib. So scaling by ``s`` maps x to ``(x + 0.5) * s - 0.5``, and cropping at column ``left`` to ``x - left``.
+  and matplotlib. So scaling by ``s`` maps x to ``(x + 0.5) * s - 0.5``, cropping at column ``left`` to ``x - left``.
 * The network sees grey values in [0, 1] and keypoints as ``(pixels - 100) / 50``; such values carry ``_norm`` in
   their name.
 
@@ -21,6 +21,7 @@ import re
 import shutil
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,20 +83,23 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
         ValueError: no rows, a wrong number of columns, or a value that is not a finite number.
     """
     try:
-        table = pd.read_csv(csv_file, dtype={0: str}, keep_default_na=False, na_values={})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{csv_file}: expected a CSV file of keypoints, got: {error}") from None
+        # The header is skipped: with it, pandas takes a row that is too long as one with an index in front.
+        table = pd.read_csv(csv_file, header=None, skiprows=1, dtype={0: str}, keep_default_na=False, na_values={})
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{csv_file}: got no rows, expected one for each image") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{csv_file}: expected a CSV file of keypoints, got: {str(error).strip()}") from None
     if table.shape[1] != 1 + 2 * NUM_KEYPOINTS:
         raise ValueError(
-            f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: a name, then x and y of {NUM_KEYPOINTS} points"
+            f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: "
+            f"a name, then x and y of {NUM_KEYPOINTS} points"
         )
-    if table.empty:
-        raise ValueError(f"{csv_file}: got no rows, expected one for each image")
     values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"{csv_file}: got a coordinate that is not a finite number for {table.iloc[bad.argmax(), 0]!r} ({bad.sum()} such rows)"
+            f"{csv_file}: got a coordinate that is not a finite number for {table.iloc[bad.argmax(), 0]!r} "
+            f"({bad.sum()} such rows)"
         )
     return table.iloc[:, 0].astype(str).tolist(), values.reshape(-1, NUM_KEYPOINTS, 2)
 
@@ -145,7 +149,7 @@ class FacialKeypointsDataset(Dataset):
             if self._grey:
                 sample["image"] = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
             self._cache[index] = sample
-        sample = dict(self._cache[index])  # transforms replace entries, never write into the arrays
+        sample = {key: value.copy() for key, value in self._cache[index].items()}  # whoever gets it may draw into it
         for step in self.transform.transforms[1:]:
             sample = step(sample)
         return sample
@@ -174,9 +178,9 @@ class Rescale:
             new = round(height * scale), round(width * scale)
         else:
             new = _size(self.output_size)
-        # Averaging over the source pixels keeps fine detail from turning into noise when the image shrinks.
-        method = cv2.INTER_AREA if new[0] * new[1] < height * width else cv2.INTER_LINEAR
-        image = cv2.resize(sample["image"], (new[1], new[0]), interpolation=method)
+        # Averaging over the source pixels keeps fine detail from turning into noise where the image shrinks.
+        image = cv2.resize(sample["image"], (min(new[1], width), min(new[0], height)), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_LINEAR)
         factor = np.array([new[1] / width, new[0] / height], np.float32)
         return {**sample, "image": image, "keypoints": (sample["keypoints"] + 0.5) * factor - 0.5}
 
@@ -191,7 +195,8 @@ def _slack(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
     down, right = image.shape[0] - size[0], image.shape[1] - size[1]
     if down < 0 or right < 0:
         raise ValueError(
-            f"got an image of {image.shape[0]}×{image.shape[1]} pixels, expected at least the crop's {size[0]}×{size[1]}"
+            f"got an image of {image.shape[0]}×{image.shape[1]} pixels, "
+            f"expected at least the crop's {size[0]}×{size[1]}"
         )
     return down, right
 
@@ -227,21 +232,27 @@ class CenterCrop:
 class Normalize:
     """Grey float32 (H, W) in [0, 1], whatever the dtype that comes in; keypoints become (pixels - 100) / 50.
 
-    Integers are divided by their dtype's largest value; floats must lie in [0, 1] already.
+    uint8 and uint16 are divided by their largest value; floats must lie in [0, 1] already.
     """
 
     def __call__(self, sample: dict) -> dict:
         image = sample["image"]
-        if image.ndim == 3:
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[:, :, 0]
-        if np.issubdtype(image.dtype, np.integer):
-            image = image.astype(np.float32) / np.iinfo(image.dtype).max
-        elif image.size and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
+        whole = image.dtype in (np.uint8, np.uint16)
+        if not whole and not np.issubdtype(image.dtype, np.floating):
+            raise ValueError(f"got an image of {image.dtype}, expected uint8, uint16 or float in [0, 1]")
+        if image.ndim != 2 and (image.ndim != 3 or image.shape[2] not in (1, 3)):
+            raise ValueError(f"got an image of shape {image.shape}, expected (H, W), (H, W, 1) or RGB (H, W, 3)")
+        if not whole and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
             raise ValueError(
                 f"got a float image with values from {image.min():.4g} to {image.max():.4g}, expected [0, 1]"
             )
+        largest = np.iinfo(image.dtype).max if whole else 1
+        image = image if whole else image.astype(np.float32)
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[:, :, 0]
+        image = image.astype(np.float32) / largest
         keypoints = (sample["keypoints"] - KEYPOINT_MEAN) / KEYPOINT_STD
-        return {**sample, "image": image.astype(np.float32), "keypoints": keypoints.astype(np.float32)}
+        return {**sample, "image": image, "keypoints": keypoints.astype(np.float32)}
 
     @staticmethod
     def inverse(keypoints_norm: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
@@ -330,9 +341,7 @@ def find_data(name: str | None = None, root: str | Path = DATA_DIR) -> Data:
         )
         missing = [image for image in read_keypoints(data.csv_file(split))[0] if image not in present]
         if missing:
-            raise FileNotFoundError(
-                f"{data.image_dir(split)}: {len(missing)} labelled images are missing: {', '.join(missing[:3])}{', …' * (len(missing) > 3)}"
-            )
+            raise FileNotFoundError(f"{data.image_dir(split)}: labelled images are missing: {_count_and_name(missing)}")
     return data
 
 
@@ -374,10 +383,14 @@ class Report:
         return not self.missing and not self.damaged
 
     def __str__(self) -> str:
-        def some(files: list[str]) -> str:
-            return f"{len(files)}" + (f" ({', '.join(files[:3])}{', …' * (len(files) > 3)})" if files else "")
+        return (
+            f"labelled images: {self.good} good, missing {_count_and_name(self.missing)}, "
+            f"damaged {_count_and_name(self.damaged)}; extra files: {self.extra}"
+        )
 
-        return f"labelled images: {self.good} good, missing {some(self.missing)}, damaged {some(self.damaged)}; extra files: {self.extra}"
+
+def _count_and_name(files: list[str]) -> str:
+    return f"{len(files)}" + (f" ({', '.join(files[:3])}{', …' * (len(files) > 3)})" if files else "")
 
 
 def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:
@@ -448,7 +461,7 @@ def fetch(url: str = ARCHIVE_URL, root: str | Path = DATA_DIR, manifest: str | P
 
 
 def _unpack(archive: Path, dest: Path) -> None:
-    """Write the archive's ``data/`` folder to ``dest``: labels and images by their pattern, everything else stays out."""
+    """Write the archive's ``data/`` folder to ``dest``: labels and images by their pattern, the rest stays out."""
     wanted = re.compile(r"[^/]+/data/((?:training|test)/[^/]+\.jpg|(?:training|test)_frames_keypoints\.csv)")
     try:
         with zipfile.ZipFile(archive) as zip_file:
@@ -464,7 +477,7 @@ def _unpack(archive: Path, dest: Path) -> None:
                     target = dest / match[1]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(zip_file.read(member))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive}: expected a whole ZIP archive, got: {error}") from None
 
 
@@ -485,6 +498,9 @@ def main(arguments: list[str] | None = None) -> int:
             report = fetch(options.url, options.root, options.manifest)
         else:
             report = verify(options.root, options.manifest)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-done is left in place, the same command goes on", file=sys.stderr)
+        return 130
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
         print(f"data_load {options.command}: {error}", file=sys.stderr)
         return 1

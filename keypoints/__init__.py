@@ -1,1 +1,1 @@
-"""What the notebooks and the command line share: landmarks, metrics, training, detection, evaluation, plots, filters."""
+"""What the notebooks and the command line share: landmarks, metrics, training, detection, evaluation, plots."""

@@ -60,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     measure = commands.add_parser(
         "evaluate", help="measure a model on labelled images", description="Measure a model on labelled images."
     )
-    measure.add_argument("--csv", type=Path, required=True, help="labels in the official layout")
-    measure.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that holds the images")
+    measure.add_argument(
+        "--csv", type=Path, help="labels in the official layout, with --images (default: the test set)"
+    )
+    measure.add_argument("--images", type=Path, metavar="DIR", help="the folder that holds the images, with --csv")
     measure.add_argument(
         "--framing",
         choices=FRAMINGS,
@@ -103,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_detect(options: argparse.Namespace) -> int:
+    if options.draw and any(options.draw.resolve() == Path(file).resolve().parent for file in options.images):
+        raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
     detector, rows, drawn, status = KeypointDetector(options.model), [], set(), 0
     for file in options.images:
         try:
@@ -132,23 +136,28 @@ def run_detect(options: argparse.Namespace) -> int:
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    figures = evaluate(load_model(options.model), options.csv, options.images, options.framing).figures
+    _, csv_file, images = _labelled(options, "test")
+    figures = evaluate(load_model(options.model), csv_file, images, options.framing).figures
     print(json.dumps(figures, indent=1))
     if options.json:
         write_json(options.json, figures)
     return 0
 
 
-def run_train(options: argparse.Namespace) -> int:
+def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]:
+    """The user's own set where --csv and --images name one, else the official set or the sample: name, CSV, folder."""
     if (options.csv is None) != (options.images is None):
         raise ValueError("got only one of --csv and --images, expected both or none")
+    if options.csv:
+        return str(options.csv), options.csv, options.images
+    data = find_data()
+    return data.name, data.csv_file(split), data.image_dir(split)
+
+
+def run_train(options: argparse.Namespace) -> int:
     if not 0 <= options.hold_out < 1:
         raise ValueError(f"got --hold-out {options.hold_out}, expected a share from 0 to below 1")
-    if options.csv:
-        name, csv_file, images = str(options.csv), options.csv, options.images
-    else:
-        data = find_data()
-        name, csv_file, images = data.name, data.csv_file("training"), data.image_dir("training")
+    name, csv_file, images = _labelled(options, "training")
     print(f"data: {name}", flush=True)
     training_set = FacialKeypointsDataset(csv_file, images, training_transform())
     train, held_out = list(range(len(training_set))), []

@@ -125,7 +125,7 @@ def measure_framing(samples: Iterable[dict], detect: Callable[[np.ndarray], np.n
 
 
 def face_at(boxes: np.ndarray, keypoints: np.ndarray) -> int | None:
-    """Which of (N, 4) boxes left, top, width, height holds the keypoints' centroid, of several the nearest; None if none."""
+    """Which of (N, 4) boxes left, top, width, height holds the keypoints' centroid: the nearest, or None."""
     boxes, centroid = np.asarray(boxes).reshape(-1, 4), np.asarray(keypoints).mean(axis=0)
     offset = np.abs(boxes[:, :2] + boxes[:, 2:] / 2 - centroid)
     inside = np.flatnonzero((offset <= boxes[:, 2:] / 2).all(axis=1))
@@ -186,8 +186,8 @@ class KeypointDetector:
         self.net = model.to(device).eval() if isinstance(model, nn.Module) else load_model(model, device)
         if not self.net.framing:
             raise ValueError(
-                f"{model if not isinstance(model, nn.Module) else 'the network'}: got weights without a framing, expected those of "
-                "'python -m keypoints train' or a network whose .framing was set with measure_framing"
+                f"{'the network' if isinstance(model, nn.Module) else model}: got weights without a framing, expected "
+                "those of 'python -m keypoints train' or a network whose .framing was set with measure_framing"
             )
         self.framing = Framing(**self.net.framing)
         self.detect = detect or HaarDetector()
@@ -199,7 +199,7 @@ class KeypointDetector:
             image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
         """
         image = as_rgb(image)
-        boxes = self.detect(image)
+        boxes = np.asarray(self.detect(image), np.float32).reshape(-1, 4)
         boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
         return [Face(box, points) for box, points in zip(boxes, self.keypoints(image, boxes), strict=True)]
 

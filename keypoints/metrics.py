@@ -34,7 +34,8 @@ def point_errors(predicted: np.ndarray, true: np.ndarray, normaliser: str = "box
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if predicted.shape != true.shape or true.shape[-1] != 2:
         raise ValueError(
-            f"got predicted keypoints of shape {predicted.shape} and true ones of shape {true.shape}, expected the same (N, 68, 2)"
+            f"got predicted keypoints of shape {predicted.shape} and true ones of shape {true.shape}, "
+            "expected the same (N, 68, 2)"
         )
     return 100 * np.linalg.norm(predicted - true, axis=-1) / face_size(true, normaliser)[..., None]
 

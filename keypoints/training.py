@@ -37,8 +37,11 @@ def choose_device(name: str = "cpu") -> torch.device:
     """'auto' takes CUDA, then Apple's MPS, then the CPU; another name is taken as it is."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+    kind = name.split(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
         raise ValueError(f"got device {name!r}, expected auto, cpu, cuda or mps")
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"got device {name!r}, which torch does not find on this machine; expected auto or cpu")
     return torch.device(name)
 
 
@@ -103,11 +106,13 @@ def fit(
         validation_loss, nme_box (percent, on the validation set) and seconds.
 
     Raises:
-        ValueError: no samples, or the checkpoint belongs to another recipe, network or data.
+        ValueError: no samples or epochs, or the checkpoint belongs to another recipe, network or number of samples.
     """
     recipe = recipe or Recipe()
     if len(training_set) == 0:
         raise ValueError("got no training samples, expected at least one")
+    if recipe.epochs < 1:
+        raise ValueError(f"got {recipe.epochs} epochs, expected at least one")
     target = choose_device(device)
     net.to(target)
     average = AveragedModel(net, avg_fn=_averaging(recipe.weight_average), use_buffers=True)
@@ -135,7 +140,7 @@ def fit(
     if checkpoint is not None and Path(checkpoint).exists():
         history = _resume(Path(checkpoint), state, identity)
 
-    progress = _Progress(recipe.epochs, len(loader), sum(epoch["seconds"] for epoch in history), len(history))
+    progress = _Progress(recipe.epochs, len(loader), len(history))
     for epoch in range(len(history), recipe.epochs):
         began = time.perf_counter()
         # Every epoch has a seed of its own, so that a resumed run draws what the uninterrupted one would have drawn.
@@ -202,8 +207,13 @@ def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: lis
 
 
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    made_with = json.loads(content["identity"])
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        made_with = json.loads(content["identity"])
+    except OSError:
+        raise
+    except Exception:  # torch raises nearly anything on a file that is not its own
+        raise ValueError(f"{checkpoint}: expected a checkpoint of fit; delete it to start anew") from None
     if made_with != identity:
         raise ValueError(f"{checkpoint}: got a checkpoint of {made_with}, expected {identity}; delete it to start anew")
     for name, part in state.items():
@@ -214,8 +224,8 @@ def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
 class _Progress:
     """A bar on a terminal; elsewhere, as in a notebook or a log file, one line an epoch."""
 
-    def __init__(self, epochs: int, steps: int, seconds: float, done: int) -> None:
-        self.epochs, self.began, self.before, self.bar, self.first = epochs, time.perf_counter(), seconds, None, done
+    def __init__(self, epochs: int, steps: int, done: int) -> None:
+        self.epochs, self.began, self.bar, self.first = epochs, time.perf_counter(), None, done
         if sys.stderr.isatty():
             from tqdm import tqdm
 

@@ -1,0 +1,86 @@
+# `make notebooks` and `make test` do everything on a fresh machine; `make help` lists the rest.
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+PY := $(BIN)/python
+NOTEBOOKS := 1_Load_and_Visualize_Data.ipynb 2_Define_the_Network_Architecture.ipynb \
+             3_Facial_Keypoint_Detection_Complete_Pipeline.ipynb 4_Fun_with_Keypoints.ipynb
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+EXECUTE := $(PY) -m jupyter nbconvert --log-level WARN --execute --ExecutePreprocessor.kernel_name=python3 --to notebook --ExecutePreprocessor.record_timing=False
+export PYTHONHASHSEED := 0
+
+.PHONY: help notebooks test refresh data verify train evaluate lab clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
+	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
+	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make data        fetch the official data set into data/ and verify it"
+	@echo "make train       run the recipe outside a notebook: saved_models/mine.pt"
+	@echo "make evaluate    measure the shipped weights, write results/"
+	@echo "make refresh     run the notebooks on the sample and keep the outputs in the committed files"
+	@echo "make clean       remove .venv and build/"
+	@echo "PYTHON=python3.12 picks a Python (3.11 or newer);"
+	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's small CPU build"
+
+# A stamp that is newer than the requirements means that the environment holds them.
+.venv/made: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+	  || { echo "got $$($(PYTHON) --version 2>&1) as '$(PYTHON)', expected Python 3.11 or newer: make PYTHON=..." >&2; exit 1; }
+	@echo "setting up .venv (some minutes and up to 6 GB with PyPI's build of PyTorch for Linux) ..."
+	@$(PYTHON) -m venv .venv
+ifdef TORCH_INDEX
+	@$(PIP_INSTALL) --index-url $(TORCH_INDEX) $$(grep -o '^torch[^ ]*' requirements.txt)
+endif
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/made-for-tests: tests/requirements.txt .venv/made
+	@$(PIP_INSTALL) -r tests/requirements.txt
+	@touch $@
+
+notebooks: .venv/made
+	@mkdir -p build/notebooks
+	@for notebook in $(NOTEBOOKS); do \
+	  echo "running $$notebook"; \
+	  $(EXECUTE) --output-dir build/notebooks "$$notebook" || exit 1; \
+	  $(PY) -m jupyter nbconvert --log-level WARN --to html "build/notebooks/$$notebook" || exit 1; \
+	done
+	@echo "done: build/notebooks/ holds the executed notebooks, and each as a page (.html)"
+
+refresh: .venv/made
+	@for notebook in $(NOTEBOOKS); do \
+	  echo "running $$notebook"; \
+	  KEYPOINTS_DATA=sample $(EXECUTE) --inplace "$$notebook" || exit 1; \
+	done
+
+test: .venv/made-for-tests
+	@$(PY) -m ruff check .
+	@$(PY) -m pytest
+	@KEYPOINTS_DATA=sample $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
+
+data: .venv/made
+	@$(PY) -m data_load fetch
+
+verify: .venv/made
+	@$(PY) -m data_load verify
+
+train: .venv/made
+	@$(PY) -m keypoints train
+
+evaluate: .venv/made
+	@name=$$($(PY) -c "import data_load; print(data_load.find_data().name)") && for framing in centre haar box; do \
+	  echo "$$name test set, framing $$framing"; \
+	  $(PY) -m keypoints evaluate --framing $$framing --json results/$${name}_test_$$framing.json || exit 1; \
+	done
+
+lab: .venv/made
+	@$(PY) -m jupyter lab
+
+clean:
+	@rm -rf .venv build

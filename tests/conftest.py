@@ -1,0 +1,40 @@
+"""What all tests share: always the sample, two threads, and small data sets made on the spot."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["KEYPOINTS_DATA"] = "sample"  # before anything asks: the tests never touch an official set
+os.environ["MPLBACKEND"] = "Agg"
+
+import helpers
+import numpy as np
+import pytest
+import torch
+
+from data_load import Data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def always_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYPOINTS_DATA", "sample")
+
+
+@pytest.fixture
+def small_set(tmp_path) -> Data:
+    """Six training and three test images of four people, in the official layout, under a path that is not ASCII."""
+    root = tmp_path / "Gesichter ü"
+    random = np.random.default_rng(0)
+    for split, names in (
+        ("training", ["Ann_00.jpg", "Ann_01.jpg", "Bo_B_00.jpg", "Bo_B_01.jpg", "Cy_00.jpg", "Dee_00.jpg"]),
+        ("test", ["Ann_00.jpg", "Cy_00.jpg", "Cy_01.jpg"]),
+    ):
+        images = [random.integers(0, 256, (60, 70, 3), dtype=np.uint8) for _ in names]
+        points = np.stack([helpers.face_points(30 + i, 32 - i, 20) for i in range(len(names))])
+        helpers.write_set(root, split, names, images, points)
+    return Data("official", root)

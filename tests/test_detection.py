@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import PHOTOS, SHIPPED, face_points, find_dot, paint_dot, write_set
+from torch import nn
+
+from data_load import KEYPOINT_MEAN, KEYPOINT_STD, find_data, read_image
+from keypoints.detection import (
+    Framing,
+    HaarDetector,
+    KeypointDetector,
+    as_rgb,
+    crop_view,
+    face_at,
+    framing_dict,
+    measure_framing,
+)
+from keypoints.evaluation import evaluate
+from keypoints.landmarks import PARTS
+from keypoints.metrics import face_size
+from models import Net
+
+FRAMING = Framing(scale=1.6, dx=0.05, dy=0.1, box_scale=1.2, box_dx=0.02, box_dy=-0.15)
+
+
+class FindsTheDot(nn.Module):
+    """A 'network' whose 68 points all lie on the bright spot of what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.framing = framing_dict(FRAMING)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        points = np.stack([np.tile(find_dot(grey[0].numpy()), 68) for grey in image])
+        return (torch.from_numpy(points).float() - KEYPOINT_MEAN) / KEYPOINT_STD
+
+
+class Detects:
+    """A 'detector' that gives these boxes, whatever the image."""
+
+    def __init__(self, *boxes: tuple[float, ...]) -> None:
+        self.boxes = boxes
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        assert image.ndim == 3 and image.dtype == np.uint8
+        return np.array(self.boxes, np.float32)
+
+
+# From the image to the crop and back ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [60, 111.3, 224, 400, 777.7])
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.31, 0.77)])
+def test_a_dot_in_the_crop_lies_where_the_cut_says(side, place):
+    image = paint_dot(800, 900, 431.37, 402.81, sigma=max(2, side / 60))
+    left, top = 431.37 - place[0] * side, 402.81 - place[1] * side
+    crop, cut = crop_view(image, np.array([left, top, side]))
+    assert crop.shape == (224, 224) and crop.dtype == np.uint8
+    np.testing.assert_allclose(cut, [left, top, side], atol=0.51)  # whole pixels near what was asked for
+    back = (find_dot(crop) + 0.5) * cut[2] / 224 - 0.5 + cut[:2]
+    np.testing.assert_allclose(back, [431.37, 402.81], atol=0.1)
+
+
+@pytest.mark.parametrize("view", [(-40, -30, 150), (30, 60, 150), (-60, -60, 300), (-5, 3, 224)])
+def test_a_view_that_leaves_the_image_keeps_its_place_and_repeats_the_border(view):
+    image = paint_dot(100, 120, 57.4, 71.8, sigma=3)
+    crop, cut = crop_view(image, np.array(view))
+    back = (find_dot(crop) + 0.5) * cut[2] / 224 - 0.5 + cut[:2]
+    np.testing.assert_allclose(back, [57.4, 71.8], atol=0.1)
+    crop, _ = crop_view(np.full((100, 120, 3), 90, np.uint8), np.array(view))
+    assert crop.min() == crop.max() == 90
+
+
+def test_a_view_of_the_whole_image_is_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
+    crop, cut = crop_view(image, np.array([0, 0, 224]))
+    np.testing.assert_array_equal(crop, image)
+    assert cut.tolist() == [0, 0, 224]
+
+
+def test_a_view_outside_the_image_raises_a_sentence():
+    with pytest.raises(ValueError, match="view 200, 0, 50×50 lies outside the image of 120×100 pixels"):
+        crop_view(np.zeros((100, 120), np.uint8), np.array([200, 0, 50]))
+
+
+# Framing --------------------------------------------------------------------------------------------------------------
+
+
+def test_views_by_hand():
+    view = FRAMING.views([(100, 50, 40, 40)])
+    np.testing.assert_allclose(view, [[120 + 2 - 32, 70 + 4 - 32, 64]])
+
+
+def test_boxes_by_hand():
+    points = np.full((68, 2), (10, 20))
+    points[1] = (59, 69)  # the pixels 10 to 59, so the middle of their edges is 35
+    box = FRAMING.boxes(points)
+    np.testing.assert_allclose(box, [[35 + 0.98 - 29.4, 45 - 7.35 - 29.4, 58.8, 58.8]], atol=1e-5)
+    assert box.dtype == np.float32 and FRAMING.boxes(np.stack([points] * 3)).shape == (3, 4)
+
+
+def test_boxes_and_views_move_and_grow_with_the_face():
+    points = face_points(100, 90, 40)
+    box, moved = FRAMING.boxes(points)[0], FRAMING.boxes((points + 0.5) * 3 - 0.5 + [7, -2])[0]
+    np.testing.assert_allclose(moved, [box[0] * 3 + 7, box[1] * 3 - 2, *box[2:] * 3], atol=1e-3)
+    views = FRAMING.views([box, moved])
+    np.testing.assert_allclose(views[1], [views[0, 0] * 3 + 7, views[0, 1] * 3 - 2, views[0, 2] * 3], atol=1e-3)
+
+
+def test_measuring_finds_the_framing_that_the_data_has():
+    samples, boxes, random = [], [], np.random.default_rng(0)
+    for _ in range(9):
+        points = face_points(*random.uniform(200, 300, 2), random.uniform(60, 100))
+        box = FRAMING.boxes(points)[0].astype(float)
+        left, top, side = FRAMING.views(box)[0]
+        side, middle = side * 250 / 224, np.array([left, top]) + side / 2  # training sees 224 of 250 pixels
+        corner = np.round(middle - side / 2)  # the image that a training set would hold of this face
+        shape = (np.round(2 * (middle - corner))[::-1]).astype(int)
+        samples.append({"image": np.zeros((*shape, 3), np.uint8), "keypoints": points - corner.astype(np.float32)})
+        boxes.append((*(box[:2] - corner), *box[2:]))
+    given = iter(boxes)
+    measured = measure_framing(samples, lambda image: np.array([next(given), (0, 0, 9, 9)]))
+    for name, value in framing_dict(FRAMING).items():
+        assert getattr(measured, name) == pytest.approx(value, abs=0.01), name
+
+
+def test_measuring_looks_past_false_alarms_and_raises_where_no_face_is_found():
+    sample = {"image": np.zeros((200, 200, 3), np.uint8), "keypoints": face_points(100, 100, 60)}
+    right, wrong = (40.0, 40.0, 120.0, 120.0), (0.0, 0.0, 30.0, 30.0)
+    samples = [sample] * 3
+    assert measure_framing(samples, Detects(wrong, right)) == measure_framing(samples, Detects(right))
+    for detect in (Detects(wrong), Detects()):
+        with pytest.raises(ValueError, match="got no image in which the detector finds the face"):
+            measure_framing(samples, detect)
+
+
+def test_the_face_at_a_place_is_the_nearest_box_that_holds_it():
+    points = face_points(50, 50, 20)
+    centroid = points.mean(axis=0)
+    far, near, beside = (0, 0, 100, 80), (*centroid - 20, 40, 40), (60, 60, 30, 30)
+    assert face_at(np.array([beside, far, near]), points) == 2
+    assert face_at(np.array([beside, far]), points) == 1
+    assert face_at(np.array([beside]), points) is None
+    assert face_at(np.zeros((0, 4)), points) is None
+
+
+# The detector ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dot", "box"),
+    [
+        ((151.3, 142.7), (110, 100, 80, 80)),  # enlarged
+        ((300.4, 250.2), (100, 60, 390, 390)),  # shrunk
+        ((12.6, 140.2), (0, 110, 70, 70)),  # at the border: the view leaves the image
+        ((588.9, 484.4), (540, 430, 60, 70)),
+        ((20.5, 30.3), (-30, -20, 90, 90)),  # the box itself does
+    ],
+)
+def test_points_are_mapped_back_to_the_image(dot, box):
+    image = paint_dot(500, 600, *dot, sigma=max(2, box[2] / 50))
+    [face] = KeypointDetector(FindsTheDot(), Detects(box))(image)
+    assert face.keypoints.shape == (68, 2) and face.keypoints.dtype == np.float32
+    np.testing.assert_allclose(face.keypoints, np.tile(dot, (68, 1)), atol=0.15)
+    assert face.box.tolist() == list(box) and face.box.dtype == np.float32
+
+
+def test_no_face_is_an_empty_list():
+    for nothing in (Detects(), HaarDetector()):
+        assert KeypointDetector(FindsTheDot(), nothing)(np.zeros((90, 90, 3), np.uint8)) == []
+    assert KeypointDetector(FindsTheDot()).keypoints(np.zeros((9, 9, 3), np.uint8), []).shape == (0, 68, 2)
+
+
+def test_a_tiny_image_has_no_face():
+    assert KeypointDetector(FindsTheDot())(np.zeros((1, 1, 3), np.uint8)) == []
+
+
+def test_faces_come_largest_first():
+    boxes = [(10, 10, 30, 30), (60, 60, 90, 80), (20, 90, 40, 40)]
+    faces = KeypointDetector(FindsTheDot(), Detects(*boxes))(paint_dot(200, 200, 70, 70, sigma=30))
+    assert [tuple(face.box) for face in faces] == [boxes[1], boxes[2], boxes[0]]
+
+
+def test_a_detector_may_return_a_list():
+    box = [30, 30, 50, 50]
+    for boxes, number in (([box], 1), ([], 0), ((), 0)):
+        detector = KeypointDetector(FindsTheDot(), lambda image, boxes=boxes: boxes)
+        assert len(detector(paint_dot(100, 100, 55, 55))) == number
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    net = Net()
+    nn.init.normal_(net.linear.weight, std=0.1)
+    net.framing = framing_dict(FRAMING)
+    return net
+
+
+def test_many_boxes_give_what_single_ones_give(net):
+    image, detector = read_image(PHOTOS / "astronaut.jpg"), KeypointDetector(net)
+    boxes = np.array([(180, 60, 90, 90), (10, 20, 200, 180), (200, 300, 70, 70), (150, 90, 120, 120)])
+    together = detector.keypoints(image, boxes)
+    assert together.shape == (4, 68, 2)
+    for box, points in zip(boxes, together, strict=True):
+        np.testing.assert_allclose(detector.keypoints(image, box)[0], points, atol=0.01)
+
+
+def test_what_the_image_comes_as_does_not_matter(net, tmp_path):
+    grey = cv2.cvtColor(read_image(PHOTOS / "astronaut.jpg"), cv2.COLOR_RGB2GRAY)
+    path = tmp_path / "grey ü.png"
+    path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    detector = KeypointDetector(net, Detects((180, 60, 90, 90)))
+    first = detector(np.repeat(grey[..., None], 3, axis=2))[0].keypoints
+    for image in (grey, path, str(path), np.asfortranarray(grey)):
+        np.testing.assert_array_equal(detector(image)[0].keypoints, first)
+        np.testing.assert_array_equal(detector.keypoints(image, (180, 60, 90, 90))[0], first)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((9, 9, 3), np.float32),
+        np.zeros((9, 9, 4), np.uint8),
+        np.zeros((2, 9, 9, 3), np.uint8),
+        np.zeros((0, 9, 3), np.uint8),
+        np.zeros(9, np.uint8),
+        [[1, 2], [3, 4]],
+        None,
+        torch.zeros(9, 9, dtype=torch.uint8),
+    ],
+    ids=["float", "four channels", "a batch", "no rows", "a row", "a list", "None", "a tensor"],
+)
+def test_what_is_no_image_raises_a_sentence(image):
+    with pytest.raises(ValueError, match=r"^got .*, expected an RGB image \(H, W, 3\) or grey \(H, W\) as uint8"):
+        as_rgb(image)
+
+
+@pytest.mark.parametrize("box", [(1, 2, 0, 5), (1, 2, 5, -5), (1, np.nan, 5, 5), (1, 2, np.inf, 5)])
+def test_a_bad_box_raises_a_sentence(box):
+    with pytest.raises(ValueError, match="expected finite numbers with width and height above 0"):
+        KeypointDetector(FindsTheDot()).keypoints(np.zeros((9, 9), np.uint8), [box])
+
+
+def test_a_net_without_a_framing_raises_a_sentence():
+    with pytest.raises(ValueError, match=r"the network: got weights without a framing, expected .*measure_framing"):
+        KeypointDetector(Net())
+
+
+# Evaluation by the three framings -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dots(tmp_path):
+    """Images with a dot at the centroid of their 68 points: what FindsTheDot predicts is known."""
+    points = np.stack([face_points(140 + 5 * i, 120 + 3 * i, 50 + i) for i in range(4)])
+    images = [paint_dot(260, 280, *face.mean(axis=0), sigma=4) for face in points]
+    write_set(tmp_path, "test", [f"a_{i}.jpg" for i in range(4)], images, points)
+    return tmp_path / "test_frames_keypoints.csv", tmp_path / "test", points
+
+
+@pytest.mark.parametrize("framing", ["centre", "box"])
+def test_evaluation_compares_in_one_frame(dots, framing):
+    result = evaluate(FindsTheDot(), *dots[:2], framing)
+    assert result.found.all() and result.figures["found"] == 4
+    spread = np.linalg.norm(dots[2] - dots[2].mean(axis=1, keepdims=True), axis=2).mean(axis=1)
+    assert result.figures["nme_box"] == pytest.approx(np.mean(100 * spread / face_size(dots[2])), rel=0.01)
+
+
+def test_a_face_counts_as_found_only_where_a_box_of_points_holds_the_true_centroid(dots, monkeypatch):
+    csv_file, folder, points = dots
+    offsets = iter([0, 40, 500, None])  # on the face; near it; far away; nothing detected
+
+    def keypoints(self, image, boxes):
+        near, far = points[0], points[0] + 900
+        return np.stack([far, near + offset])[: len(boxes)] if (offset := next(offsets)) is not None else far[None][:0]
+
+    monkeypatch.setattr(KeypointDetector, "keypoints", keypoints)
+    monkeypatch.setattr(HaarDetector, "__call__", lambda self, image: np.array([(0, 0, 9, 9)] * 2, np.float32))
+    result = evaluate(FindsTheDot(), csv_file, folder, "haar")
+    assert result.found.tolist() == [True, True, False, False]
+    assert result.figures["n"] == 4 and result.figures["found"] == 2 and result.figures["fr_box_07"] >= 50
+    np.testing.assert_array_equal(result.predicted[0], points[0])
+    assert np.isnan(result.predicted[2:]).all()
+
+
+def test_another_framing_is_refused(dots):
+    with pytest.raises(ValueError, match="got framing 'oval', expected one of centre, haar, box"):
+        evaluate(FindsTheDot(), *dots[:2], "oval")
+
+
+# Photographs ----------------------------------------------------------------------------------------------------------
+
+# (left, right, top, bottom): where the face's points must lie, by eye
+FACES = {"grace_hopper.jpg": (160, 380, 60, 400), "astronaut.jpg": (150, 300, 40, 230)}
+
+
+@pytest.mark.parametrize("photo", FACES)
+def test_haar_finds_the_face_of_a_photograph(photo):
+    boxes = HaarDetector()(read_image(PHOTOS / photo))
+    assert boxes.dtype == np.float32 and boxes.shape[1] == 4
+    area = boxes[:, 2] * boxes[:, 3]
+    assert (np.diff(area) <= 0).all()
+    left, right, top, bottom = FACES[photo]
+    x, y = boxes[0, :2] + boxes[0, 2:] / 2
+    assert left < x < right and top < y < bottom
+
+
+@pytest.mark.parametrize("photo", FACES)
+def test_the_shipped_model_puts_plausible_points_on_a_photograph(photo):
+    if not SHIPPED.exists():
+        pytest.skip(f"{SHIPPED.name} is not trained yet")
+    face, *_ = KeypointDetector()(PHOTOS / photo)
+    points = face.keypoints
+    left, right, top, bottom = FACES[photo]
+    assert ((points > [left, top]) & (points < [right, bottom])).all()
+    middle = {name: points[part].mean(axis=0) for name, part in PARTS.items()}
+    assert middle["right eye"][0] < middle["nose"][0] < middle["left eye"][0]
+    assert middle["right brow"][1] < middle["right eye"][1] < middle["nose"][1] < middle["mouth"][1] < points[8, 1]
+    assert 0.6 < face_size(points) / face.box[2] < 1.2
+
+
+def test_the_shipped_model_finds_most_faces_of_the_sample():
+    if not SHIPPED.exists():
+        pytest.skip(f"{SHIPPED.name} is not trained yet")
+    sample, detector = find_data("sample").dataset("test"), KeypointDetector()
+    errors = []
+    for i in range(0, 100, 10):
+        image, true = sample[i]["image"], sample[i]["keypoints"]
+        predicted = detector.keypoints(image, detector.framing.boxes(true))[0]
+        errors.append(100 * np.linalg.norm(predicted - true, axis=1).mean() / face_size(true))
+    assert np.median(errors) < 10

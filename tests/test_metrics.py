@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import face_points
+
+from keypoints.metrics import auc, ced, face_size, failure_rate, nme, point_errors, summary
+
+TRUE = np.zeros((1, 68, 2))  # a box of 30 × 40 pixels, outer eye corners 10 apart
+TRUE[0, 0], TRUE[0, 1] = (-10, -20), (20, 20)
+TRUE[0, 36], TRUE[0, 45] = (-4, 3), (2, -5)
+
+
+@pytest.fixture
+def faces() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    true = np.stack([face_points(*random.uniform(80, 120, 2), random.uniform(40, 90)) for _ in range(20)]).astype(float)
+    return true + random.normal(0, random.uniform(0.5, 8, (20, 1, 1)), true.shape), true
+
+
+def test_the_size_of_a_face_by_hand():
+    assert face_size(TRUE[0], "box") == pytest.approx(np.sqrt(30 * 40))
+    assert face_size(TRUE[0], "iod") == pytest.approx(10)
+    assert face_size(TRUE, "box").shape == (1,)
+
+
+def test_errors_by_hand():
+    predicted = TRUE + np.array([3, 4])  # each point 5 pixels off
+    assert nme(predicted, TRUE, "iod") == pytest.approx([50])
+    assert nme(predicted, TRUE, "box") == pytest.approx([500 / np.sqrt(1200)])
+    predicted = TRUE.copy()
+    predicted[0, 7] += [0, 2]  # one of 68 points 2 pixels off
+    assert nme(predicted, TRUE, "iod") == pytest.approx([20 / 68])
+    assert point_errors(predicted, TRUE, "iod")[0, 7] == pytest.approx(20)
+
+
+@pytest.mark.parametrize("normaliser", ["box", "iod"])
+def test_nme_equals_a_loop(faces, normaliser):
+    predicted, true = faces
+    expected = []
+    for p, t in zip(predicted, true, strict=True):
+        width, height = t.max(axis=0) - t.min(axis=0)
+        size = (width * height) ** 0.5 if normaliser == "box" else np.hypot(*(t[36] - t[45]))
+        expected.append(100 * sum(np.hypot(*(p[i] - t[i])) for i in range(68)) / 68 / size)
+    np.testing.assert_allclose(nme(predicted, true, normaliser), expected)
+
+
+@pytest.mark.parametrize("normaliser", ["box", "iod"])
+def test_equal_points_have_no_error(faces, normaliser):
+    np.testing.assert_array_equal(nme(faces[1], faces[1], normaliser), 0)
+
+
+@pytest.mark.parametrize("normaliser", ["box", "iod"])
+def test_nme_does_not_depend_on_scale_and_place(faces, normaliser):
+    predicted, true = faces
+    moved = nme(predicted * 3.7 + [50, -20], true * 3.7 + [50, -20], normaliser)
+    np.testing.assert_allclose(moved, nme(predicted, true, normaliser))
+
+
+def test_the_truth_alone_sets_the_size(faces):
+    predicted, true = faces
+    assert not np.allclose(nme(predicted * 1.1, true), nme(true, predicted * 1.1))
+
+
+ERRORS = np.array([1.0, 3.0, 7.0, 8.0, np.inf])
+
+
+def test_failure_rate_by_hand():
+    assert failure_rate(ERRORS, 7) == pytest.approx(40)  # 7 is no failure, the lost face is one
+    assert failure_rate(ERRORS, 100) == pytest.approx(20)
+
+
+def test_ced_by_hand():
+    np.testing.assert_allclose(ced(ERRORS, np.array([0, 1, 5, 7, 100])), [0, 20, 40, 60, 80])
+
+
+def test_auc_by_hand():
+    assert auc(ERRORS, 7) == pytest.approx(100 * (6 / 7 + 4 / 7) / 5)
+    assert auc(np.zeros(3), 7) == 100 and auc(np.full(3, np.inf), 7) == 0
+
+
+def test_auc_is_the_area_under_the_ced():
+    errors = np.append(np.random.default_rng(0).gamma(3, 1.2, 200), [np.inf] * 5)
+    thresholds = (np.arange(100_000) + 0.5) / 100_000 * 7
+    assert auc(errors, 7) == pytest.approx(ced(errors, thresholds).mean(), abs=1e-3)
+
+
+def test_the_summary_counts_lost_faces_as_failures_but_not_in_the_nme(faces):
+    _, true = faces
+    found = np.arange(20) >= 5
+    predicted = true + 0.01
+    predicted[~found] = np.nan
+    figures = summary(predicted, true, found)
+    assert list(figures) == ["n", "found", "nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
+    assert (figures["n"], figures["found"]) == (20, 15)
+    assert figures["fr_iod_10"] == figures["fr_box_07"] == 25
+    assert 0 < figures["nme_box"] < figures["nme_iod"] < 0.1
+    assert 74 < figures["auc_box_07"] < 75
+
+
+def test_the_summary_of_all_found_is_made_of_the_single_figures(faces):
+    predicted, true = faces
+    figures, box, iod = summary(predicted, true), nme(predicted, true, "box"), nme(predicted, true, "iod")
+    assert figures["nme_box"] == pytest.approx(box.mean()) and figures["nme_iod"] == pytest.approx(iod.mean())
+    assert figures["fr_iod_10"] == failure_rate(iod, 10) and figures["fr_box_07"] == failure_rate(box, 7)
+    assert figures["auc_box_07"] == auc(box, 7)
+
+
+def test_where_nothing_was_found_there_is_no_nme(faces):
+    figures = summary(np.full_like(faces[1], np.nan), faces[1], np.zeros(20, bool))
+    assert figures["nme_box"] is None and figures["nme_iod"] is None
+    assert figures["fr_box_07"] == 100 and figures["auc_box_07"] == 0
+
+
+def test_bad_arguments_raise_sentences(faces):
+    predicted, true = faces
+    with pytest.raises(ValueError, match="got normaliser 'eyes', expected 'box' or 'iod'"):
+        nme(predicted, true, "eyes")
+    with pytest.raises(ValueError, match=r"got predicted keypoints of shape \(19, 68, 2\) and true .* \(20, 68, 2\)"):
+        nme(predicted[:19], true)

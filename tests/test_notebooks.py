@@ -1,0 +1,228 @@
+"""Lint of the four notebooks as they are committed; nbval runs them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from helpers import ROOT
+from nbval.plugin import comment_markers, get_sanitize_patterns
+
+import keypoints
+
+NOTEBOOKS = [
+    "1_Load_and_Visualize_Data.ipynb",
+    "2_Define_the_Network_Architecture.ipynb",
+    "3_Facial_Keypoint_Detection_Complete_Pipeline.ipynb",
+    "4_Fun_with_Keypoints.ipynb",
+]
+SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
+
+
+@pytest.fixture(params=NOTEBOOKS)
+def path(request) -> Path:
+    return ROOT / request.param
+
+
+@pytest.fixture
+def notebook(path) -> dict:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return notebook
+
+
+@pytest.fixture
+def code(notebook) -> list[dict]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.fixture
+def prose(notebook) -> list[str]:
+    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def parse(cell: dict) -> ast.Module:
+    """A cell's syntax tree; lines for the notebook alone (%magic, !shell) are left out."""
+    return ast.parse("\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in cell["source"].splitlines()))
+
+
+def outputs(code: list[dict]) -> list[dict]:
+    return [output for cell in code for output in cell["outputs"]]
+
+
+def texts(code: list[dict]) -> str:
+    """All text that was printed or shown."""
+    found = []
+    for output in outputs(code):
+        found.append("".join(output.get("text", "")))
+        found += ["".join(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(found)
+
+
+# As executed ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_cells_were_executed_once_from_top_to_bottom(code):
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_the_kernel_is_python3(notebook):
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_nothing_went_wrong(code):
+    assert [output for output in outputs(code) if output["output_type"] == "error"] == []
+    assert [output["text"] for output in outputs(code) if output.get("name") == "stderr"] == []
+
+
+def test_no_output_holds_an_address(code):
+    assert re.findall(r".*\b0x[0-9a-fA-F]{6,}.*", texts(code)) == []
+
+
+def test_no_output_holds_a_path_of_the_machine_it_ran_on(code):
+    assert re.findall(r".*(?:/work/|/home/|/root/|/Users/|/tmp/|[A-Z]:\\).*", texts(code)) == []
+
+
+def test_the_outputs_come_from_the_sample(code):
+    told = texts(code)
+    assert re.search(r"^data: sample$", told, re.MULTILINE)
+    assert "data: official" not in told
+
+
+def test_the_file_is_smaller_than_1_5_mb(path):
+    assert path.stat().st_size < 1.5e6
+
+
+# How the code is written ----------------------------------------------------------------------------------------------
+
+
+def names_of_modules() -> set[str]:
+    """Every function and class that data_load, models or keypoints.* defines."""
+    modules = ["data_load", "models", *(f"keypoints.{m.name}" for m in pkgutil.iter_modules(keypoints.__path__))]
+    return {
+        name
+        for module in map(importlib.import_module, modules)
+        for name, thing in vars(module).items()
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == module.__name__
+    }
+
+
+def test_no_cell_defines_what_a_module_has(code):
+    defined = {
+        node.name
+        for cell in code
+        for node in ast.walk(parse(cell))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    assert defined & names_of_modules() == set()
+
+
+def lines_of_code(cell: dict) -> int:
+    """Lines that are neither blank, a comment nor part of an import."""
+    imported = {
+        line
+        for node in ast.walk(parse(cell))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    lines = enumerate(cell["source"].splitlines(), 1)
+    return sum(i not in imported and bool(line.strip()) and not line.strip().startswith("#") for i, line in lines)
+
+
+def test_no_cell_has_more_than_15_lines_of_code(code):
+    assert [cell["source"] for cell in code if lines_of_code(cell) > 15] == []
+
+
+def test_every_plot_cell_ends_in_plt_show(code):
+    plots = [
+        cell
+        for cell in code
+        if any("image/png" in o.get("data", {}) or "image/jpeg" in o.get("data", {}) for o in cell["outputs"])
+    ]
+    assert plots or not code
+    assert [cell["source"] for cell in plots if cell["source"].strip().splitlines()[-1] != "plt.show()"] == []
+
+
+def test_every_mention_of_nbval_is_a_marker_that_nbval_knows(code):
+    mentions = [
+        line for cell in code for line in cell["source"].splitlines() if re.search("nbval", line, re.IGNORECASE)
+    ]
+    assert [line for line in mentions if not (m := re.fullmatch(r"# (\w+)", line)) or m[1] not in comment_markers] == []
+
+
+# How the story is told ------------------------------------------------------------------------------------------------
+
+
+def test_every_notebook_opens_with_a_title_and_where_we_are(notebook, path):
+    first = notebook["cells"][0]
+    assert first["cell_type"] == "markdown" and first["source"].startswith(f"# {path.name[0]} · ")
+    [places] = re.findall(r"^\*\*Where we are:\*\*((?:.+\n?)+)", first["source"], re.MULTILINE)
+    for place, name in zip(places.split("·"), NOTEBOOKS, strict=True):
+        link = rf"\*\*{name[0]} \w+\*\*" if name == path.name else rf"\[{name[0]} \w+\]\({re.escape(name)}\)"
+        assert re.fullmatch(link, place.strip())
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can point to in a Markdown file or a notebook: Jupyter's anchors, GitHub's, and explicit ones."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    titles = re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE)
+    github = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return {title.replace(" ", "-") for title in titles} | github | set(re.findall(r'(?:id|name)="([^"]+)"', text))
+
+
+def broken_links(path: Path, text: str) -> list[str]:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+        if re.match(r"(https?|mailto|attachment|data):", link):
+            continue
+        file, _, anchor = unquote(link).partition("#")
+        target = path.parent / file if file else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def test_relative_links_resolve(path, prose):
+    assert broken_links(path, "\n".join(prose)) == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "data/README.md", "saved_models/README.md"])
+def test_relative_links_of_the_readmes_resolve(name):
+    path = ROOT / name
+    assert broken_links(path, path.read_text(encoding="utf-8")) == []
+
+
+# nbval's rules --------------------------------------------------------------------------------------------------------
+
+
+def rules() -> list[tuple[str, str, str, str, str]]:
+    """Regex, replacement, example, what becomes of it, and what the rule leaves alone."""
+    text = SANITIZE.read_text(encoding="utf-8")
+    pairs = get_sanitize_patterns(text)
+    examples = re.findall(r"^example: (.*) → (.*)$", text, re.MULTILINE)
+    left = re.findall(r"^leaves: (.*)$", text, re.MULTILINE)
+    return [(*p, *e, leaves) for p, e, leaves in zip(pairs, examples, left, strict=True)]
+
+
+def test_nbval_reads_every_rule():
+    text = SANITIZE.read_text(encoding="utf-8")
+    numbers = len(re.findall(r"^\[regex\d+\]$", text, re.MULTILINE))
+    patterns = get_sanitize_patterns(text)
+    assert numbers == len(re.findall(r"^\s*regex\s*:", text, re.MULTILINE)) == len(patterns) == len(dict(patterns)) > 0
+
+
+@pytest.mark.parametrize(("regex", "replace", "before", "after", "leaves"), rules())
+def test_a_rule_fits_its_example_and_leaves_the_rest(regex, replace, before, after, leaves):
+    assert re.sub(regex, replace, before) == after
+    assert re.sub(regex, replace, leaves) == leaves
