@@ -54,10 +54,14 @@ notebooks: .venv/made
 	@echo "done: build/notebooks/ holds the executed notebooks, and each as a page (.html)"
 
 refresh: .venv/made
+	@mkdir -p build && rm -f build/seconds
 	@for notebook in $(NOTEBOOKS); do \
-	  echo "running $$notebook"; \
+	  echo "running $$notebook"; began=$$(date +%s); \
 	  KEYPOINTS_DATA=sample $(EXECUTE) --inplace "$$notebook" || exit 1; \
+	  echo "\"$${notebook%.ipynb}\": $$(($$(date +%s) - began))" >> build/seconds; \
 	done
+	@{ echo "{"; sed '$$!s/$$/,/' build/seconds; echo "}"; } > results/notebook_seconds.json
+	@$(PY) -m results.report
 
 test: .venv/made-for-tests
 	@$(PY) -m ruff check .
@@ -77,7 +81,7 @@ evaluate: .venv/made
 	@name=$$($(PY) -c "import data_load; print(data_load.find_data().name)") && for framing in centre haar box; do \
 	  echo "$$name test set, framing $$framing"; \
 	  $(PY) -m keypoints evaluate --framing $$framing --json results/$${name}_test_$$framing.json || exit 1; \
-	done
+	done; if [ $$name = official ]; then $(PY) -m results.report; fi
 
 lab: .venv/made
 	@$(PY) -m jupyter lab

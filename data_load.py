@@ -94,6 +94,9 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
             f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: "
             f"a name, then x and y of {NUM_KEYPOINTS} points"
         )
+    with open(csv_file, encoding="utf-8") as file:
+        if re.match(r"[^,]+\.(jpg|jpeg|png)\b", first := file.readline(), re.IGNORECASE):
+            raise ValueError(f"{csv_file}: expected a header in the first line, got the image {first.split(',')[0]!r}")
     values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
@@ -357,11 +360,16 @@ def split_by_person(names: list[str], fraction: float = 0.15, seed: int = 0) -> 
         names: file names; :func:`person_of` tells who is on each.
         fraction: share of the people to hold out, in (0, 1).
         seed: which people; the same seed gives the same people everywhere (SHA-1, no random generator).
+
+    Raises:
+        ValueError: fewer than two people.
     """
     people = sorted(
         {person_of(name) for name in names}, key=lambda person: hashlib.sha1(f"{seed}/{person}".encode()).digest()
     )
-    held_out = set(people[: max(1, round(fraction * len(people)))])
+    if len(people) < 2:
+        raise ValueError(f"got images of {len(people)} person, expected at least two people to split by person")
+    held_out = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
     inside = [person_of(name) in held_out for name in names]
     return [i for i, held in enumerate(inside) if not held], [i for i, held in enumerate(inside) if held]
 
@@ -412,10 +420,18 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
             good += same
             if not same:
                 damaged.append(fact.file)
-    for split in sorted({file.split("/")[0] for file in facts.file}):  # the labels count as well as the images
-        if not (root / f"{split}_frames_keypoints.csv").exists():
-            missing.append(f"{split}_frames_keypoints.csv")
     known = set(facts.file)
+    for split in sorted({file.split("/")[0] for file in known}):  # the labels count as well as the images
+        labels = f"{split}_frames_keypoints.csv"
+        try:
+            names = {f"{split}/{name}" for name in read_keypoints(root / labels)[0]}
+        except FileNotFoundError:
+            missing.append(labels)
+        except ValueError:
+            damaged.append(labels)
+        else:
+            if names != {file for file in known if file.startswith(f"{split}/")}:
+                damaged.append(labels)
     extra = sum(
         file.relative_to(root).as_posix() not in known
         for split in ("training", "test")
@@ -429,7 +445,7 @@ def fetch(url: str = ARCHIVE_URL, root: str | Path = DATA_DIR, manifest: str | P
     """Download the official set, unpack it, verify it, and only then move it to its place; the label files come last.
 
     Until then everything lies in ``root/.fetch``: half a download never looks like a whole one. A second call goes on
-    with the archive that is already there.
+    with the archive that is already there; when the set is already whole, nothing is downloaded.
 
     Raises:
         OSError: the download failed (also when it was cut, after three tries).
@@ -438,6 +454,10 @@ def fetch(url: str = ARCHIVE_URL, root: str | Path = DATA_DIR, manifest: str | P
     import pooch  # only here: nothing else needs the network
 
     root, work = Path(root), Path(root) / ".fetch"
+    if all((root / f"{split}_frames_keypoints.csv").exists() for split in ("training", "test")):
+        report = verify(root, manifest)
+        if report.ok:
+            return report
     source = pooch.create(
         path=work, base_url="", registry={"archive.zip": None}, urls={"archive.zip": url}, retry_if_failed=2
     )

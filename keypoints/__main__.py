@@ -22,10 +22,10 @@ from data_load import (
     split_by_person,
     training_transform,
 )
-from keypoints import plots
+from keypoints import metrics, plots
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, evaluate
-from keypoints.training import Recipe, fit
+from keypoints.training import Recipe, fit, predict, true_keypoints
 from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, write_atomically, write_json
 
 CSV_HEADER = [
@@ -174,6 +174,8 @@ def run_train(options: argparse.Namespace) -> int:
     record = fit(
         net, Subset(training_set, train), validation_set, recipe, options.device, options.out.with_suffix(".checkpoint")
     )
+    if validation_set is not None:
+        record["validation"] = metrics.summary(predict(net, validation_set), true_keypoints(validation_set))
     people = sorted({person_of(training_set.names[i]) for i in held_out})
     save_model(net, options.out, {"data": name, "held_out_people": people, **record})
     print(f"saved {options.out} and {options.out.with_suffix('.json')}")

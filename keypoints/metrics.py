@@ -72,7 +72,8 @@ def summary(predicted: np.ndarray, true: np.ndarray, found: np.ndarray | None = 
     """The figures every evaluation reports.
 
     Args:
-        predicted, true: (N, 68, 2), pixels; rows of ``predicted`` that were not found are ignored.
+        predicted, true: (N, 68, 2), pixels; rows of ``predicted`` that were not found are ignored, and rows that
+            hold NaN or infinity count as not found.
         found: (N,) bool; all by default.
 
     Returns:
@@ -81,6 +82,7 @@ def summary(predicted: np.ndarray, true: np.ndarray, found: np.ndarray | None = 
     """
     true = np.asarray(true, np.float64)
     found = np.ones(len(true), bool) if found is None else np.asarray(found, bool)
+    found = found & np.isfinite(predicted).all(axis=(1, 2))  # NaN compares as no failure
     errors = {}
     for normaliser in ("box", "iod"):
         errors[normaliser] = np.full(len(true), np.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from data_load import NUM_KEYPOINTS, Normalize
 from keypoints import metrics
@@ -106,7 +107,7 @@ def fit(
         validation_loss, nme_box (percent, on the validation set) and seconds.
 
     Raises:
-        ValueError: no samples or epochs, or the checkpoint belongs to another recipe, network or number of samples.
+        ValueError: no samples or epochs, or the checkpoint belongs to another recipe, network or other images.
     """
     recipe = recipe or Recipe()
     if len(training_set) == 0:
@@ -136,6 +137,7 @@ def fit(
         "recipe": asdict(recipe),
         "parameters": sum(p.numel() for p in net.parameters()),
         "samples": len(training_set),
+        "names": hashlib.sha256("\n".join(_names(training_set)).encode()).hexdigest(),
     }
     if checkpoint is not None and Path(checkpoint).exists():
         history = _resume(Path(checkpoint), state, identity)
@@ -204,6 +206,14 @@ def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: lis
         **{name: part.state_dict() for name, part in state.items()},
     }
     write_atomically(checkpoint, lambda part: torch.save(content, part))
+
+
+def _names(dataset: Dataset) -> list[str]:
+    """The files of a dataset or of a part of one, as far as it knows them: another set must not resume from here."""
+    if isinstance(dataset, Subset):
+        names = _names(dataset.dataset)
+        return [names[i] for i in dataset.indices] if names else []
+    return list(getattr(dataset, "names", []))
 
 
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:

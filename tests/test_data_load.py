@@ -122,6 +122,7 @@ def test_labels_are_read_as_names_and_points(tmp_path):
         (f",0,1\na.jpg,{ROW},7\n", "got 138 columns, expected 137"),
         (f"{csv_header()}\na.jpg,{ROW},7\n", "got 138 columns, expected 137"),
         ("a,b,c\na.jpg,1,2\n", "got 3 columns, expected 137"),
+        (f"a.jpg,{ROW}\nb.jpg,{ROW}\n", "expected a header in the first line, got the image 'a.jpg'"),
         (f"{csv_header()}\na.jpg,{ROW}\nb.jpg,{ROW},7\n", "expected a CSV file of keypoints"),
         (f"{csv_header()}\na.jpg,{ROW}\nb.jpg,1,2\n", r"not a finite number for 'b.jpg' \(1 such rows\)"),
         (f"{csv_header()}\na.jpg,nan{ROW[3:]}\n", r"not a finite number for 'a.jpg'"),
@@ -418,6 +419,13 @@ def test_nobody_is_on_both_sides_of_a_split_and_everybody_on_one():
     assert sorted(train + held_out) == list(range(len(NAMES)))
     people = [{person_of(NAMES[i]) for i in side} for side in (train, held_out)]
     assert not people[0] & people[1] and len(people[1]) == 8
+
+
+def test_however_much_is_held_out_somebody_is_left_to_train_on():
+    train, held_out = split_by_person(["Ann_00.jpg", "Bo_00.jpg", "Bo_01.jpg"], 0.99)
+    assert train and held_out
+    with pytest.raises(ValueError, match="got images of 1 person, expected at least two people"):
+        split_by_person(["Ann_00.jpg", "Ann_01.jpg"])
 
 
 def test_a_split_depends_on_the_seed_alone():

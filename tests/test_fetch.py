@@ -186,8 +186,7 @@ def test_a_missing_page_is_an_error(server, root, manifest):
 
 def damaged_inside() -> bytes:
     content = bytearray(archive(official_files()))
-    start = content.index(b"Ann_00.jpg") + 200
-    content[start : start + 40] = bytes(40)
+    content[content.index(b"Ann_00.jpg") + len("Ann_00.jpg")] = 0xFF  # where its compressed bytes begin
     return bytes(content)
 
 
@@ -264,6 +263,11 @@ def test_the_labels_are_moved_last_so_that_an_interrupted_move_is_not_taken_for_
     assert fetch(server.url, root, manifest).ok and server.count == 1
 
 
+def test_a_set_that_is_whole_is_not_fetched_again(server, root, manifest):
+    put(root, official_files())
+    assert fetch(server.url, root, manifest).ok and server.count == 0
+
+
 # verify ---------------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +291,14 @@ def test_an_image_of_the_other_split_with_the_same_name_is_damaged(root, manifes
     files = official_files()
     put(root, {**files, "test/Ann_00.jpg": files["training/Ann_00.jpg"]})
     assert verify(root, manifest).damaged == ["test/Ann_00.jpg"]
+
+
+def test_labels_of_other_images_are_damaged(root, manifest):
+    files = official_files()
+    put(root, {**files, "test_frames_keypoints.csv": files["training_frames_keypoints.csv"]})
+    assert verify(root, manifest).damaged == ["test_frames_keypoints.csv"]
+    put(root, {"test_frames_keypoints.csv": b"<html>"})
+    assert verify(root, manifest).damaged == ["test_frames_keypoints.csv"]
 
 
 def test_a_report_names_three_of_many(root, manifest):

@@ -6,7 +6,18 @@ import cv2
 import numpy as np
 from helpers import FACE, face_points, find_dot, paint_dot
 
-from keypoints.landmarks import BONES, EYE_CORNERS, FLIP_INDEX, LEFT_EYE, PARTS, RIGHT_EYE, flip_keypoints
+from keypoints.landmarks import (
+    BONES,
+    CHIN,
+    EYE_CORNERS,
+    FLIP_INDEX,
+    LEFT_EYE,
+    NOSE_TIP,
+    PARTS,
+    REFERENCE_FACE,
+    RIGHT_EYE,
+    flip_keypoints,
+)
 
 
 def part_of(point: int) -> str:
@@ -63,3 +74,14 @@ def test_a_flipped_picture_has_its_left_eye_where_the_right_one_was():
     points = flip_keypoints(points, 201)
     np.testing.assert_allclose(points[LEFT_EYE].mean(axis=0), find_dot(mirrored), atol=0.02)
     assert points[RIGHT_EYE].mean(axis=0)[0] < points[LEFT_EYE].mean(axis=0)[0]
+
+
+def test_the_reference_face_is_symmetric():
+    np.testing.assert_allclose(REFERENCE_FACE[FLIP_INDEX] * [-1, 1, 1], REFERENCE_FACE, atol=1e-3)
+
+
+def test_the_reference_face_lies_between_its_outer_eye_corners_and_looks_at_the_camera():
+    right, left = REFERENCE_FACE[list(EYE_CORNERS)]
+    np.testing.assert_allclose((right + left) / 2, 0, atol=1e-6)
+    np.testing.assert_allclose(left - right, [1, 0, 0], atol=1e-6)
+    assert REFERENCE_FACE[:, 2].argmin() == NOSE_TIP and REFERENCE_FACE[:, 1].argmax() == CHIN

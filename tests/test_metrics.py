@@ -98,6 +98,15 @@ def test_the_summary_counts_lost_faces_as_failures_but_not_in_the_nme(faces):
     assert 74 < figures["auc_box_07"] < 75
 
 
+def test_a_prediction_that_is_no_number_counts_as_lost(faces):
+    predicted, true = faces
+    predicted = predicted.copy()
+    predicted[0, 5] = np.nan
+    found = np.ones(len(true), bool)
+    found[0] = False
+    assert summary(predicted, true) == summary(predicted, true, found)
+
+
 def test_the_summary_of_all_found_is_made_of_the_single_figures(faces):
     predicted, true = faces
     figures, box, iod = summary(predicted, true), nme(predicted, true, "box"), nme(predicted, true, "iod")

@@ -13,7 +13,7 @@ import torch
 from helpers import ROOT, face_points
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from data_load import CenterCrop, Normalize, RandomCrop, ToTensor
 from keypoints import metrics, training
@@ -212,6 +212,15 @@ def test_a_checkpoint_of_something_else_raises_a_sentence_and_stays(tmp_path, ot
     with pytest.raises(ValueError, match=r"run\.checkpoint: got a checkpoint of .*, expected .*; delete it"):
         fit(net, Faces(11 if other == "data" else 10), recipe=recipe, checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_of_as_many_other_images_does_not_resume(tmp_path):
+    checkpoint, faces, others = tmp_path / "run.checkpoint", Interrupted(10, 25), Faces(10)
+    faces.names, others.names = ([f"{person}_{i:02}.jpg" for i in range(10)] for person in ("Ann", "Bo"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), Subset(faces, range(10)), recipe=FAST, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="delete it to start anew"):
+        fit(tiny(), Subset(others, range(10)), recipe=FAST, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"<html>"])

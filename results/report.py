@@ -1,0 +1,108 @@
+"""Write the results table into README.md and draw results/faces.jpg: `python -m results.report`.
+
+Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
+"""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_load import find_data, read_image
+from keypoints import plots
+from keypoints.detection import KeypointDetector
+from keypoints.filters import apply_filter
+from models import MODEL_DIR
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOKS = {
+    "1_Load_and_Visualize_Data": "the data, the 68 points, four transforms and two traps, framing, the error to beat",
+    "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
+    "answered with figures",
+    "3_Facial_Keypoint_Detection_Complete_Pipeline": "Haar box → framing → network → points on whole photographs",
+    "4_Fun_with_Keypoints": "sunglasses and a moustache that follow the head",
+}
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def results_table() -> str:
+    """How good the weights are, in Markdown."""
+    shipped, twin = load(MODEL_DIR / "keypoints_model_1.json"), load(HERE / "twin_by_person.json")
+    rows = [
+        ("official test set, centre crop", "shipped weights", load(HERE / "official_test_centre.json")),
+        ("official test set, whole pipeline (Haar)", "shipped weights", load(HERE / "official_test_haar.json")),
+        (f"{len(twin['held_out_people'])} people never seen, centre crop", "their twin", twin["validation"]),
+    ]
+    lines = [
+        "| measured on | weights | found | NME_box | NME_iod | NME_iod > 10 % | AUC (NME_box, 7 %) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, weights, figures in rows:
+        lines.append(
+            f"| {name} | {weights} | {figures['found']} of {figures['n']} | {figures['nme_box']:.2f} % | "
+            f"{figures['nme_iod']:.2f} % | {figures['fr_iod_10']:.1f} % | {figures['auc_box_07']:.1f} % |"
+        )
+    lines.append("")
+    lines.append(
+        f"Trained in {shipped['seconds'] / 60:.0f} minutes on {shipped['threads']} thread(s) of an "
+        f"{shipped['versions']['processor']}, {shipped['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
+        f"{shipped['parameters'] / 1e6:.1f} million weights, seed {shipped['recipe']['seed']}. "
+        f"The twin is the same recipe without {len(twin['held_out_people'])} of the people ({twin['samples']} images)."
+    )
+    return "\n".join(lines)
+
+
+def notebooks_table() -> str:
+    """What the notebooks are and how long they run on the sample, in Markdown; `make refresh` measured it."""
+    seconds = load(HERE / "notebook_seconds.json")
+    lines = ["| notebook | what happens | on the sample |", "|---|---|---|"]
+    for name, text in NOTEBOOKS.items():
+        number, title = name.split("_", 1)
+        lines.append(f"| [{number} · {title.replace('_', ' ')}]({name}.ipynb) | {text} | {seconds[name]} s |")
+    return "\n".join(lines)
+
+
+def filled(text: str) -> str:
+    """The README with its tables made anew."""
+    for name, content in (("results", results_table()), ("notebooks", notebooks_table())):
+        begin, end = f"<!-- {name}: written by python -m results.report -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def picture(height: int = 300) -> np.ndarray:
+    """Two photographs and rendered heads, with keypoints above and filters below: RGB uint8."""
+    test_set, detector = find_data("sample").dataset("test"), KeypointDetector()
+    images = [read_image(HERE.parent / "data" / "photos" / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
+    images += [test_set[i]["image"] for i in range(0, len(test_set), len(test_set) // 10)]
+    above, below, width = [], [], 0
+    for image in images:
+        faces = detector(image)[:1]
+        if not faces or width > 4 * height:
+            continue
+        left, top, side = detector.framing.views(faces[0].box[None])[0]
+        x, y = np.maximum(0, [int(left), int(top)])
+        view = (slice(y, int(top + side)), slice(x, int(left + side)))
+        worn = apply_filter(image, faces[0].keypoints, "sunglasses")
+        worn = apply_filter(worn, faces[0].keypoints, "moustache") if len(above) % 2 else worn
+        drawn = plots.draw_faces(image, [faces[0]])[view], worn[view]
+        size = (round(drawn[0].shape[1] * height / drawn[0].shape[0]), height)
+        for row, part in zip((above, below), drawn, strict=True):
+            row.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+        width += size[0]
+    return np.vstack([np.hstack(above), np.hstack(below)])
+
+
+def main() -> None:
+    readme = HERE.parent / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    plots.write_image(HERE / "faces.jpg", picture())
+
+
+if __name__ == "__main__":
+    main()
