@@ -63,7 +63,7 @@ class Net(nn.Module):
         cell = IMAGE_SIZE / 28
         middle = torch.arange(28) * cell + (cell - 1) / 2
         self.register_buffer("cells", (middle - KEYPOINT_MEAN) / KEYPOINT_STD, persistent=False)
-        # Channels last: on a CPU, convolutions are about a fifth faster in training and two fifths in use.
+        # Convolutions on a CPU are faster with channels last.
         self.to(memory_format=torch.channels_last)
 
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
     if record is not None:
         record = {
             "weights": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256(path),
             "network": content["network"],
             "parameters": sum(p.numel() for p in net.parameters()),
             "framing": net.framing,
@@ -162,11 +162,8 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # on arbitrary bytes torch raises nearly anything, IndexError included
-        reason = str(error).strip().splitlines()[:1]
-        raise ValueError(
-            f"{path}: expected weights saved by save_model, got a file that does not load: {''.join(reason)}"
-        ) from None
+    except Exception:  # on arbitrary bytes torch raises nearly anything, and its text advises to switch the check off
+        raise ValueError(f"{path}: expected weights saved by save_model, got another or a damaged file") from None
     if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
         content = {"network": "Net", "state_dict": content}
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
@@ -184,6 +181,11 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
         ) from None
     net.framing = content.get("framing")
     return net.to(device).eval()
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def write_json(path: str | Path, content: dict) -> None:

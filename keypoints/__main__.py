@@ -26,7 +26,7 @@ from keypoints import metrics, plots
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, evaluate
 from keypoints.training import Recipe, fit, predict, true_keypoints
-from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, write_atomically, write_json
+from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, sha256, write_atomically, write_json
 
 CSV_HEADER = [
     "file",
@@ -105,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_detect(options: argparse.Namespace) -> int:
+    if options.csv and options.csv.is_dir():
+        raise ValueError(f"--csv {options.csv}: got a folder, expected a file")
+    if options.draw and options.draw.is_file():
+        raise ValueError(f"--draw {options.draw}: got a file, expected a folder")
     if options.draw and any(options.draw.resolve() == Path(file).resolve().parent for file in options.images):
         raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
     detector, rows, drawn, status = KeypointDetector(options.model), [], set(), 0
@@ -138,6 +142,7 @@ def run_detect(options: argparse.Namespace) -> int:
 def run_evaluate(options: argparse.Namespace) -> int:
     _, csv_file, images = _labelled(options, "test")
     figures = evaluate(load_model(options.model), csv_file, images, options.framing).figures
+    figures |= {"framing": options.framing, "sha256": sha256(options.model)}
     print(json.dumps(figures, indent=1))
     if options.json:
         write_json(options.json, figures)
@@ -167,7 +172,7 @@ def run_train(options: argparse.Namespace) -> int:
     torch.manual_seed(recipe.seed)
     net = Net()
     raw = FacialKeypointsDataset(csv_file, images)
-    net.framing = framing_dict(measure_framing(raw[i] for i in train[:: max(1, len(train) // 500)]))
+    net.framing = framing_dict(measure_framing(Subset(raw, train)))
     validation_set = (
         Subset(FacialKeypointsDataset(csv_file, images, evaluation_transform()), held_out) if held_out else None
     )
@@ -190,9 +195,11 @@ def _sentence(error: Exception, file: str | Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
+        if options.threads is not None:
+            if options.threads < 1:
+                raise ValueError(f"got --threads {options.threads}, expected 1 or more")
+            torch.set_num_threads(options.threads)
         return options.run(options)
     except KeyboardInterrupt:
         print(

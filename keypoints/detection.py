@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,7 +57,8 @@ class HaarDetector:
 class Framing:
     """Where the network's view of a face lies, seen from its Haar box, and the box seen from the keypoints.
 
-    The network must see a face framed as in training. The raw Haar box cuts the chin; the view is larger and lower.
+    The network must see a face framed as in training. The raw Haar box ends close to the chin, so the view
+    is larger and lower.
     All lengths are in sides of the Haar box except ``box_*``, in sizes of the keypoints' box (square root of its area).
     Medians over training images; :func:`measure_framing` finds them, the weights' file carries them.
     """
@@ -88,18 +89,22 @@ class Framing:
         return np.column_stack([middle - side[:, None] / 2, side, side]).astype(np.float32)
 
 
-def measure_framing(samples: Iterable[dict], detect: Callable[[np.ndarray], np.ndarray] | None = None) -> Framing:
+def measure_framing(
+    samples: Sequence[dict], detect: Callable[[np.ndarray], np.ndarray] | None = None, limit: int = 500
+) -> Framing:
     """Find the framing that shows the network faces as its training images did.
 
     Args:
-        samples: untransformed samples of the training set (image and keypoints); a few hundred are enough. Training
-            sees 224 of each image's shorter side of 250 pixels, on average the middle ones.
+        samples: the training set without transforms. Training sees 224 of each image's shorter side of 250 pixels, on
+            average the middle ones.
+        limit: how many to look at, evenly spread; a median needs no more.
 
     Raises:
         ValueError: the detector finds a face in none of them.
     """
     detect, rows = detect or HaarDetector(), []
-    for sample in samples:
+    for i in range(0, len(samples), max(1, len(samples) // limit)):
+        sample = samples[i]
         image, keypoints = sample["image"], sample["keypoints"]
         boxes = detect(image)
         chosen = face_at(boxes, keypoints)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keypoints.landmarks import EYE_CORNERS
+
 
 def face_size(keypoints: np.ndarray, normaliser: str = "box") -> np.ndarray:
     """The size of each face in pixels.
@@ -25,7 +27,7 @@ def face_size(keypoints: np.ndarray, normaliser: str = "box") -> np.ndarray:
     if normaliser == "box":
         return np.sqrt(np.ptp(keypoints, axis=-2).prod(axis=-1))
     if normaliser == "iod":
-        return np.linalg.norm(keypoints[..., 36, :] - keypoints[..., 45, :], axis=-1)
+        return np.linalg.norm(keypoints[..., EYE_CORNERS[0], :] - keypoints[..., EYE_CORNERS[1], :], axis=-1)
     raise ValueError(f"got normaliser {normaliser!r}, expected 'box' or 'iod'")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data_load import IMAGE_SIZE
+from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import landmarks, metrics
 from models import write_atomically
 
@@ -67,20 +67,26 @@ def draw_keypoints(
     truth: np.ndarray | None = None,
     title: str = "",
     size: float = 8,
+    bones: bool = False,
 ) -> Axes:
     """An image with predicted keypoints as dots and true ones as rings.
 
     Args:
         keypoints, truth: (68, 2) pixels, or (N, 68, 2) for several faces.
         size: of a dot, in square points, as matplotlib's ``scatter`` takes it.
+        bones: draw lines between the predicted points, too.
     """
     draw_image(ax, image, title)
+    if bones and keypoints is not None:
+        for face in np.asarray(keypoints).reshape(-1, NUM_KEYPOINTS, 2):
+            for bone in landmarks.BONES:
+                ax.plot(*face[list(bone)].T, color="white", linewidth=1, zorder=1)
     if truth is not None:
         points = np.asarray(truth).reshape(-1, 2)
         ax.scatter(*points.T, s=2.5 * size, facecolors="none", edgecolors=TRUTH, linewidths=0.9, label="truth")
     if keypoints is not None:
         points = np.asarray(keypoints).reshape(-1, 2)
-        ax.scatter(*points.T, s=size, color=PREDICTION, linewidths=0, label="prediction")
+        ax.scatter(*points.T, s=size, color=PREDICTION, linewidths=0, label="prediction", zorder=2)
     return ax
 
 
@@ -91,6 +97,7 @@ def show_keypoints(
     titles: Sequence[str] | None = None,
     columns: int = 4,
     side: float = 2.6,
+    bones: bool = False,
 ) -> Figure:
     """A grid of images with their keypoints; arguments as in :func:`draw_keypoints`, one of each an image.
 
@@ -108,6 +115,7 @@ def show_keypoints(
                 None if keypoints is None else keypoints[i],
                 None if truth is None else truth[i],
                 "" if titles is None else titles[i],
+                bones=bones,
             )
         else:
             ax.set_visible(False)
@@ -220,7 +228,7 @@ def draw_map(ax: Axes, values: np.ndarray, title: str = "", alpha: float = 1.0) 
     return ax
 
 
-def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None = None, style: str = "-") -> Axes:
+def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None = None) -> Axes:
     """Boxes (N, 4) left, top, width, height as outlines."""
     for i, (left, top, width, height) in enumerate(np.asarray(boxes).reshape(-1, 4)):
         ax.add_patch(
@@ -231,7 +239,6 @@ def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None 
                 fill=False,
                 edgecolor=color,
                 linewidth=1.8,
-                linestyle=style,
                 label=label if i == 0 else None,
             )
         )

@@ -47,7 +47,7 @@ def choose_device(name: str = "cpu") -> torch.device:
 
 
 @torch.no_grad()
-def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_size: int = 64) -> np.ndarray:
+def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_size: int = 16) -> np.ndarray:
     """Keypoints of many images, in pixels of the network's 224×224 input; the network's mode stays.
 
     Args:
@@ -78,6 +78,30 @@ def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_siz
 def true_keypoints(dataset: Dataset) -> np.ndarray:
     """The labels of a transformed dataset in pixels of the network's input: (N, 68, 2) float32."""
     return np.stack([Normalize.inverse(dataset[i]["keypoints"]).numpy() for i in range(len(dataset))])
+
+
+def train_epoch(net, loader, criterion, optimizer, schedule, average, report=lambda loss: None) -> float:
+    """Show the network every training image once; returns the mean loss.
+
+    Args:
+        schedule: sets the learning rate anew after each step.
+        average: the running average of the weights.
+        report: called after each step with the mean loss so far.
+    """
+    net.train()
+    device = next(net.parameters()).device
+    total, count = 0.0, 0
+    for batch in loader:
+        images, keypoints = batch["image"].to(device), batch["keypoints"].to(device)
+        loss = criterion(net(images), keypoints.flatten(1))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(net)
+        total, count = total + loss.item() * len(images), count + len(images)
+        report(total / count)
+    return total / count
 
 
 def fit(
@@ -119,7 +143,7 @@ def fit(
     average = AveragedModel(net, avg_fn=_averaging(recipe.weight_average), use_buffers=True)
     criterion = nn.SmoothL1Loss(beta=recipe.beta)
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
-    # BatchNorm can't learn from a single sample: a last batch of one is left out.
+    # One sample alone is a noisy step, and BatchNorm after a linear layer refuses it: a last batch of one is left out.
     generator = torch.Generator()
     loader = DataLoader(
         training_set,
@@ -148,19 +172,8 @@ def fit(
         # Every epoch has a seed of its own, so that a resumed run draws what the uninterrupted one would have drawn.
         torch.manual_seed(recipe.seed * 1000 + epoch)
         generator.manual_seed(recipe.seed * 1000 + epoch)
-        net.train()
-        total, count = 0.0, 0
-        for batch in loader:
-            images, labels = batch["image"].to(target), batch["keypoints"].to(target).flatten(1)
-            loss = criterion(net(images), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(net)
-            total, count = total + loss.item() * len(images), count + len(images)
-            progress.step(total / count)
-        entry = {"epoch": epoch + 1, "training_loss": total / count}
+        loss = train_epoch(net, loader, criterion, optimizer, schedule, average, progress.step)
+        entry = {"epoch": epoch + 1, "training_loss": loss}
         if validation_set is not None:
             predicted, true = predict(average.module, validation_set), true_keypoints(validation_set)
             difference = torch.from_numpy(predicted - true) / (Normalize.inverse(1) - Normalize.inverse(0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_load import find_data, read_image
 from keypoints import plots
-from keypoints.detection import KeypointDetector
+from keypoints.detection import Face, KeypointDetector
 from keypoints.filters import apply_filter
 from models import MODEL_DIR
 
@@ -46,13 +46,14 @@ def results_table() -> str:
             f"| {name} | {weights} | {figures['found']} of {figures['n']} | {figures['nme_box']:.2f} % | "
             f"{figures['nme_iod']:.2f} % | {figures['fr_iod_10']:.1f} % | {figures['auc_box_07']:.1f} % |"
         )
-    lines.append("")
-    lines.append(
-        f"Trained in {shipped['seconds'] / 60:.0f} minutes on {shipped['threads']} thread(s) of an "
-        f"{shipped['versions']['processor']}, {shipped['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
-        f"{shipped['parameters'] / 1e6:.1f} million weights, seed {shipped['recipe']['seed']}. "
-        f"The twin is the same recipe without {len(twin['held_out_people'])} of the people ({twin['samples']} images)."
-    )
+    threads = f"{shipped['threads']} thread" + "s" * (shipped["threads"] != 1)
+    lines += [
+        "",
+        f"Trained in {shipped['seconds'] / 60:.0f} minutes with {threads} of a processor that calls itself "
+        f"'{shipped['versions']['processor']}', {shipped['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
+        f"{shipped['parameters'] / 1e6:.1f} million weights, seed {shipped['recipe']['seed']}. The twin is the same "
+        f"recipe without {len(twin['held_out_people'])} of the people ({twin['samples']} images).",
+    ]
     return "\n".join(lines)
 
 
@@ -80,21 +81,22 @@ def picture(height: int = 300) -> np.ndarray:
     test_set, detector = find_data("sample").dataset("test"), KeypointDetector()
     images = [read_image(HERE.parent / "data" / "photos" / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
     images += [test_set[i]["image"] for i in range(0, len(test_set), len(test_set) // 10)]
-    above, below, width = [], [], 0
+    above, below = [], []
     for image in images:
-        faces = detector(image)[:1]
-        if not faces or width > 4 * height:
+        faces = detector(image)
+        if not faces or sum(part.shape[1] for part in above) > 4 * height:
             continue
         left, top, side = detector.framing.views(faces[0].box[None])[0]
         x, y = np.maximum(0, [int(left), int(top)])
-        view = (slice(y, int(top + side)), slice(x, int(left + side)))
-        worn = apply_filter(image, faces[0].keypoints, "sunglasses")
-        worn = apply_filter(worn, faces[0].keypoints, "moustache") if len(above) % 2 else worn
-        drawn = plots.draw_faces(image, [faces[0]])[view], worn[view]
-        size = (round(drawn[0].shape[1] * height / drawn[0].shape[0]), height)
-        for row, part in zip((above, below), drawn, strict=True):
-            row.append(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
-        width += size[0]
+        view = image[y : int(top + side), x : int(left + side)]
+        scale = height / view.shape[0]
+        view = cv2.resize(view, (round(view.shape[1] * scale), height), interpolation=cv2.INTER_CUBIC)
+        points = (faces[0].keypoints + 0.5 - [x, y]) * scale - 0.5
+        box = np.array([*(faces[0].box[:2] - [x, y]), *faces[0].box[2:]]) * scale
+        above.append(plots.draw_faces(view, [Face(box, points)]))
+        below.append(apply_filter(view, points, "sunglasses"))
+        if len(below) % 2 == 0:
+            below[-1] = apply_filter(below[-1], points, "moustache")
     return np.vstack([np.hstack(above), np.hstack(below)])
 
 

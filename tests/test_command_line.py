@@ -15,7 +15,7 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from data_load import read_image
 from keypoints.__main__ import main
 from keypoints.detection import Framing, KeypointDetector, framing_dict
-from models import Net, load_model, save_model
+from models import Net, load_model, save_model, sha256
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
 ASTRONAUT = str(PHOTOS / "astronaut.jpg")
@@ -120,7 +120,9 @@ def test_evaluate_prints_and_writes_exactly_these_figures(weights, photo_set, tm
     path = tmp_path / "figures.json"
     assert main(["evaluate", *photo_set, "--framing", framing, "--model", weights, "--json", str(path)]) == 0
     figures = json.loads(path.read_text(encoding="utf-8"))
-    assert list(figures) == ["n", "found", "nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
+    percents = ["nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
+    assert list(figures) == ["n", "found", *percents, "framing", "sha256"]
+    assert figures["framing"] == framing and figures["sha256"] == sha256(weights)
     assert figures["n"] == 12 and (framing == "haar" or figures["found"] == 12)
     assert json.loads(capsys.readouterr().out) == figures
 

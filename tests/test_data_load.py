@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 
 import cv2
 import numpy as np
@@ -438,7 +439,7 @@ def test_a_split_depends_on_the_seed_alone():
 # The embedded sample --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("split", "number"), [("training", 300), ("test", 100)])
+@pytest.mark.parametrize(("split", "number"), [("training", 600), ("test", 150)])
 def test_the_sample_has_the_images_its_labels_name(split, number):
     sample = find_data("sample")
     names, _ = read_keypoints(sample.csv_file(split))
@@ -476,4 +477,21 @@ def test_the_samples_attributes_cover_every_image():
 
 
 def test_the_sample_is_small():
-    assert sum(file.stat().st_size for file in (DATA_DIR / "sample").rglob("*") if file.is_file()) < 6e6
+    assert sum(file.stat().st_size for file in (DATA_DIR / "sample").rglob("*") if file.is_file()) < 12e6
+
+
+def test_the_clip_has_a_row_for_every_frame_and_what_it_promises():
+    sample = find_data("sample")
+    with open(sample.root / "clip.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:7] == ["frame", "time", "yaw", "pitch", "roll", "blink", "mouth_open"]
+    assert [int(row["frame"]) for row in rows] == list(range(250))
+    blinks = [int(row["blink"]) for row in rows]
+    assert sum(after > before for before, after in itertools.pairwise(blinks)) == 6
+    yaw = [float(row["yaw"]) for row in rows]
+    assert min(yaw) < -40 and max(yaw) > 40
+    video, frames = cv2.VideoCapture(str(sample.root / "clip.mp4")), 0
+    while video.read()[0]:
+        frames += 1
+    assert frames == 250 and video.get(cv2.CAP_PROP_FPS) == 25
+    assert (sample.root / "clip.mp4").stat().st_size < 1.5e6

@@ -2,7 +2,8 @@
 
 import re
 
-from helpers import ROOT
+import pytest
+from helpers import ROOT, SHIPPED
 
 from results import report
 
@@ -11,6 +12,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_tables_are_those_of_the_committed_figures():
     assert report.filled(README) == README
+
+
+@pytest.mark.parametrize("framing", ["centre", "haar", "box"])
+def test_the_figures_are_those_of_the_shipped_weights(framing):
+    figures = report.load(ROOT / "results" / f"official_test_{framing}.json")
+    assert figures["framing"] == framing
+    assert figures["sha256"] == report.load(SHIPPED.with_suffix(".json"))["sha256"]
 
 
 def test_the_commands_of_the_readme_exist():
