@@ -1,4 +1,4 @@
-"""Write the results table into README.md and draw results/faces.jpg: `python -m results.report`.
+"""Write the tables of README.md and data/README.md and draw results/faces.jpg: `python -m results.report`.
 
 Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
 """
@@ -67,9 +67,31 @@ def notebooks_table() -> str:
     return "\n".join(lines)
 
 
-def filled(text: str) -> str:
-    """The README with its tables made anew."""
-    for name, content in (("results", results_table()), ("notebooks", notebooks_table())):
+def haar_table() -> str:
+    """How many of the sample's heads the Haar cascade finds, by yaw, in Markdown."""
+    haar = load(HERE / "sample_haar.json")
+    columns = [f"{row['from']}–{row['to']}°" for row in haar["bins"]] + ["up to 30°", "all"]
+    shares = [row["found"] for row in haar["bins"]] + [haar["found_within_30"], haar["found"]]
+    images = [row["images"] for row in haar["bins"]]
+    return "\n".join(
+        [
+            f"| yaw, either side | {' | '.join(columns)} |",
+            f"|---|{'---|' * len(columns)}",
+            f"| found | {' | '.join(f'{share:.1f} %' for share in shares)} |",
+            f"| images | {' | '.join(str(number) for number in images)} | | {haar['images']} |",
+        ]
+    )
+
+
+TABLES = {"results": results_table, "notebooks": notebooks_table, "haar": haar_table}
+PAGES = {"README.md": ("results", "notebooks"), "data/README.md": ("haar",)}
+
+
+def filled(page: str) -> str:
+    """A page, a key of PAGES, with its tables made anew."""
+    text = (HERE.parent / page).read_text(encoding="utf-8")
+    for name in PAGES[page]:
+        content = TABLES[name]()
         begin, end = f"<!-- {name}: written by python -m results.report -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
@@ -101,8 +123,8 @@ def picture(height: int = 300) -> np.ndarray:
 
 
 def main() -> None:
-    readme = HERE.parent / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        (HERE.parent / page).write_text(filled(page), encoding="utf-8")
     plots.write_image(HERE / "faces.jpg", picture())
 
 

@@ -10,8 +10,9 @@ from results import report
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_tables_are_those_of_the_committed_figures():
-    assert report.filled(README) == README
+@pytest.mark.parametrize("page", report.PAGES)
+def test_the_tables_are_those_of_the_committed_figures(page):
+    assert report.filled(page) == (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("framing", ["centre", "haar", "box"])
