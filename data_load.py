@@ -339,13 +339,21 @@ def find_data(name: str | None = None, root: str | Path = DATA_DIR) -> Data:
                 else "restore it with 'git checkout data/sample'"
             )
             raise FileNotFoundError(f"{data.csv_file(split)} is missing: {hint}")
-        present = (
-            {entry.name for entry in os.scandir(data.image_dir(split))} if data.image_dir(split).is_dir() else set()
-        )
-        missing = [image for image in read_keypoints(data.csv_file(split))[0] if image not in present]
-        if missing:
-            raise FileNotFoundError(f"{data.image_dir(split)}: labelled images are missing: {_count_and_name(missing)}")
+        require_images(read_keypoints(data.csv_file(split))[0], data.image_dir(split))
     return data
+
+
+def require_images(names: list[str], root_dir: str | Path) -> None:
+    """Check that ``root_dir`` holds the images of these names.
+
+    Raises:
+        FileNotFoundError: some are missing, or the folder is: counted, three named.
+    """
+    root_dir = Path(root_dir)
+    present = {entry.name for entry in os.scandir(root_dir)} if root_dir.is_dir() else set()
+    missing = [name for name in names if name not in present and not (root_dir / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{root_dir}: labelled images are missing: {_count_and_name(missing)}")
 
 
 def person_of(name: str) -> str:

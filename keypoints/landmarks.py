@@ -26,6 +26,17 @@ PARTS: dict[str, slice] = {
     "mouth": MOUTH,
 }
 
+# What errors are told for: both brows and both eyes together, and all points but the jaw's, which are the hardest to
+# label.
+REGIONS: dict[str, slice] = {
+    "jaw": JAW,
+    "brows": slice(RIGHT_BROW.start, LEFT_BROW.stop),
+    "nose": NOSE,
+    "eyes": slice(RIGHT_EYE.start, LEFT_EYE.stop),
+    "mouth": MOUTH,
+    "inner 51": slice(JAW.stop, MOUTH.stop),
+}
+
 NOSE_TIP, CHIN = 30, 8
 EYE_CORNERS = (36, 45)  # the outer ones: NME_iod's normaliser
 

@@ -121,7 +121,7 @@ def test_evaluate_prints_and_writes_exactly_these_figures(weights, photo_set, tm
     assert main(["evaluate", *photo_set, "--framing", framing, "--model", weights, "--json", str(path)]) == 0
     figures = json.loads(path.read_text(encoding="utf-8"))
     percents = ["nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
-    assert list(figures) == ["n", "found", *percents, "framing", "sha256"]
+    assert list(figures) == ["n", "found", *percents, "nme_box_parts", "nme_iod_parts", "framing", "sha256"]
     assert figures["framing"] == framing and figures["sha256"] == sha256(weights)
     assert figures["n"] == 12 and (framing == "haar" or figures["found"] == 12)
     assert json.loads(capsys.readouterr().out) == figures

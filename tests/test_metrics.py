@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from helpers import face_points
 
-from keypoints.metrics import auc, ced, face_size, failure_rate, nme, point_errors, summary
+from keypoints import landmarks
+from keypoints.metrics import auc, ced, face_size, failure_rate, interval, nme, point_errors, summary
 
 TRUE = np.zeros((1, 68, 2))  # a box of 30 × 40 pixels, outer eye corners 10 apart
 TRUE[0, 0], TRUE[0, 1] = (-10, -20), (20, 20)
@@ -91,7 +92,8 @@ def test_the_summary_counts_lost_faces_as_failures_but_not_in_the_nme(faces):
     predicted = true + 0.01
     predicted[~found] = np.nan
     figures = summary(predicted, true, found)
-    assert list(figures) == ["n", "found", "nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
+    percents = ["nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
+    assert list(figures) == ["n", "found", *percents, "nme_box_parts", "nme_iod_parts"]
     assert (figures["n"], figures["found"]) == (20, 15)
     assert figures["fr_iod_10"] == figures["fr_box_07"] == 25
     assert 0 < figures["nme_box"] < figures["nme_iod"] < 0.1
@@ -127,3 +129,50 @@ def test_bad_arguments_raise_sentences(faces):
         nme(predicted, true, "eyes")
     with pytest.raises(ValueError, match=r"got predicted keypoints of shape \(19, 68, 2\) and true .* \(20, 68, 2\)"):
         nme(predicted[:19], true)
+
+
+# By part of the face, and with other people ---------------------------------------------------------------------------
+
+
+def test_regions_cover_the_face_and_the_inner_51_is_all_but_the_jaw():
+    parts = [set(range(68)[landmarks.REGIONS[name]]) for name in ("jaw", "brows", "nose", "eyes", "mouth")]
+    assert sum(map(len, parts)) == 68 and set.union(*parts) == set(range(68))
+    assert set(range(68)[landmarks.REGIONS["inner 51"]]) == set(range(17, 68))
+
+
+def test_the_error_of_one_part_is_told_for_that_part_alone():
+    true = np.zeros((1, 68, 2))
+    true[0, 45] = 100, 100  # the face is 100 pixels
+    predicted = true.copy()
+    predicted[0, landmarks.MOUTH, 0] += 5
+    parts = summary(predicted, true)["nme_box_parts"]
+    assert parts == pytest.approx({"jaw": 0, "brows": 0, "nose": 0, "eyes": 0, "mouth": 5, "inner 51": 5 * 20 / 51})
+
+
+def test_the_interval_draws_people_not_images():
+    values, people = np.array([1.0] * 9 + [3.0]), ["Ann"] * 9 + ["Bo"]
+    assert interval(values, people) == (1.0, 3.0)  # two people: Ann twice, both, or Bo twice
+    low, high = interval(values, list("abcdefghij"))
+    assert low == 1.0 and 1.3 < high < 1.9  # ten people: the 97.5 % point of a mean of ten, of which 3.0 has a tenth
+
+
+def test_the_interval_of_many_people_is_that_of_their_mean():
+    values = np.random.default_rng(3).normal(5, 1, 400)
+    low, high = interval(values, range(400))
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+    assert low < values.mean() < high
+
+
+def test_there_is_no_interval_of_one_person_and_labels_must_fit():
+    assert interval(np.ones(3), ["Ann"] * 3) is None
+    with pytest.raises(ValueError, match="got 2 people's labels for 3 faces"):
+        interval(np.ones(3), ["Ann", "Bo"])
+
+
+def test_lost_faces_count_in_the_intervals_of_failures_only():
+    true = np.zeros((4, 68, 2))
+    true[:, 45] = 100, 100
+    figures = summary(true, true, np.array([True, True, False, False]), ["Ann", "Ann", "Bo", "Bo"])
+    assert figures["people"] == 2
+    assert figures["intervals"]["nme_box"] is None  # only Ann was found
+    assert figures["intervals"]["fr_iod_10"] == [0.0, 100.0] and figures["intervals"]["auc_box_07"] == [0.0, 100.0]

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_load import DATA_DIR, find_data, person_of, split_by_person
+from keypoints import splits
+
+
+def test_nobody_is_in_two_parts_and_every_person_of_the_manifest_is_in_one():
+    parts = splits.read_splits()["by_person"]
+    people = [person for members in parts.values() for person in members]
+    assert len(people) == len(set(people))
+    listed = pd.read_csv(DATA_DIR / "pixels.csv").iloc[:, 0].astype(str)  # training/Name_12.jpg
+    assert set(people) == {person_of(name) for name in listed[listed.str.startswith("training/")]}
+
+
+def test_the_committed_people_are_those_that_the_rule_draws():
+    parts = splits.read_splits()["by_person"]
+    drawn = splits.draw_people({person for members in parts.values() for person in members})
+    assert {part: sorted(p for p, where in drawn.items() if where == part) for part in parts} == parts
+
+
+def test_people_split_follows_the_file_for_official_people_and_the_rule_for_others():
+    parts = splits.read_splits()["by_person"]
+    official = [f"{members[0]}_{i}.jpg" for members in parts.values() for i in (3, 7)]
+    assert splits.people_split(official) == {"training": [0, 1], "validation": [2, 3], "test": [4, 5]}
+
+    names = find_data("sample").dataset("training").names
+    found = splits.people_split(names)
+    assert sorted(i for indices in found.values() for i in indices) == list(range(len(names)))
+    assert found["validation"] == split_by_person(names)[1]  # what choices were made on so far
+    people = {part: {person_of(names[i]) for i in indices} for part, indices in found.items()}
+    assert not people["test"] & (people["training"] | people["validation"])
+    assert abs(len(people["test"]) - len(people["validation"])) <= 1
+
+
+def test_two_people_can_not_be_parted_in_three():
+    with pytest.raises(ValueError, match="got images of 2 people, expected at least three"):
+        splits.people_split(["Ann_1.jpg", "Bo_1.jpg"])
+
+
+def test_no_photo_of_the_wild_is_on_both_sides():
+    wild = splits.read_splits()["wild"]
+    names = {part: [name for group in groups for name in group] for part, groups in wild.items()}
+    assert {part: len(members) for part, members in names.items()} == {
+        "training": 1672 - len(names["validation"]),
+        "validation": len(set(names["validation"])),
+    }
+    photos = {
+        part: {name.rsplit("_", 1)[0] if name.startswith("helen") else name for name in members}
+        for part, members in names.items()
+    }
+    assert not photos["training"] & photos["validation"]
+    assert 0.15 < len(names["validation"]) / 1672 < 0.25
+
+
+def test_faces_of_one_photo_neighbours_and_look_alikes_stay_together():
+    names = ["helen_5_1.jpg", "lfpw_image_0002.jpg", "helen_5_2.jpg", "helen_9000000_1.jpg", "lfpw_image_0700.jpg"]
+    likeness = np.eye(5)
+    likeness[1, 4] = likeness[4, 1] = splits.LIKENESS
+    groups = splits.group_wild(names, likeness)
+    assert sorted(map(sorted, groups)) == [
+        ["helen_5_1.jpg", "helen_5_2.jpg"],
+        ["helen_9000000_1.jpg"],
+        ["lfpw_image_0002.jpg", "lfpw_image_0700.jpg"],
+    ]
+
+
+def test_a_picture_is_most_like_itself_whatever_the_brightness():
+    rng = np.random.default_rng(0)
+    keypoints = rng.uniform(40, 80, (68, 2)).astype(np.float32)
+    pictures = [rng.integers(0, 120, (120, 120, 3)).astype(np.uint8) for _ in range(5)]
+    pictures.append(pictures[0] + 60)
+    alike = splits.likenesses(np.stack([splits.appearance(picture, keypoints) for picture in pictures]))
+    assert alike[0, 5] > 0.95 and abs(alike[0, 1:5]).max() < splits.LIKENESS
+
+
+def test_a_wild_folder_without_its_labels_is_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("KEYPOINTS_WILD", raising=False)
+    with pytest.raises(FileNotFoundError, match=r"wild_keypoints\.csv is missing"):
+        splits.find_wild(tmp_path)
+    with pytest.raises(ValueError, match=r"got the file 'me\.jpg'"):
+        splits.number_of("me.jpg")
