@@ -15,85 +15,175 @@ from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
 
 MODEL_DIR = Path(__file__).resolve().parent / "saved_models"
 DEFAULT_MODEL = MODEL_DIR / "keypoints_model_1.pt"
+EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks
 
 
-class Net(nn.Module):
-    """Four convolutions, each with BatchNorm, ReLU and MaxPool; Dropout; a linear layer at the end.
 
-    The fourth convolution draws one map for each keypoint. A softmax turns a map into a probability of where the point
-    is, and the expected coordinate is the point (soft-argmax: Sun et al., Integral Human Pose Regression, 2018,
-    https://arxiv.org/abs/1711.08229). That costs no weights and reads off positions between the map's cells, where a
-    fully connected layer would have to learn each position by heart. The linear layer then sees the 68 points relative
-    to their centroid and corrects what single maps can't know: how the points of a face lie to each other.
+class TwoLooks(nn.Module):
+    """A network that looks twice: at the whole picture, then at the face, enlarged and levelled by the first points.
+
+    Faces in a picture differ in size, place and tilt more than in anything else. The first look need only find these
+    three; the second sees every face upright and equally large, so that its few layers can spend themselves on the
+    points. It is a spatial transformer (Jaderberg et al., 2015, https://arxiv.org/abs/1506.02025) whose transform comes
+    from points instead of a network of its own. Points are read off maps by soft-argmax: a softmax turns a point's map
+    into a probability of where the point is, and the expected coordinate is the point (Sun et al., Integral Human Pose
+    Regression, 2018, https://arxiv.org/abs/1711.08229). That costs no weights and reads off positions between the map's
+    cells. A linear layer then sees the points relative to their centroid and corrects what single maps can't know: how
+    the points of a face lie to each other.
+
+    A subclass draws the maps: ``maps(view, look)`` makes (N, 68, H, W) of (N, 1, S, S).
+
+    Args:
+        whole: side of the picture at the first look, pixels.
+        close: side of the view at the second look, pixels.
+        spread: root mean square distance of the points from their centroid, as a share of the close view's side: how
+            much of the view the face fills.
+        layers: what draws the maps, by name; the layers of the looks follow it.
+
+    Input: (N, 1, 224, 224) float32, grey in [0, 1]. Output: (N, 136) float32, keypoints x0, y0, x1, … in network units,
+    (pixels - 100) / 50; with ``every_look=True`` (2, N, 136), the estimates of both looks.
+    """
+
+    LOOKS = 2
+
+    def __init__(self, whole: int, close: int, spread: float, **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.whole, self.close, self.spread = whole, close, spread
+        self.framing: dict | None = None  # how faces are framed at use as at training, see keypoints.detection.Framing
+        self.log_temperature = nn.Parameter(torch.ones(self.LOOKS, NUM_KEYPOINTS, 1))  # how peaked a softmax is
+        self.linear = nn.ModuleList(nn.Linear(2 * NUM_KEYPOINTS, 2 * NUM_KEYPOINTS) for _ in range(self.LOOKS))
+        for layer in self.linear:
+            nn.init.normal_(layer.weight, std=1e-3)  # starts as no correction
+            nn.init.zeros_(layer.bias)
+        self.bfloat16 = False  # train the convolutions with 16 bits: twice as fast on processors made for it
+
+    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def probabilities(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        """Where in a view each point may be: (N, 1, S, S) → (N, 68, H, W); each map sums to 1 over its cells."""
+        # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
+        view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
+            maps = self.maps(view, look)
+        scores = maps.float().flatten(2) * self.log_temperature[look].exp()
+        return scores.softmax(dim=2).unflatten(2, maps.shape[2:])
+
+    def points(self, probability: torch.Tensor, look: int) -> torch.Tensor:
+        """Soft-argmax and correction: (N, 68, H, W) → (N, 68, 2) in view units, (x, y) from -1 to 1."""
+        height, width = probability.shape[2:]
+        x = probability.sum(dim=2) @ cell_middles(width, probability)  # (N, 68): the expected column …
+        y = probability.sum(dim=3) @ cell_middles(height, probability)  # … and row
+        points = torch.stack([x, y], dim=2)
+        correction = self.linear[look]((points - points.mean(dim=1, keepdim=True)).flatten(1))
+        return points + correction.unflatten(1, (NUM_KEYPOINTS, 2))
+
+    def first_look(self, image: torch.Tensor) -> torch.Tensor:
+        """Rough points of the whole picture: (N, 68, 2) in its view units."""
+        return self.points(self.probabilities(shrink(image, self.whole), 0), 0)
+
+    def close_view(self, image: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut the face out, upright and always equally large.
+
+        Args:
+            points: (N, 68, 2) in view units of the image.
+
+        Returns:
+            view: (N, 1, close, close).
+            place: (N, 2, 3): ``place @ (x, y, 1)`` brings a position in the view to one in the image, view units both.
+        """
+        centroid = points.mean(dim=1)
+        radius = (points - centroid[:, None]).square().sum(dim=2).mean(dim=1).clamp_min(1e-8).sqrt()
+        radius = radius.clamp(0.1, 0.8)  # untrained points may all lie on one spot, or anywhere
+        down = points[:, MOUTH].mean(dim=1) - points[:, EYES].mean(dim=1)
+        down = down / down.norm(dim=1, keepdim=True).clamp_min(1e-4)
+        # The jaw has few points for its length: the middle of the face is below the centroid.
+        middle = centroid.clamp(-1, 1) + 0.15 * radius[:, None] * down
+        right = torch.stack([down[:, 1], -down[:, 0]], dim=1)
+        scale = (radius / (2 * self.spread))[:, None]
+        place = torch.stack([scale * right, scale * down, middle], dim=2)
+        grid = functional.affine_grid(place, [len(image), 1, self.close, self.close], align_corners=False)
+        return functional.grid_sample(image, grid, padding_mode="border", align_corners=False), place
+
+    def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:
+        first = self.first_look(image)
+        # The second look's error is no reason to move the first one's points.
+        view, place = self.close_view(image, first.detach())
+        second = self.points(self.probabilities(view, 1), 1) @ place[:, :, :2].transpose(1, 2) + place[:, None, :, 2]
+        looks = torch.stack([first, second]) if every_look else second
+        pixels = (looks + 1) * (IMAGE_SIZE / 2) - 0.5  # view units go from -1 at an edge to 1 at the other
+        return ((pixels - KEYPOINT_MEAN) / KEYPOINT_STD).flatten(-2)
+
+
+def cell_middles(cells: int, like: torch.Tensor) -> torch.Tensor:
+    """The middles of the cells that a view is divided into, in view units: from -1 + 1/cells to 1 - 1/cells."""
+    return (2 * torch.arange(cells, dtype=like.dtype, device=like.device) + 1) / cells - 1
+
+
+def shrink(image: torch.Tensor, side: int) -> torch.Tensor:
+    """(N, 1, H, W) to (N, 1, side, side) by averaging, so that nothing aliases."""
+    if image.shape[-1] % side == 0:
+        return functional.avg_pool2d(image, image.shape[-1] // side)
+    return functional.interpolate(image, (side, side), mode="area")
+
+
+class Net(TwoLooks):
+    """Four convolutions, each with MaxPool, BatchNorm and ReLU; Dropout; a linear layer at the end. They look twice.
+
+    The fourth convolution draws one map for each keypoint. Both looks use the same four convolutions; only BatchNorm,
+    which counts what usually comes out of them, counts for each look apart. How the looks make points of maps, see
+    :class:`TwoLooks`.
 
     Args:
         dropout: probability that one of the 128 maps before the last convolution is left out in training.
-
-    Input: (N, 1, 224, 224) float32, grey in [0, 1]. Output: (N, 136) float32, keypoints x0, y0, x1, … in network units,
-    (pixels - 100) / 50.
 
     >>> Net()(torch.zeros(2, 1, 224, 224)).shape
     torch.Size([2, 136])
     """
 
     def __init__(self, dropout: float = 0.05) -> None:
-        super().__init__()
-        self.arguments = {"dropout": dropout}
-        self.framing: dict | None = None  # how faces are framed at use as at training, see keypoints.detection.Framing
+        def block(inputs: int, outputs: int, kernel: int, pool: nn.MaxPool2d, dilation: int = 1) -> list[nn.Module]:
+            # BatchNorm follows and has a shift of its own, so the convolution needs no bias. Pooling first leaves a
+            # quarter of the values to normalise, and where BatchNorm's factor is positive ReLU gives the same.
+            convolution = nn.Conv2d(inputs, outputs, kernel, 1, dilation * (kernel // 2), dilation, bias=False)
+            return [convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
-        def block(
-            inputs: int, outputs: int, kernel: int, pool: nn.MaxPool2d, stride: int = 1, dilation: int = 1
-        ) -> list[nn.Module]:
-            # BatchNorm follows and has a shift of its own, so the convolution needs no bias.
-            convolution = nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
-            return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True), pool]
-
-        self.features = nn.Sequential(
-            *block(1, 32, 7, nn.MaxPool2d(2), stride=2),
-            *block(32, 64, 5, nn.MaxPool2d(2)),
-            *block(64, 128, 5, nn.MaxPool2d(3, stride=1, padding=1)),  # stride 1: the maps keep their 28×28 cells
+        features = nn.Sequential(
+            *block(1, 32, 5, nn.MaxPool2d(2)),
+            *block(32, 64, 3, nn.MaxPool2d(2)),
+            *block(64, 128, 3, nn.MaxPool2d(3, stride=1, padding=1)),  # stride 1: the maps keep their 28×28 cells
             nn.Dropout2d(dropout),
-            *block(128, NUM_KEYPOINTS, 7, nn.MaxPool2d(3, stride=1, padding=1), dilation=2),
+            *block(128, NUM_KEYPOINTS, 5, nn.MaxPool2d(3, stride=1, padding=1), dilation=3),
         )
-        self.log_temperature = nn.Parameter(torch.ones(NUM_KEYPOINTS, 1))  # how peaked each point's softmax is
-        self.linear = nn.Linear(2 * NUM_KEYPOINTS, 2 * NUM_KEYPOINTS)
-        nn.init.normal_(self.linear.weight, std=1e-3)  # starts as no correction
-        nn.init.zeros_(self.linear.bias)
-        # The middle of each cell, in network units: 28 cells cover 224 pixels, cell i the pixels 8i … 8i + 7.
-        cell = IMAGE_SIZE / 28
-        middle = torch.arange(28) * cell + (cell - 1) / 2
-        self.register_buffer("cells", (middle - KEYPOINT_MEAN) / KEYPOINT_STD, persistent=False)
+        norms = [layer for layer in features if isinstance(layer, nn.BatchNorm2d)]
+        close_norms = nn.ModuleList(nn.BatchNorm2d(layer.num_features) for layer in norms)
+        super().__init__(whole=112, close=112, spread=0.27, features=features, close_norms=close_norms)
+        self.arguments = {"dropout": dropout}
         # Convolutions on a CPU are faster with channels last.
         self.to(memory_format=torch.channels_last)
 
-    def probabilities(self, image: torch.Tensor) -> torch.Tensor:
-        """Where each point may be: (N, 68, 28, 28), each map sums to 1 over its cells."""
-        # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
-        maps = self.features(functional.instance_norm(image, eps=1e-3))
-        scores = maps.flatten(2) * self.log_temperature.exp()
-        return scores.softmax(dim=2).unflatten(2, maps.shape[2:])
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        probability = self.probabilities(image)
-        x = probability.sum(dim=2) @ self.cells  # (N, 68): the expected column …
-        y = probability.sum(dim=3) @ self.cells  # … and row
-        points = torch.stack([x, y], dim=2)  # (N, 68, 2)
-        centroid = points.mean(dim=1, keepdim=True)
-        return points.flatten(1) + self.linear((points - centroid).flatten(1))
+    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        close_norms = iter(self.close_norms)
+        for layer in self.features:
+            close = look == 1 and isinstance(layer, nn.BatchNorm2d)
+            view = (next(close_norms) if close else layer)(view)
+        return view
 
 
 NETWORKS: dict[str, type[nn.Module]] = {"Net": Net}
 
 
 def layer_table(net: nn.Module) -> list[dict]:
-    """What each layer of ``net.features`` makes of a 224×224 image.
+    """What each layer of ``net.features`` makes of a view.
 
     Returns:
-        one dict a layer: layer, output (channels, height, width), parameters, receptive_field (pixels of the input that
-        one output value can see) and jump (pixels of the input between neighbouring outputs), by the arithmetic of
+        one dict a layer: layer, output (channels, height, width), parameters, receptive_field (pixels of the view that
+        one output value can see) and jump (pixels of the view between neighbouring outputs), by the arithmetic of
         Dumoulin and Visin, https://arxiv.org/abs/1603.07285.
     """
-    rows, field, jump, value = [], 1, 1, torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE)
+    rows, field, jump, value = [], 1, 1, torch.zeros(1, 1, net.whole, net.whole)
     training = net.training
     net.eval()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Subset
 
 from data_load import CenterCrop, Normalize, RandomCrop, ToTensor
 from keypoints import metrics, training
-from keypoints.training import Recipe, choose_device, fit, predict, true_keypoints
+from keypoints.training import LOSSES, Recipe, choose_device, fit, predict, true_keypoints
 from models import Net
 
 FAST = Recipe(epochs=4, batch_size=4, learning_rate=1e-2, weight_average=0.9)
@@ -231,6 +231,38 @@ def test_a_file_that_is_no_checkpoint_raises_a_sentence(tmp_path, content):
         fit(tiny(), Faces(4), recipe=FAST, checkpoint=checkpoint)
 
 
+# The losses -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),  # of the errors 0.05 and -2, by hand; beta is 0.1
+    [
+        ("smooth_l1", (0.5 * 0.05**2 / 0.1 + 2 - 0.05) / 2),
+        ("mse", (0.05**2 + 2**2) / 2),
+        ("mae", (0.05 + 2) / 2),
+        ("log_cosh", 0.1 * (np.log(np.cosh(0.5)) + np.log(np.cosh(20))) / 2),
+        ("quantile_25", (0.75 * 0.05 + 0.25 * 2) / 2),  # a guess above the truth costs 0.75, one below 0.25
+        ("quantile_75", (0.25 * 0.05 + 0.75 * 2) / 2),
+    ],
+)
+def test_each_loss_on_a_case_by_hand(loss, expected):
+    guess, true = torch.tensor([1.05, -1.0]), torch.tensor([1.0, 1.0])
+    assert LOSSES[loss](0.1)(guess, true).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_loss_overflows_far_away_and_each_is_zero_on_the_truth(loss):
+    far, criterion = torch.tensor([1e4], requires_grad=True), LOSSES[loss](0.1)
+    criterion(far, torch.zeros(1)).backward()
+    assert torch.isfinite(far.grad).all() and far.grad.item() > 0
+    assert criterion(torch.ones(3), torch.ones(3)).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_an_unknown_loss_lists_the_known_ones():
+    with pytest.raises(ValueError, match="got loss 'huge', expected one of smooth_l1, mse"):
+        fit(tiny(), Faces(4), recipe=Recipe(loss="huge"))
+
+
 # What is told ---------------------------------------------------------------------------------------------------------
 
 
@@ -241,10 +273,13 @@ def test_the_record_says_what_is_needed_to_do_it_again():
         "epochs": 4,
         "batch_size": 4,
         "learning_rate": 1e-2,
-        "beta": 0.1,
+        "warm_up": 0.1,
+        "beta2": 0.99,
+        "loss": "smooth_l1",
+        "beta": 0.05,
         "weight_average": 0.9,
+        "bfloat16": False,
         "seed": 0,
-        "loss": "SmoothL1Loss",
         "optimizer": "Adam",
         "schedule": "OneCycleLR",
     }
