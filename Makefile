@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 ifeq ($(OS),Windows_NT)
-BIN := .venv/Scripts
+BIN := Scripts
 else
-BIN := .venv/bin
+BIN := bin
 endif
-PY := $(BIN)/python
+PY := .venv/$(BIN)/python
+PEERS_PY := .venv-benchmark/$(BIN)/python
 NOTEBOOKS := 1_Load_and_Visualize_Data.ipynb 2_Define_the_Network_Architecture.ipynb \
              3_Facial_Keypoint_Detection_Complete_Pipeline.ipynb 4_Fun_with_Keypoints.ipynb
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -16,7 +17,7 @@ EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook 
            --ExecutePreprocessor.extra_arguments=--IPKernelApp.log_level=40
 export PYTHONHASHSEED := 0
 
-.PHONY: help notebooks test refresh data verify train twin evaluate lab clean
+.PHONY: help notebooks test refresh data verify train twin evaluate benchmark lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,8 +28,9 @@ help:
 	@echo "make train       run the recipe outside a notebook: saved_models/mine.pt"
 	@echo "make twin        the same without 15 % of the people: results/twin_by_person.json"
 	@echo "make evaluate    measure the shipped weights, write results/"
+	@echo "make benchmark   measure dlib, OpenCV's LBF and MediaPipe beside them: sets up .venv-benchmark, writes results/"
 	@echo "make refresh     run the notebooks on the sample and keep the outputs in the committed files"
-	@echo "make clean       remove .venv and build/"
+	@echo "make clean       remove .venv, .venv-benchmark and build/"
 	@echo "PYTHON=python3.12 picks a Python (3.11 or newer);"
 	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's small CPU build"
 
@@ -91,8 +93,26 @@ evaluate: .venv/made
 	  $(PY) -m keypoints evaluate --framing $$framing --json results/$${name}_test_$$framing.json || exit 1; \
 	done; if [ $$name = official ]; then $(PY) -m results.report; fi
 
+# What has no wheel for this Python or machine is left out with a line, and its row with it; NumPy and OpenCV must be there.
+PEERS_INSTALL := $(PEERS_PY) -m pip install --quiet --disable-pip-version-check --no-deps \
+                 --only-binary :all: --no-binary face_recognition_models
+
+.venv-benchmark/made: results/benchmark_requirements.txt
+	@echo "setting up .venv-benchmark (a minute or two and 0.7 GB) ..."
+	@$(PYTHON) -m venv .venv-benchmark
+	@$(PEERS_INSTALL) -r $< || sed 's/#.*//; /^ *$$/d' $< | while read -r line; do \
+	  $(PEERS_INSTALL) "$$line" || echo "left out: $$line"; \
+	done
+	@$(PEERS_PY) -c "import cv2, numpy"
+	@touch $@
+
+benchmark: .venv/made .venv-benchmark/made
+	@$(PY) -m results.benchmark --python $(PEERS_PY)
+	@name=$$($(PY) -c "import data_load; print(data_load.find_data().name)") && \
+	  if [ $$name = official ]; then $(PY) -m results.report; fi
+
 lab: .venv/made
 	@$(PY) -m jupyter lab
 
 clean:
-	@rm -rf .venv build
+	@rm -rf .venv .venv-benchmark build
