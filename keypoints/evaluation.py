@@ -187,7 +187,7 @@ def _kind(record: dict) -> tuple:
 
 # As a table -----------------------------------------------------------------------------------------------------------
 
-COLUMNS = ["found", "NME_box", "NME_iod", "iod > 10", "AUC", *REGIONS]  # of :func:`table_cells`
+COLUMNS = ["found", "NME_box, %", "NME_iod, %", "iod > 10 %", "AUC, %", *REGIONS]  # of :func:`table_cells`
 
 
 def table_rows(content: dict) -> list[tuple[str, str, str, dict | None]]:
@@ -216,7 +216,7 @@ def table_rows(content: dict) -> list[tuple[str, str, str, dict | None]]:
 
 
 def table_cells(figures: dict | None) -> list[str]:
-    """The cells below :data:`COLUMNS`: percent with 95 % intervals over people, the last six NME_box by part."""
+    """The cells below :data:`COLUMNS`, with 95 % intervals over people; the last six are NME_box by part, percent."""
     if figures is None:
         return [""] * len(COLUMNS)
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_load import Data, FacialKeypointsDataset, find_data
+from data_load import Data, FacialKeypointsDataset, find_data, person_of
 from keypoints import metrics
 from keypoints.detection import face_at
 from keypoints.landmarks import EYE_CORNERS
 from keypoints.training import versions
-from models import DEFAULT_MODEL, sha256, write_json
+from models import MODEL_DIR, sha256, write_json
 from results import report
 from results.benchmark_peers import PEERS, WARM_UP
 
@@ -53,7 +53,7 @@ def run_peer(name: str, images: Path, threads: int, interpreter: Path) -> dict:
     Raises:
         LeftOut: its interpreter or a package is missing, or it failed.
     """
-    out = images.with_name(f"{name}.npz")
+    out = images.with_name("out.npz")
     command = [str(interpreter), "-m", "results.benchmark_peers", name, str(images), str(out), str(threads)]
     # OpenMP and the BLAS libraries read their number of threads once, at the start.
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
@@ -97,15 +97,18 @@ def apply_offsets(predicted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return predicted + offsets * eye_distance(predicted)
 
 
-def benchmark(data: Data, interpreter: Path, threads: Sequence[int] = (1, 2), folder: Path | None = None) -> dict:
+def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Sequence[int] = (1, 2)) -> dict:
     """Measure all peers on a test set; returns the record that results/benchmark.json holds.
 
     Args:
         interpreter: the Python that has the peers' packages; ours are measured with the one that runs this.
+        models: weights files of ours, each measured by the centre crop and behind Haar.
         threads: the figures come from the run with the first number; times from each.
-        folder: where the images are laid out for the peers (default: a temporary one).
+
+    Raises:
+        ValueError: one of our own networks can't be measured.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as name:
+    with tempfile.TemporaryDirectory() as name:
         images, training = Path(name) / "test.npz", Path(name) / "training.npz"
         test_set, training_set = data.dataset("test"), data.dataset("training")
         true = prepare(images, test_set, range(len(test_set)))
@@ -116,42 +119,46 @@ def benchmark(data: Data, interpreter: Path, threads: Sequence[int] = (1, 2), fo
             "images": len(test_set),
             "calibration_images": count,
             "warm_up_images": min(WARM_UP, len(test_set)),
-            "sha256": sha256(DEFAULT_MODEL),
+            "weights": {model.name: sha256(model) for model in models},
             "hardware": {key: versions()[key] for key in ("processor", "system")} | {"cores": os.cpu_count()},
             "threads": list(threads),
             "rows": [],
             "left_out": {},
         }
-        for peer, kind in PEERS.items():
+        who = [person_of(name) for name in test_set.names]
+        ours = {key: kind for key, kind in PEERS.items() if kind.ours}
+        peers = [
+            (f"{key}:{model}", kind, f"{model.stem}, {kind.title}") for model in models for key, kind in ours.items()
+        ]
+        peers += [(key, kind, kind.title) for key, kind in PEERS.items() if not kind.ours]
+        for peer, kind, title in peers:
             python = Path(sys.executable) if kind.ours else interpreter
             try:
                 results = [_run(peer, images, number, python) for number in threads]
                 predicted = predictions(results[0], true, bool(kind.detect))
-                row = {"peer": peer, "title": kind.title, "ours": kind.ours, "versions": results[0]["versions"]}
+                row = {"title": title, "ours": kind.ours, "versions": results[0]["versions"]}
                 times = {key: _medians(results, key, threads) for key in ("detector_ms", "keypoints_ms")}
-                record["rows"].append(row | metrics.summary(predicted, true) | times)
+                record["rows"].append(row | metrics.summary(predicted, true, people=who) | times)
                 if peer == "mediapipe":
                     known = prepare(training, training_set, chosen)
                     calibration = predictions(_run(peer, training, threads[0], python), known, False)
                     moved = apply_offsets(predicted, fit_offsets(calibration, known))
                     # Adding 68 offsets takes microseconds: the times are those of the row above.
-                    row |= {"peer": "mediapipe_calibrated", "title": CALIBRATED.format(count)}
-                    record["rows"].append(row | metrics.summary(moved, true) | times)
+                    row |= {"title": CALIBRATED.format(count)}
+                    record["rows"].append(row | metrics.summary(moved, true, people=who) | times)
             except LeftOut as reason:
                 if kind.ours:
-                    raise ValueError(f"{kind.title}: {reason}") from None
-                print(f"left out: {kind.title}: {reason}", flush=True)
-                record["left_out"][kind.title] = str(reason)
+                    raise ValueError(f"{title}: {reason}") from None
+                print(f"left out: {title}: {reason}", flush=True)
+                record["left_out"][title] = str(reason)
     return record
 
 
 def _run(peer: str, images: Path, threads: int, interpreter: Path) -> dict:
     began = time.perf_counter()
     result = run_peer(peer, images, threads, interpreter)
-    print(
-        f"{peer}, {images.stem} images, {threads} thread{'s' * (threads > 1)}: {time.perf_counter() - began:.0f} s",
-        flush=True,
-    )
+    took = time.perf_counter() - began
+    print(f"{peer.split(':')[0]}, {images.stem} images, threads: {threads}: {took:.0f} s", flush=True)
     return result
 
 
@@ -171,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = " of rendered heads; 'make data' fetches the official set" if data.name == "sample" else ""
         print(f"data: {data.name}{hint}", flush=True)
         # absolute, not resolve: through its link, an environment's interpreter would no longer know its packages
-        record = benchmark(data, options.python.absolute())
+        record = benchmark(data, options.python.absolute(), sorted(MODEL_DIR.glob("keypoints_model_*.pt")))
     except (OSError, ValueError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2

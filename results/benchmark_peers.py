@@ -1,8 +1,9 @@
 """What the benchmark compares, and the worker that measures one peer in an interpreter of its own.
 
-`python -m results.benchmark_peers PEER IMAGES OUT THREADS`, started by results/benchmark.py. IMAGES is an .npz file with
-``boxes`` (N, 4), the true points' tight boxes left, top, width, height, and the images ``image_0`` … as (H, W, 3) uint8
-RGB; so every peer sees the same pixels, whatever reads its files. OUT is one with what :func:`measure` returns.
+`python -m results.benchmark_peers PEER IMAGES OUT THREADS`, started by results/benchmark.py. PEER is a key of PEERS, of
+ours with ``:FILE`` behind it, the weights. IMAGES is an .npz file with ``boxes`` (N, 4), the true points' tight boxes
+left, top, width, height, and the images ``image_0`` … as (H, W, 3) uint8 RGB; so every peer sees the same pixels,
+whatever reads its files. OUT is one with what :func:`measure` returns.
 
 Two environments run this file: our network's and the peers', which has no torch. So only NumPy is imported up here, and
 the rest by the peer that needs it.
@@ -10,6 +11,7 @@ the rest by the peer that needs it.
 
 import importlib.util
 import json
+import os
 import platform
 import sys
 import time
@@ -23,19 +25,19 @@ MEDIAPIPE_MAP = Path(__file__).with_name("benchmark_mediapipe68.json")  # the me
 
 
 class Ours:
-    """Our network behind the Haar cascade, as a user calls it."""
+    """A network of this repository behind the Haar cascade, as a user calls it."""
 
-    title = "this network behind Haar"
+    title = "behind Haar"
     ours = True
     packages = ("torch", "opencv-python", "numpy")
 
-    def __init__(self, threads):
+    def __init__(self, threads, model):
         import torch
 
         from keypoints.detection import KeypointDetector
 
         torch.set_num_threads(threads)
-        self.detector = KeypointDetector()
+        self.detector = KeypointDetector(model)
 
     def detect(self, image):
         return self.detector.detect(image)
@@ -47,18 +49,22 @@ class Ours:
 class OursCentre(Ours):
     """The official protocol: Rescale 250, centre crop 224. Nothing is detected."""
 
-    title = "this network, centre crop"
+    title = "centre crop"
     detect = None
 
-    def keypoints(self, image, box):
+    def __init__(self, threads, model):
         from data_load import Normalize, evaluation_transform
         from keypoints.training import predict
 
+        super().__init__(threads, model)
+        self.transform, self.inverse, self.predict = evaluation_transform(), Normalize.inverse, predict
+
+    def keypoints(self, image, box):
         # The transforms carry two corners of the image along, which tells how to come back to its pixels.
         size = np.array(image.shape[1::-1], np.float32)
-        sample = evaluation_transform()({"image": image, "keypoints": np.stack([0 * size, size]) - 0.5})
-        low, high = Normalize.inverse(sample["keypoints"]).numpy()
-        return (predict(self.detector.net, sample["image"][None])[0] - low) / (high - low) * size - 0.5
+        sample = self.transform({"image": image, "keypoints": np.stack([0 * size, size]) - 0.5})
+        low, high = self.inverse(sample["keypoints"]).numpy()
+        return (self.predict(self.detector.net, sample["image"][None])[0] - low) / (high - low) * size - 0.5
 
 
 class Dlib:
@@ -192,11 +198,14 @@ class _Images:
 
 
 def main(name: str, images: str, out: str, threads: str) -> int:
+    if hasattr(os, "sched_setaffinity"):  # Linux. MediaPipe takes as many threads as it sees cores, and has no option.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
+    kind, _, model = name.partition(":")
     try:
         import cv2
 
         cv2.setNumThreads(int(threads))
-        peer = PEERS[name](int(threads))
+        peer = PEERS[kind](int(threads), *([model] if model else []))
     except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -32,7 +32,8 @@ def load(path: Path) -> dict:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in [head, *rows]]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 
 
 def results_table() -> str:
@@ -90,7 +91,7 @@ def benchmark_table(record: dict | None = None) -> str:
     rows = [row(entry) for entry in record["rows"]]
     if record["data"] == "official":
         rows += [row(entry, " (quoted)") for entry in quoted["rows"]]
-    head = ["on the same images", "found", "NME_box", "NME_iod", "iod > 10", "AUC"]
+    head = ["on the same images", *evaluation.COLUMNS[: -len(REGIONS)]]
     head += [f"{what}, ms, {' / '.join(threads)} threads" for what in ("detector", "keypoints")]
     hardware = record["hardware"]
     lines = [
