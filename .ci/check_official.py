@@ -7,16 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from keypoints.evaluation import evaluate
+from keypoints.evaluation import RESULTS, evaluate
 from models import MODEL_DIR, load_model, sha256
 
 TOLERANCE = 0.05  # percentage points: other processors round differently
 
 root, passed, failed = Path(sys.argv[1]), 0, 0
-recorded = json.loads((ROOT / "results" / "evaluation.json").read_text(encoding="utf-8"))
+recorded = json.loads((RESULTS / "evaluation.json").read_text(encoding="utf-8"))
 for model in recorded["models"]:
     path = MODEL_DIR / model["weights"]
     if sha256(path) != model["sha256"]:

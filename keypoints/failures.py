@@ -22,6 +22,12 @@ from models import write_atomically
 # Labels of the official set that we believe wrong, by eye, with a sentence each; they count like all others.
 DOUBTFUL_LABELS = DATA_DIR / "doubtful_labels.csv"
 YAW_EDGES = (0, 10, 20, 30, 45, 90)  # degrees to either side
+CAPTIONS = {
+    "part": "The error of each part's points.",
+    "yaw": "How far the head is turned to either side, estimated from the labels.",
+    "sharpness": "Variance of the Laplacian on the face, in quarters of the faces: low is blurred, dark or flat.",
+    "size": "Square root of the area of the labels' box, in quarters of the faces.",
+}
 
 
 @dataclass(frozen=True)
@@ -165,17 +171,18 @@ def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsD
     with plt.rc_context(plots.STYLE):
         for by in dict.fromkeys(row.by for row in bins):
             rows = [row for row in bins if row.by == by]
-            _save(plots.show_failures(rows, dataset, result.predicted, result.true, doubted), folder / f"{by}.jpg")
+            _save(plots.show_failures(rows, dataset, result.predicted, result.true, doubted), folder / f"{by}.png")
             names = [", ".join(result.names[i] for i, _ in row.worst) for row in rows]
             table = slice_table(rows).drop(columns="by").assign(worst_files=names)
             table = table.rename(columns={"NME_box": "NME_box, %", "worst": "worst, %", "worst_files": "the worst"})
-            parts.append(f"<h2>By {by}</h2>\n{table.to_html(index=False, float_format='%.2f', na_rep='', border=0)}")
-            parts.append(f'<img src="{by}.jpg" alt="the worst faces by {by}">')
+            parts.append(f"<h2>By {by}</h2>\n<p>{CAPTIONS[by]}</p>")
+            parts.append(table.to_html(index=False, float_format="%.2f", na_rep="", border=0))
+            parts.append(f'<img src="{by}.png" alt="the worst faces by {by}">')
         if lost:
             images, titles = [dataset[i]["image"] for i in lost], [result.names[i] for i in lost]
-            _save(plots.show_keypoints(images, truth=result.true[lost], titles=titles), folder / "lost.jpg")
+            _save(plots.show_keypoints(images, truth=result.true[lost], titles=titles), folder / "lost.png")
             parts.append(f"<h2>Not found: {(~result.found).sum()}</h2>")
-            parts.append('<img src="lost.jpg" alt="faces that were not found">')
+            parts.append('<img src="lost.png" alt="faces that were not found">')
     if doubted:
         items = "\n".join(f"<li>{html.escape(f'{keys[i]}: {reasons[keys[i]]}')}</li>" for i in doubted)
         parts.append(f"<h2>Labels we believe wrong</h2>\n<p>They count like all others.</p>\n<ul>\n{items}\n</ul>")

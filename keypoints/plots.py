@@ -166,7 +166,7 @@ def show_best_median_worst(
 def show_failures(
     bins: Sequence, samples: Sequence[dict], predicted: np.ndarray, truth: np.ndarray, doubted: Sequence[int] = ()
 ) -> Figure:
-    """The worst faces of each bin, a row a bin.
+    """The worst faces of each bin, a row a bin, each cut to the face.
 
     Args:
         bins: of :func:`keypoints.failures.slices`.
@@ -181,6 +181,9 @@ def show_failures(
         for ax, (i, error) in zip(line, row.worst, strict=False):
             title = f"{row.by} {row.label}: {error:.1f} %" + "\nlabel doubted" * (i in doubted)
             draw_keypoints(ax, samples[i]["image"], predicted[i], truth[i], title, size=5)
+            low, high = truth[i].min(axis=0), truth[i].max(axis=0)
+            middle, reach = (low + high) / 2, 0.9 * max(high - low)
+            ax.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] + reach, middle[1] - reach))
     return figure
 
 

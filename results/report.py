@@ -101,7 +101,7 @@ def benchmark_table(record: dict | None = None) -> str:
         f"{record['warm_up_images']} images of warm-up.",
     ]
     if record["data"] == "official":
-        lines.append(f"Quoted rows were not measured here: {quoted['source']}.")
+        lines.append(f"Quoted rows are not of this run: {quoted['source']}.")
     lines += [f"Left out: {title} ({why})." for title, why in record["left_out"].items()]
     return "\n\n".join(lines)
 
