@@ -29,12 +29,11 @@ def test_yaw_is_near_the_rendered_head_s(heads):
     assert error.mean() < 2.5 and np.percentile(error, 95) < 8 and np.abs(yaw).max() > 45
 
 
-def test_a_mirrored_head_looks_to_the_other_side_and_size_place_and_roll_do_not_matter(heads):
+def test_a_mirrored_head_looks_to_the_other_side_and_size_and_place_do_not_matter(heads):
     keypoints, _ = heads
     yaw = failures.yaw_of(keypoints)
     np.testing.assert_allclose(failures.yaw_of(flip_keypoints(keypoints, 200)), -yaw, atol=0.1)
-    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
-    np.testing.assert_allclose(failures.yaw_of(3 * keypoints @ turn + [40, -7]), yaw, atol=0.01)
+    np.testing.assert_allclose(failures.yaw_of(3 * keypoints + [40, -7]), yaw, atol=0.01)
 
 
 def test_a_blurred_face_is_less_sharp_wherever_the_background_is():
