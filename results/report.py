@@ -1,4 +1,4 @@
-"""Write the tables of README.md and data/README.md and draw results/faces.jpg: `python -m results.report`.
+"""Write the tables of the README files and draw results/faces.jpg: `python -m results.report`.
 
 Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
 """
@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 
 from data_load import find_data, read_image
-from keypoints import plots
+from keypoints import evaluation, plots
 from keypoints.detection import Face, KeypointDetector
 from keypoints.filters import apply_filter
+from keypoints.landmarks import REGIONS
 from models import MODEL_DIR
 
 HERE = Path(__file__).resolve().parent
+FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
 NOTEBOOKS = {
     "1_Load_and_Visualize_Data": "the data, the 68 points, four transforms and two traps, framing, the error to beat",
     "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
@@ -29,42 +31,89 @@ def load(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in [head, *rows]]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
+
+
 def results_table() -> str:
-    """How good the weights are, in Markdown."""
-    shipped, twin = load(MODEL_DIR / "keypoints_model_1.json"), load(HERE / "twin_by_person.json")
+    """How good the weights are and how they were trained, in Markdown; `make evaluate` measured it."""
+    content = load(HERE / "evaluation.json")
     rows = [
-        ("official test set, centre crop", "shipped weights", load(HERE / "official_test_centre.json")),
-        ("official test set, whole pipeline (Haar)", "shipped weights", load(HERE / "official_test_haar.json")),
-        (f"{len(twin['held_out_people'])} people never seen, centre crop", "their twin", twin["validation"]),
+        [where, weights, FRAMING_NAMES.get(framing, ""), *evaluation.table_cells(figures)[: -len(REGIONS)]]
+        for where, weights, framing, figures in evaluation.table_rows(content)
     ]
+    head = ["measured on", "weights", "framed by", *evaluation.COLUMNS[: -len(REGIONS)]]
+    return "\n\n".join([markdown(head, rows), *map(_training, content["models"])])
+
+
+def _training(model: dict) -> str:
+    stem = Path(model["weights"]).stem
+    record, twin = load(MODEL_DIR / f"{stem}.json"), HERE / f"{stem}_twin.json"
+    threads = f"{record['threads']} thread" + "s" * (record["threads"] != 1)
+    text = (
+        f"`{stem}` was trained in {record['seconds'] / 60:.0f} minutes with {threads} of a processor that calls itself "
+        f"'{record['versions']['processor']}', {record['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
+        f"{record['parameters'] / 1e6:.1f} million weights, seed {record['recipe']['seed']}."
+    )
+    if twin.exists():
+        without, samples = len(load(twin)["held_out_people"]), load(twin)["samples"]
+        text += f" Its twin is the same recipe without {without} of the people ({samples} images)."
+    return text
+
+
+def parts_table() -> str:
+    """NME_box by part of the face, in Markdown."""
+    rows = [
+        [where, weights, FRAMING_NAMES[framing], *evaluation.table_cells(figures)[-len(REGIONS) :]]
+        for where, weights, framing, figures in evaluation.table_rows(load(HERE / "evaluation.json"))
+        if figures
+    ]
+    return markdown(["NME_box, % on", "weights", "framed by", *REGIONS], rows)
+
+
+def benchmark_table(record: dict | None = None) -> str:
+    """The peers beside each other, in Markdown: a record of `make benchmark`, by default the committed one."""
+    record = record or load(HERE / "benchmark.json")
+    quoted = load(HERE / "benchmark_quoted.json")
+    threads = [str(number) for number in record["threads"]]
+
+    def row(entry: dict, mark: str = "") -> list[str]:
+        def times(name: str) -> str:
+            values = entry[name] or {}
+            return " / ".join(f"{values[n]:.1f}" if n in values else "–" for n in threads) if values else ""
+
+        percents = [f"{entry[key]:.2f}" if entry[key] is not None else "" for key in ("nme_box", "nme_iod")]
+        percents += [f"{entry[key]:.1f}" for key in ("fr_iod_10", "auc_box_07")]
+        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
+        return [f"{entry['title']}{mark}", found, *percents, times("detector_ms"), times("keypoints_ms")]
+
+    rows = [row(entry) for entry in record["rows"]]
+    if record["data"] == "official":
+        rows += [row(entry, " (quoted)") for entry in quoted["rows"]]
+    head = ["on the same images", *evaluation.COLUMNS[: -len(REGIONS)]]
+    head += [f"{what}, ms, {' / '.join(threads)} threads" for what in ("detector", "keypoints")]
+    hardware = record["hardware"]
     lines = [
-        "| measured on | weights | found | NME_box | NME_iod | NME_iod > 10 % | AUC (NME_box, 7 %) |",
-        "|---|---|---|---|---|---|---|",
+        markdown(head, rows),
+        f"{record['images']} test images of the {record['data']} set, one process after the other on a processor that "
+        f"calls itself '{hardware['processor']}' ({hardware['cores']} cores); times are medians a face after "
+        f"{record['warm_up_images']} images of warm-up.",
     ]
-    for name, weights, figures in rows:
-        lines.append(
-            f"| {name} | {weights} | {figures['found']} of {figures['n']} | {figures['nme_box']:.2f} % | "
-            f"{figures['nme_iod']:.2f} % | {figures['fr_iod_10']:.1f} % | {figures['auc_box_07']:.1f} % |"
-        )
-    threads = f"{shipped['threads']} thread" + "s" * (shipped["threads"] != 1)
-    lines += [
-        "",
-        f"Trained in {shipped['seconds'] / 60:.0f} minutes with {threads} of a processor that calls itself "
-        f"'{shipped['versions']['processor']}', {shipped['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
-        f"{shipped['parameters'] / 1e6:.1f} million weights, seed {shipped['recipe']['seed']}. The twin is the same "
-        f"recipe without {len(twin['held_out_people'])} of the people ({twin['samples']} images).",
-    ]
-    return "\n".join(lines)
+    if record["data"] == "official":
+        lines.append(f"Quoted rows are not of this run: {quoted['source']}.")
+    lines += [f"Left out: {title} ({why})." for title, why in record["left_out"].items()]
+    return "\n\n".join(lines)
 
 
 def notebooks_table() -> str:
     """What the notebooks are and how long they run on the sample, in Markdown; `make refresh` measured it."""
     seconds = load(HERE / "notebook_seconds.json")
-    lines = ["| notebook | what happens | on the sample |", "|---|---|---|"]
+    rows = []
     for name, text in NOTEBOOKS.items():
         number, title = name.split("_", 1)
-        lines.append(f"| [{number} · {title.replace('_', ' ')}]({name}.ipynb) | {text} | {seconds[name]} s |")
-    return "\n".join(lines)
+        rows.append([f"[{number} · {title.replace('_', ' ')}]({name}.ipynb)", text, f"{seconds[name]} s"])
+    return markdown(["notebook", "what happens", "on the sample"], rows)
 
 
 def haar_table() -> str:
@@ -72,19 +121,23 @@ def haar_table() -> str:
     haar = load(HERE / "sample_haar.json")
     columns = [f"{row['from']}–{row['to']}°" for row in haar["bins"]] + ["up to 30°", "all"]
     shares = [row["found"] for row in haar["bins"]] + [haar["found_within_30"], haar["found"]]
-    images = [row["images"] for row in haar["bins"]]
-    return "\n".join(
-        [
-            f"| yaw, either side | {' | '.join(columns)} |",
-            f"|---|{'---|' * len(columns)}",
-            f"| found | {' | '.join(f'{share:.1f} %' for share in shares)} |",
-            f"| images | {' | '.join(str(number) for number in images)} | | {haar['images']} |",
-        ]
-    )
+    images = [*(str(row["images"]) for row in haar["bins"]), "", str(haar["images"])]
+    rows = [["found", *(f"{share:.1f} %" for share in shares)], ["images", *images]]
+    return markdown(["yaw, either side", *columns], rows)
 
 
-TABLES = {"results": results_table, "notebooks": notebooks_table, "haar": haar_table}
-PAGES = {"README.md": ("results", "notebooks"), "data/README.md": ("haar",)}
+TABLES = {
+    "results": results_table,
+    "benchmark": benchmark_table,
+    "notebooks": notebooks_table,
+    "parts": parts_table,
+    "haar": haar_table,
+}
+PAGES = {
+    "README.md": ("results", "notebooks", "benchmark"),
+    "saved_models/README.md": ("parts",),
+    "data/README.md": ("haar",),
+}
 
 
 def filled(page: str) -> str:

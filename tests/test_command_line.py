@@ -6,15 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import PHOTOS, ROOT, face_points, write_set
 
-from data_load import read_image
+from data_load import Data, person_of, read_image
 from keypoints.__main__ import main
 from keypoints.detection import Framing, KeypointDetector, framing_dict
+from keypoints.evaluation import evaluate
+from keypoints.splits import people_split
 from models import Net, load_model, save_model, sha256
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
@@ -115,16 +118,59 @@ def test_drawing_never_overwrites_the_photographs(weights, tmp_path, capsys):
 # evaluate -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("framing", ["centre", "haar", "box"])
-def test_evaluate_prints_and_writes_exactly_these_figures(weights, photo_set, tmp_path, capsys, framing):
+@pytest.fixture
+def no_figures_written(tmp_path, monkeypatch):
+    """Where the command writes by default, and has no business in a test."""
+    monkeypatch.setattr("keypoints.__main__.BUILD", tmp_path / "build")
+    monkeypatch.setattr("keypoints.__main__.RESULTS", tmp_path / "results")
+    return tmp_path
+
+
+def test_evaluate_prints_a_line_a_framing_of_one_s_own_images_and_writes_their_figures(
+    weights, photo_set, tmp_path, capsys
+):
     path = tmp_path / "figures.json"
-    assert main(["evaluate", *photo_set, "--framing", framing, "--model", weights, "--json", str(path)]) == 0
-    figures = json.loads(path.read_text(encoding="utf-8"))
-    percents = ["nme_box", "nme_iod", "fr_iod_10", "fr_box_07", "auc_box_07"]
-    assert list(figures) == ["n", "found", *percents, "nme_box_parts", "nme_iod_parts", "framing", "sha256"]
-    assert figures["framing"] == framing and figures["sha256"] == sha256(weights)
-    assert figures["n"] == 12 and (framing == "haar" or figures["found"] == 12)
-    assert json.loads(capsys.readouterr().out) == figures
+    assert main(["evaluate", *photo_set, "--model", weights, "--json", str(path)]) == 0
+    content = json.loads(path.read_text(encoding="utf-8"))
+    [model] = content["models"]
+    assert content["data"] == photo_set[1] and list(model["test"]) == ["centre", "haar", "box"]
+    assert (model["weights"], model["sha256"]) == ("net.pt", sha256(weights))
+    assert model["wild"] is model["by_person"] is None
+    for framing, figures in model["test"].items():
+        net = load_model(weights)
+        assert figures == evaluate(net, photo_set[1], photo_set[3], framing).figures
+        assert figures["n"] == 12 and figures["people"] == 4 and (framing == "haar" or figures["found"] == 12)
+    header, *lines, blank, _, wrote = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["set", "weights", "framing"] and blank == "" and wrote == f"wrote {path}"
+    assert [line.split("  ")[1].strip() for line in lines] == ["net"] * 3
+
+
+def test_without_a_set_the_test_set_is_measured_and_what_is_missing_is_said(
+    weights, small_set, no_figures_written, monkeypatch, capsys
+):
+    monkeypatch.setattr("keypoints.__main__.find_data", lambda: Data("sample", small_set.root))
+    monkeypatch.setattr("keypoints.__main__.find_wild", lambda folder: None)
+    assert main(["evaluate", "--framing", "centre", "--model", weights]) == 0
+    content = json.loads((no_figures_written / "build" / "evaluation.json").read_text(encoding="utf-8"))
+    assert content["data"] == "sample" and list(content["models"][0]["test"]) == ["centre"]
+    told = capsys.readouterr().out
+    for sentence in (
+        "The official set is not in data/",
+        "People never seen are missing",
+        "The wild photos are not here",
+    ):
+        assert sentence in told
+    assert not (no_figures_written / "results").exists()  # committed figures are of the official set only
+
+
+def test_several_weights_are_measured_one_after_the_other(weights, photo_set, tmp_path):
+    second = shutil.copy(weights, tmp_path / "second.pt")
+    path = tmp_path / "figures.json"
+    arguments = ["--framing", "box", "--json", str(path), "--model", weights, str(second)]
+    assert main(["evaluate", *photo_set, *arguments]) == 0
+    models = json.loads(path.read_text(encoding="utf-8"))["models"]
+    assert [model["weights"] for model in models] == ["net.pt", "second.pt"]
+    assert models[0]["test"] == models[1]["test"]
 
 
 def no_labels(photo_set, tmp_path):
@@ -133,6 +179,55 @@ def no_labels(photo_set, tmp_path):
 
 def no_images(photo_set, tmp_path):
     return [*photo_set[:3], str(tmp_path / "nowhere")]
+
+
+def no_image_in_the_folder(photo_set, tmp_path):
+    (tmp_path / "empty").mkdir()
+    return [*photo_set[:3], str(tmp_path / "empty")]
+
+
+def changed(photo_set, change):
+    """The set with its labels' lines changed."""
+    path = Path(photo_set[1])
+    path.write_text("\n".join(change(path.read_text(encoding="utf-8").splitlines())), encoding="utf-8")
+    return photo_set
+
+
+def a_column_too_few(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: [line.rsplit(",", 1)[0] for line in lines])
+
+
+def a_column_too_many(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: [line + ",1" for line in lines])
+
+
+def a_longer_line(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: [*lines[:5], lines[5] + ",1", *lines[6:]])
+
+
+def not_a_number(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: [*lines[:2], ",".join([lines[2].rsplit(",", 1)[0], "nan"]), *lines[3:]])
+
+
+def empty_file(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: [])
+
+
+def header_only(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: lines[:1])
+
+
+def no_size(photo_set, tmp_path):
+    return changed(photo_set, lambda lines: [*lines[:4], lines[4].split(",")[0] + ",5" * 136, *lines[5:]])
+
+
+def an_image_that_is_none(photo_set, tmp_path):
+    (tmp_path / "training" / "P0_02.jpg").write_text("<html>")
+    return photo_set
+
+
+def no_wild_photos(photo_set, tmp_path):
+    return [*photo_set, "--wild", str(tmp_path / "training")]
 
 
 def no_model(photo_set, tmp_path):
@@ -144,21 +239,44 @@ def bad_model(photo_set, tmp_path):
     return [*photo_set, "--model", str(tmp_path / "bad.pt")]
 
 
+def weights_of_another_net(photo_set, tmp_path):
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    return [*photo_set, "--model", str(tmp_path / "other.pt")]
+
+
+def weights_of_an_unknown_net(photo_set, tmp_path):
+    torch.save({"network": "ResNet", "state_dict": {}}, tmp_path / "other.pt")
+    return [*photo_set, "--model", str(tmp_path / "other.pt")]
+
+
 def half_a_set(photo_set, tmp_path):
     return photo_set[:2]
 
 
+COLUMNS = "columns, expected 137: a name, then x and y of 68 points"
 BAD = {
     no_labels: r".*none\.csv: No such file or directory",
-    no_images: r".*P0_00\.jpg: No such file or directory",
+    no_images: r".*nowhere: labelled images are missing: 12.*P0_00\.jpg.*",
+    no_image_in_the_folder: r".*empty: labelled images are missing: 12.*P0_00\.jpg.*",
+    a_column_too_few: rf".*keypoints\.csv: got 136 {COLUMNS}",
+    a_column_too_many: rf".*keypoints\.csv: got 138 {COLUMNS}",
+    a_longer_line: r".*keypoints\.csv: expected a CSV file of keypoints, got: .*Expected 137 fields in line 6, saw 138",
+    not_a_number: r".*keypoints\.csv: got a coordinate that is not a finite number for 'P0_01\.jpg' \(1 such rows\)",
+    empty_file: r".*keypoints\.csv: got no rows, expected one for each image",
+    header_only: r".*keypoints\.csv: got no rows, expected one for each image",
+    no_size: r".*keypoints\.csv: got a face in a line or a point for 'P1_03\.jpg' \(1 such\), expected a size",
+    an_image_that_is_none: r".*P0_02\.jpg: expected an image, got 6 bytes that do not decode as one",
+    no_wild_photos: r".*wild_keypoints\.csv is missing: expected it beside the photos of the wild set",
     no_model: r".*none\.pt: No such file or directory",
     bad_model: r".*bad\.pt: expected weights saved by save_model, got .*",
+    weights_of_another_net: r".*other\.pt: got weights that do not fit Net: .*",
+    weights_of_an_unknown_net: r".*other\.pt: got weights of network 'ResNet', expected one of Net",
     half_a_set: "got only one of --csv and --images, expected both or none",
 }
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.__name__)
-def test_bad_input_is_one_sentence_and_exit_status_2(weights, photo_set, tmp_path, capfd, bad):
+def test_bad_input_is_one_sentence_and_exit_status_2(weights, photo_set, no_figures_written, tmp_path, capfd, bad):
     arguments = bad(photo_set, tmp_path)
     model = [] if "--model" in arguments else ["--model", weights]
     assert main(["evaluate", *arguments, *model]) == 2
@@ -166,6 +284,21 @@ def test_bad_input_is_one_sentence_and_exit_status_2(weights, photo_set, tmp_pat
     [line] = told.err.splitlines()
     assert line.startswith("keypoints evaluate: ") and told.out == ""
     assert re.fullmatch(f"keypoints evaluate: {BAD[bad]}", line)
+    assert not (tmp_path / "build").exists()
+
+
+# failures -------------------------------------------------------------------------------------------------------------
+
+
+def test_failures_writes_a_page_with_its_pictures(weights, photo_set, tmp_path, capsys):
+    out = tmp_path / "page"
+    assert main(["failures", *photo_set, "--framing", "box", "--model", weights, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"wrote {out / 'index.html'}\n"
+    pictures = re.findall(r'<img src="([^"]+)"', (out / "index.html").read_text(encoding="utf-8"))
+    assert pictures == ["part.png", "yaw.png", "sharpness.png", "size.png"]
+    assert {file.name for file in out.iterdir()} == {"index.html", *pictures}
+    for name in pictures:
+        assert min(read_image(out / name).shape[:2]) > 100
 
 
 # train ----------------------------------------------------------------------------------------------------------------
@@ -173,16 +306,32 @@ def test_bad_input_is_one_sentence_and_exit_status_2(weights, photo_set, tmp_pat
 
 def test_train_writes_weights_that_detect_takes_and_their_record(photo_set, tmp_path, capsys):
     out = tmp_path / "new" / "mine.pt"
-    arguments = ["train", *photo_set, "--epochs", "1", "--hold-out", "0.25", "--seed", "3", "--out", str(out)]
+    arguments = ["train", *photo_set, "--epochs", "1", "--seed", "3", "--out", str(out)]
     assert main(arguments) == 0
     assert "epoch 1/1: training loss" in capsys.readouterr().out
     assert sorted(file.name for file in out.parent.iterdir()) == ["mine.json", "mine.pt"]
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-    assert record["samples"] == 9 and len(record["held_out_people"]) == 1
+    assert record["samples"] == 12 and record["held_out_people"] == [] and "by_person" not in record
     assert record["recipe"]["seed"] == 3 and record["recipe"]["epochs"] == 1
     assert record["data"] == photo_set[1] and record["framing"] == load_model(out).framing
     assert {"sha256", "versions", "seconds", "peak_memory_mb", "history"} <= set(record)
     assert main(["detect", ASTRONAUT, "--model", str(out)]) == 0
+
+
+def test_a_twin_is_trained_without_the_people_it_is_measured_on(photo_set, tmp_path):
+    out = tmp_path / "twin.pt"
+    assert main(["train", *photo_set, "--epochs", "1", "--twin", "--out", str(out)]) == 0
+    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    names = [row[0] for row in rows(photo_set[1])[1:]]
+    parts = people_split(names)
+    assert record["samples"] == len(parts["training"]) == 6 and "nme_box" in record["history"][0]
+    held_out = {part: [names[i] for i in parts[part]] for part in ("validation", "test")}
+    assert record["held_out_people"] == sorted({person_of(name) for part in held_out.values() for name in part})
+    assert list(record["by_person"]) == ["validation", "test"]
+    for part, members in held_out.items():
+        measured = record["by_person"][part]
+        assert list(measured) == ["centre", "haar", "box"] and measured["box"]["n"] == len(members) == 3
+        assert measured["centre"] == evaluate(load_model(out), photo_set[1], photo_set[3], names=members).figures
 
 
 def test_an_interrupted_train_says_how_to_go_on(photo_set, tmp_path, capsys, monkeypatch):
@@ -197,7 +346,6 @@ def test_an_interrupted_train_says_how_to_go_on(photo_set, tmp_path, capsys, mon
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--hold-out", "1"], "got --hold-out 1.0, expected a share from 0 to below 1"),
         (["--epochs", "0"], "got 0 epochs, expected at least one"),
         (["--device", "cuda"], "got device 'cuda', which torch does not find on this machine"),
     ],
