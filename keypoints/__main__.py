@@ -116,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--epochs", type=int, default=Recipe.epochs)
     train.add_argument("--seed", type=int, default=Recipe.seed)
+    train.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="train the convolutions with 16 bits: twice as fast on processors with AVX512_BF16 or AMX, slow on others",
+    )
     train.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"])
     train.add_argument(
         "--out",
@@ -216,7 +221,7 @@ def run_train(options: argparse.Namespace) -> int:
     names = training_set.names
     held_out = people_split(names) if options.twin else {}
     train = held_out.pop("training", list(range(len(names))))
-    recipe = Recipe(epochs=options.epochs, seed=options.seed)
+    recipe = Recipe(epochs=options.epochs, bfloat16=options.bfloat16, seed=options.seed)
     torch.manual_seed(recipe.seed)
     net = Net()
     net.framing = framing_dict(measure_framing(Subset(FacialKeypointsDataset(csv_file, images), train)))
