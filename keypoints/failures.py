@@ -171,7 +171,11 @@ def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsD
     with plt.rc_context(plots.STYLE):
         for by in dict.fromkeys(row.by for row in bins):
             rows = [row for row in bins if row.by == by]
-            _save(plots.show_failures(rows, dataset, result.predicted, result.true, doubted), folder / f"{by}.png")
+            faces = [
+                [(f"{by} {row.label}: {error:.1f} %" + "\nlabel doubted" * (i in doubted), i) for i, error in row.worst]
+                for row in rows
+            ]
+            _save(plots.show_faces(faces, dataset, result.predicted, result.true), folder / f"{by}.png")
             names = [", ".join(result.names[i] for i, _ in row.worst) for row in rows]
             table = slice_table(rows).drop(columns="by").assign(worst_files=names)
             table = table.rename(columns={"NME_box": "NME_box, %", "worst": "worst, %", "worst_files": "the worst"})

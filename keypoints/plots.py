@@ -163,23 +163,21 @@ def show_best_median_worst(
     return figure
 
 
-def show_failures(
-    bins: Sequence, samples: Sequence[dict], predicted: np.ndarray, truth: np.ndarray, doubted: Sequence[int] = ()
+def show_faces(
+    rows: Sequence[Sequence[tuple[str, int]]], samples: Sequence[dict], predicted: np.ndarray, truth: np.ndarray
 ) -> Figure:
-    """The worst faces of each bin, a row a bin, each cut to the face.
+    """Rows of faces with a title each, every picture cut to the face.
 
     Args:
-        bins: of :func:`keypoints.failures.slices`.
+        rows: of each face its title and its index into the others.
         samples: the data set without transforms; predicted, truth: (N, 68, 2), pixels of its images.
-        doubted: indices of samples whose label is believed wrong, to be marked.
     """
-    columns = max(1, *(len(row.worst) for row in bins))
-    figure, axes = plt.subplots(len(bins), columns, figsize=(columns * 2.5, len(bins) * 2.75), squeeze=False)
-    for row, line in zip(bins, axes, strict=True):
+    columns = max(1, *(len(row) for row in rows))
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 2.5, len(rows) * 2.75), squeeze=False)
+    for row, line in zip(rows, axes, strict=True):
         for ax in line:
             ax.set_axis_off()
-        for ax, (i, error) in zip(line, row.worst, strict=False):
-            title = f"{row.by} {row.label}: {error:.1f} %" + "\nlabel doubted" * (i in doubted)
+        for ax, (title, i) in zip(line, row, strict=False):
             draw_keypoints(ax, samples[i]["image"], predicted[i], truth[i], title, size=5)
             low, high = truth[i].min(axis=0), truth[i].max(axis=0)
             middle, reach = (low + high) / 2, 0.9 * max(high - low)

@@ -1,4 +1,4 @@
-"""Write the tables of the README files and draw results/faces.jpg: `python -m results.report`.
+"""Write the tables of the README files and draw their pictures: `python -m results.report`.
 
 Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
 """
@@ -7,14 +7,16 @@ import json
 from pathlib import Path
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 
 from data_load import find_data, read_image
 from keypoints import evaluation, plots
 from keypoints.detection import Face, KeypointDetector
+from keypoints.failures import CAPTIONS, conditions, slices
 from keypoints.filters import apply_filter
 from keypoints.landmarks import REGIONS
-from models import MODEL_DIR
+from models import MODEL_DIR, load_model
 
 HERE = Path(__file__).resolve().parent
 FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
@@ -175,10 +177,26 @@ def picture(height: int = 300) -> np.ndarray:
     return np.vstack([np.hstack(above), np.hstack(below)])
 
 
+def draw_failures(path: Path) -> None:
+    """The worst head of the sample in each bin, by part of the face, yaw, sharpness and size."""
+    data = find_data("sample")
+    test_set = data.dataset("test")
+    result = evaluation.evaluate(load_model(), test_set.csv_file, test_set.root_dir, "haar")
+    bins = slices(result, conditions(test_set), each=1)
+    rows = [
+        [(f"{b.by} {b.label}: {error:.0f} %", i) for b in bins if b.by == by for i, error in b.worst] for by in CAPTIONS
+    ]
+    with plt.rc_context(plots.STYLE):
+        figure = plots.show_faces(rows, test_set, result.predicted, result.true)
+        figure.savefig(path, dpi=75, pil_kwargs={"quality": 85})
+        plt.close(figure)
+
+
 def main() -> None:
     for page in PAGES:
         (HERE.parent / page).write_text(filled(page), encoding="utf-8")
     plots.write_image(HERE / "faces.jpg", picture())
+    draw_failures(HERE / "failures.jpg")
 
 
 if __name__ == "__main__":
