@@ -31,7 +31,7 @@ class TwoLooks(nn.Module):
     cells. A linear layer then sees the points relative to their centroid and corrects what single maps can't know: how
     the points of a face lie to each other.
 
-    A subclass draws the maps: ``maps(view, look)`` makes (N, 68, H, W) of (N, 1, S, S).
+    A subclass draws the maps: ``draw(view, look)`` makes (N, 68, H, W) of (N, 1, S, S).
 
     Args:
         whole: side of the picture at the first look, pixels.
@@ -59,24 +59,26 @@ class TwoLooks(nn.Module):
             nn.init.zeros_(layer.bias)
         self.bfloat16 = False  # train the convolutions with 16 bits: twice as fast on processors made for it
 
-    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
+    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The maps of a view, (N, 68, H, W), and whatever else a subclass's :meth:`describe` wants of it."""
         raise NotImplementedError
 
-    def probabilities(self, view: torch.Tensor, look: int) -> torch.Tensor:
-        """Where in a view each point may be: (N, 1, S, S) → (N, 68, H, W); each map sums to 1 over its cells."""
+    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same with each map made a probability: it sums to 1 over its cells."""
         # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
         view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
         with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
-            maps = self.maps(view, look)
+            maps, more = self.draw(view, look)
         scores = maps.float().flatten(2) * self.log_temperature[look].exp()
-        return scores.softmax(dim=2).unflatten(2, maps.shape[2:])
+        return scores.softmax(dim=2).unflatten(2, maps.shape[2:]), more
+
+    def probabilities(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        """Where in a view each point may be: (N, 1, S, S) → (N, 68, H, W)."""
+        return self.seen(view, look)[0]
 
     def points(self, probability: torch.Tensor, look: int) -> torch.Tensor:
         """Soft-argmax and correction: (N, 68, H, W) → (N, 68, 2) in view units, (x, y) from -1 to 1."""
-        height, width = probability.shape[2:]
-        x = probability.sum(dim=2) @ cell_middles(width, probability)  # (N, 68): the expected column …
-        y = probability.sum(dim=3) @ cell_middles(height, probability)  # … and row
-        points = torch.stack([x, y], dim=2)
+        points = soft_argmax(probability)
         correction = self.linear[look]((points - points.mean(dim=1, keepdim=True)).flatten(1))
         return points + correction.unflatten(1, (NUM_KEYPOINTS, 2))
 
@@ -111,10 +113,27 @@ class TwoLooks(nn.Module):
         first = self.first_look(image)
         # The second look's error is no reason to move the first one's points.
         view, place = self.close_view(image, first.detach())
-        second = self.points(self.probabilities(view, 1), 1) @ place[:, :, :2].transpose(1, 2) + place[:, None, :, 2]
-        looks = torch.stack([first, second]) if every_look else second
-        pixels = (looks + 1) * (IMAGE_SIZE / 2) - 0.5  # view units go from -1 at an edge to 1 at the other
-        return ((pixels - KEYPOINT_MEAN) / KEYPOINT_STD).flatten(-2)
+        second = from_view(self.points(self.probabilities(view, 1), 1), place)
+        return network_units(torch.stack([first, second]) if every_look else second)
+
+
+def soft_argmax(probability: torch.Tensor) -> torch.Tensor:
+    """The expected position under each map: (N, 68, H, W) → (N, 68, 2) in view units."""
+    height, width = probability.shape[2:]
+    x = probability.sum(dim=2) @ cell_middles(width, probability)
+    y = probability.sum(dim=3) @ cell_middles(height, probability)
+    return torch.stack([x, y], dim=2)
+
+
+def from_view(points: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Points of a close view, (N, 68, 2), to the image it was cut from; view units both."""
+    return points @ place[:, :, :2].transpose(1, 2) + place[:, None, :, 2]
+
+
+def network_units(points: torch.Tensor) -> torch.Tensor:
+    """View units of the image, (…, 68, 2) from -1 at an edge to 1 at the other, to the network's, (…, 136)."""
+    pixels = (points + 1) * (IMAGE_SIZE / 2) - 0.5
+    return ((pixels - KEYPOINT_MEAN) / KEYPOINT_STD).flatten(-2)
 
 
 def cell_middles(cells: int, like: torch.Tensor) -> torch.Tensor:
@@ -164,15 +183,135 @@ class Net(TwoLooks):
         # Convolutions on a CPU are faster with channels last.
         self.to(memory_format=torch.channels_last)
 
-    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
+    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, None]:
         close_norms = iter(self.close_norms)
         for layer in self.features:
             close = look == 1 and isinstance(layer, nn.BatchNorm2d)
             view = (next(close_norms) if close else layer)(view)
-        return view
+        return view, None
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"Net": Net}
+class PhotoNet(TwoLooks):
+    """For photographs: residual blocks at three scales, and it says how sure it is of each point and of the face.
+
+    The maps are drawn from fine features where a point is and coarse ones of the whole face (a feature pyramid: Lin et
+    al., 2017, https://arxiv.org/abs/1612.03144, with the residual blocks of He et al., 2016,
+    https://arxiv.org/abs/1512.03385). As in :class:`Net` both looks share all convolutions, and BatchNorm counts apart.
+
+    >>> PhotoNet()(torch.zeros(2, 1, 224, 224)).shape
+    torch.Size([2, 136])
+    """
+
+    CHANNELS = (24, 48, 128, 192)  # at 1/2, 1/4, 1/8 and 1/16 of the view
+    HEAD = 64
+    EVIDENCE = 4  # numbers that a point's confidence is judged by, see evidence
+
+    def __init__(self) -> None:
+        c0, c1, c2, c3 = self.CHANNELS
+        super().__init__(
+            whole=56,
+            close=112,
+            spread=0.25,
+            fine=Chain(Convolution(1, c0, 5, 2), Convolution(c0, c1, 3, 2), Residual(c1), Residual(c1)),
+            middle=Chain(Convolution(c1, c2, 3, 2), Residual(c2), Residual(c2)),
+            coarse=Chain(Convolution(c2, c3, 3, 2), Residual(c3)),
+            to_middle=nn.Conv2d(c3, c2, 1),
+            to_fine=nn.Conv2d(c2, self.HEAD, 1),
+            at_fine=nn.Conv2d(c1, self.HEAD, 1),
+            together=Convolution(self.HEAD, self.HEAD, 3, 1),
+            to_maps=nn.Conv2d(self.HEAD, NUM_KEYPOINTS, 1),
+        )
+        self.arguments: dict = {}
+        # Logistic regressions, fitted after training by keypoints.confidence; until then all they say is one half.
+        self.register_buffer("confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
+        self.register_buffer("score_weights", torch.zeros(2 * c3 + self.EVIDENCE + 1))
+        self.to(memory_format=torch.channels_last)
+
+    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor]:
+        fine = self.fine(view, look)
+        middle = self.middle(fine, look)
+        coarse = self.coarse(middle, look)
+        up = functional.interpolate(self.to_middle(coarse), size=middle.shape[2:], mode="nearest")
+        middle = functional.relu(middle + up)
+        up = functional.interpolate(self.to_fine(middle), size=fine.shape[2:], mode="bilinear", align_corners=False)
+        maps = self.to_maps(self.together(functional.relu(self.at_fine(fine) + up), look))
+        return maps, coarse.mean(dim=(2, 3))
+
+    def judged(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Points and what they can be judged by.
+
+        Returns:
+            points: (N, 136), as ``forward`` gives them.
+            evidence: (N, 68, 4): the logarithms of how far a point's map spreads and of its highest probability, how
+                far the correction and the second look moved the point; lengths in view units.
+            face: (N, 388): the coarse features of both looks, and the mean evidence.
+        """
+        probability, whole = self.seen(shrink(image, self.whole), 0)
+        first = self.points(probability, 0)
+        view, place = self.close_view(image, first)
+        probability, close = self.seen(view, 1)
+        expected, corrected = soft_argmax(probability), self.points(probability, 1)
+        second = from_view(corrected, place)
+        height, width = probability.shape[2:]
+        x, y = probability.sum(dim=2), probability.sum(dim=3)
+        square = x @ cell_middles(width, x).square() + y @ cell_middles(height, y).square()
+        spread = (square - expected.square().sum(dim=2)).clamp_min(1e-6).sqrt()
+        moved = (second - first).norm(dim=2) / place[:, :, 0].norm(dim=1, keepdim=True)
+        peak = probability.flatten(2).amax(dim=2).clamp_min(1e-6)
+        corrected_by = (corrected - expected).norm(dim=2)
+        evidence = torch.stack([spread.log(), peak.log(), corrected_by, moved], dim=2)
+        face = torch.cat([whole.float(), close.float(), evidence.mean(dim=1)], dim=1)
+        return network_units(second), evidence, face
+
+    def describe(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Points, and how sure of them.
+
+        Returns:
+            points: (N, 136), as ``forward`` gives them.
+            confidence: (N, 68) in [0, 1]: how probable it is that a point's error is under 5 % of the face's size.
+            score: (N,) in [0, 1]: how probable it is that there is a face.
+        """
+        points, evidence, face = self.judged(image)
+        weights = self.confidence_weights
+        confidence = ((evidence * weights[:, :-1]).sum(dim=2) + weights[:, -1]).sigmoid()
+        return points, confidence, (face @ self.score_weights[:-1] + self.score_weights[-1]).sigmoid()
+
+
+class Chain(nn.Sequential):
+    """Layers one after the other that are told which look it is."""
+
+    def forward(self, value: torch.Tensor, look: int) -> torch.Tensor:
+        for layer in self:
+            value = layer(value, look)
+        return value
+
+
+class Convolution(nn.Module):
+    """Convolution, the look's own BatchNorm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(TwoLooks.LOOKS))
+
+    def forward(self, value: torch.Tensor, look: int) -> torch.Tensor:
+        return functional.relu(self.norms[look](self.convolution(value)), inplace=True)
+
+
+class Residual(nn.Module):
+    """Two convolutions whose result is added to what they began with."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = Convolution(channels, channels, 3, 1)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(TwoLooks.LOOKS))
+
+    def forward(self, value: torch.Tensor, look: int) -> torch.Tensor:
+        return functional.relu(value + self.norms[look](self.second(self.first(value, look))), inplace=True)
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet}
 
 
 def layer_table(net: nn.Module) -> list[dict]:

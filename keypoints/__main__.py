@@ -6,27 +6,31 @@ import argparse
 import csv
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from data_load import (
     NUM_KEYPOINTS,
+    Data,
     FacialKeypointsDataset,
     evaluation_transform,
     find_data,
     person_of,
     read_image,
+    read_keypoints,
     training_transform,
 )
 from keypoints import plots
+from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.failures import write_page
-from keypoints.splits import find_wild, people_split
-from keypoints.training import Recipe, fit
-from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, write_atomically, write_json
+from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
+from keypoints.training import PHOTO_RECIPE, Recipe, fit
+from models import DEFAULT_MODEL, MODEL_DIR, Net, PhotoNet, load_model, save_model, write_atomically, write_json
 
 BUILD = RESULTS.parent / "build"
 CSV_HEADER = [
@@ -114,7 +118,23 @@ def _parser() -> argparse.ArgumentParser:
         help="train without the validation and the test people of data/splits.json, watch the former, measure both at "
         "the end, for figures of people never seen (of another set 15 %% of the people each, drawn by the same rule)",
     )
-    train.add_argument("--epochs", type=int, default=Recipe.epochs)
+    train.add_argument(
+        "--network",
+        choices=["Net", "PhotoNet"],
+        default="Net",
+        help="PhotoNet learns photographs: the training people of the official set or the sample, the wild photos and "
+        "rendered heads, each face turned, lit and spoilt anew every time (default: Net, the recipe)",
+    )
+    train.add_argument("--wild", type=Path, metavar="DIR", help="for PhotoNet: the wild photos (default as in evaluate)")
+    train.add_argument(
+        "--rendered",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="for PhotoNet: folders written by data/sample/render.py beside the sample",
+    )
+    train.add_argument("--epochs", type=int, help="(default: the recipe's)")
     train.add_argument("--seed", type=int, default=Recipe.seed)
     train.add_argument(
         "--bfloat16",
@@ -215,13 +235,55 @@ def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]
 
 
 def run_train(options: argparse.Namespace) -> int:
+    return train_photo_net(options) if options.network == "PhotoNet" else train_net(options)
+
+
+def _recipe(options: argparse.Namespace, recipe: Recipe) -> Recipe:
+    changes = {"bfloat16": options.bfloat16, "seed": options.seed, "epochs": options.epochs or recipe.epochs}
+    return replace(recipe, **changes)
+
+
+def train_photo_net(options: argparse.Namespace) -> int:
+    if options.twin:
+        raise ValueError("got --twin with PhotoNet, which holds the validation and the test people out anyway")
+    name, csv_file, images = _labelled(options, "training")
+    wild, sample, names = find_wild(options.wild), find_data("sample"), read_keypoints(csv_file)[0]
+    people = people_split(names)
+    held_out = sorted({person_of(names[i]) for part in ("validation", "test") for i in people[part]})
+    transform, parts = photo_transform(), {}
+    chosen = [names[i] for i in people["training"]]
+    parts[name] = [FaceCrops(csv_file, images, chosen, transform, official=name == "official")]
+    rendered = options.rendered if name == "sample" else [sample.root, *options.rendered]
+    sets = [Data("rendered", folder) for folder in rendered]
+    parts["rendered"] = [FaceCrops(at.csv_file("training"), at.image_dir("training"), None, transform) for at in sets]
+    validation_set = FaceCrops(csv_file, images, [names[i] for i in people["validation"]], framed_transform())
+    if wild is not None:
+        share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
+        photos = FaceCrops(wild / WILD_CSV, wild, share["training"], transform)
+        parts["wild"] = [photos, photos]  # twice an epoch: they are what it is for, and fewer than the frames
+        validation_set = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
+    training_set = ConcatDataset([faces for part in parts.values() for faces in part])
+    counts = {part: sum(len(faces) for faces in sets) for part, sets in parts.items()}
+    print(f"faces an epoch: {counts}; {len(validation_set)} to validate on", flush=True)
+    recipe = _recipe(options, PHOTO_RECIPE)
+    torch.manual_seed(recipe.seed)
+    net = PhotoNet()
+    samples = Subset(FacialKeypointsDataset(csv_file, images), people["training"])
+    net.framing = photo_framing(framing_dict(measure_framing(samples)))
+    record = fit(net, training_set, validation_set, recipe, options.device, options.out.with_suffix(".checkpoint"))
+    save_model(net, options.out, {"data": name, "faces": counts, "held_out_people": held_out, **record})
+    print(f"saved {options.out} and {options.out.with_suffix('.json')}")
+    return 0
+
+
+def train_net(options: argparse.Namespace) -> int:
     name, csv_file, images = _labelled(options, "training")
     print(f"data: {name}", flush=True)
     training_set = FacialKeypointsDataset(csv_file, images, training_transform())
     names = training_set.names
     held_out = people_split(names) if options.twin else {}
     train = held_out.pop("training", list(range(len(names))))
-    recipe = Recipe(epochs=options.epochs, bfloat16=options.bfloat16, seed=options.seed)
+    recipe = _recipe(options, Recipe())
     torch.manual_seed(recipe.seed)
     net = Net()
     net.framing = framing_dict(measure_framing(Subset(FacialKeypointsDataset(csv_file, images), train)))

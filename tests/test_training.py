@@ -278,6 +278,7 @@ def test_the_record_says_what_is_needed_to_do_it_again():
         "loss": "smooth_l1",
         "beta": 0.05,
         "weight_average": 0.9,
+        "clip": None,
         "bfloat16": False,
         "seed": 0,
         "optimizer": "Adam",
