@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="PhotoNet learns photographs: the training people of the official set or the sample, the wild photos and "
         "rendered heads, each face turned, lit and spoilt anew every time (default: Net, the recipe)",
     )
-    train.add_argument("--wild", type=Path, metavar="DIR", help="for PhotoNet: the wild photos (default as in evaluate)")
+    train.add_argument("--wild", type=Path, metavar="DIR", help="for PhotoNet: the wild photos (default: see evaluate)")
     train.add_argument(
         "--rendered",
         type=Path,

@@ -26,8 +26,8 @@ SOURCE_SIZE = 320  # pixels a side of the crops kept in memory; enough for a tur
 SOURCE_FACE = 120.0  # pixels: the face's size in them (root of its box's area); the wild photos have some 128
 # The view that a network for photographs sees, in sizes of the face: side; centre below the keypoints' box's.
 VIEW_SCALE, VIEW_DY = 2.1, -0.095
-# How the Haar box lies around faces: standard deviations of its centre, right and down, in sizes of the face, and of the
-# logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); drawn half as wide
+# How the Haar box lies around faces: standard deviations of its centre, right and down, in sizes of the face, and of
+# the logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); drawn half as wide
 # again, since trackers and other detectors are no better, and down as far as a profile's box may be off.
 SCATTER = (0.13, 0.07, 0.13)
 
@@ -206,8 +206,8 @@ def photo_framing(measured: dict) -> dict:
         measured: ``box_scale``, ``box_dx`` and ``box_dy`` of :func:`keypoints.detection.measure_framing`.
     """
     box = {name: measured[name] for name in ("box_scale", "box_dx", "box_dy")}
-    scale, dx, dy = VIEW_SCALE, -box["box_dx"], VIEW_DY - box["box_dy"]
-    view = {name: round(value / box["box_scale"], 4) for name, value in zip(("scale", "dx", "dy"), (scale, dx, dy), strict=True)}
+    view = {"scale": VIEW_SCALE, "dx": -box["box_dx"], "dy": VIEW_DY - box["box_dy"]}
+    view = {name: round(value / box["box_scale"], 4) for name, value in view.items()}
     return {**view, **box}
 
 
