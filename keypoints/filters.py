@@ -1,14 +1,14 @@
 """Filters: pictures with transparency that sit on a head in space, and a morph that makes it smile.
 
-A filter is a JSON file in ``data/filters/`` and, beside it, a PNG with alpha of the same name. Adding one needs no code::
+A filter is a JSON file in ``data/filters/`` and, beside it, a PNG with alpha of the same name; no code::
 
     {"about": "sunglasses", "layers": [{
       "part": [0, 0, 1200, 460],                                   its rectangle of the PNG: left, top, width, height
       "anchors": [{"points": [36, 37, 38, 39, 40, 41], "at": [318, 208], "offset": [0, 0, -0.2]}, …],
       "sheet": "front", "bend": 1.6, "tilt": 4, "shadow": 0.3}]}
 
-An anchor says that the mean of these keypoints of the head in 3-D, or a ``place`` of :data:`keypoints.pose.EXTRA`, moved
-by ``offset``, lies on that pixel of the part. Lengths are in outer-eye distances, the frame is the head's
+An anchor says that the mean of these keypoints of the head in 3-D, or a ``place`` of :data:`keypoints.pose.EXTRA`,
+moved by ``offset``, lies on that pixel of the part. Lengths are in outer-eye distances, the frame is the head's
 (:class:`keypoints.pose.Pose`: x to the image's right, y down, z to the back). The ``sheet`` stands upright before the
 face (``front``), upright along its side (``side``) or level (``flat``). ``bend`` wraps a front sheet around an upright
 cylinder of that radius; ``round`` closes it to a whole one, as wide as the part is long, its depth ``round`` times its
@@ -266,7 +266,7 @@ _LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.0
 
 
 def _skull(pose: Pose, eye: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """How far along rays (…, 3) the head begins, infinite beside it; an upright ellipsoid round the brain and cheeks."""
+    """How far along rays (…, 3) the head begins, infinite beside it; an ellipsoid round the brain and cheeks."""
     left, right = pose.place("band_left"), pose.place("band_right")
     front, back, crown = (pose.place(name) for name in ("band_front", "band_back", "crown"))
     centre = np.array([(left[0] + right[0]) / 2, front[1] + 0.3, (front[2] + back[2]) / 2])
@@ -322,15 +322,19 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
         return image.copy()
     columns, rows = np.meshgrid(*((np.arange(n * FINER) + 0.5) / FINER - 0.5 for n in (x1 - x0, y1 - y0)))
     eye, rays = pose.rays(np.stack([columns + x0, rows + y0], axis=-1))
-    head = _skull(pose, eye, rays)
+    hull = np.zeros(columns.shape, np.uint8)  # the face itself hides what lies behind its middle
+    outline = cv2.convexHull(np.float32((keypoints - (x0, y0) + 0.5) * FINER - 0.5))
+    cv2.fillConvexPoly(hull, np.round(outline * 16).astype(np.int32), 1, cv2.LINE_8, 4)
+    head = np.minimum(_skull(pose, eye, rays), np.where(hull, pose.translation[2] + 0.25, np.inf))
     parts = []
     for layer in layers:
         surface = layer.surface(pose)
         picture, shrunk = _at_size(layer.picture, unit * FINER * surface.scale)
         for place, far in surface.hits(eye, rays):
-            near_head = np.clip((head - far) / 0.04 + 1, 0, 1)  # a soft edge where the head begins to hide it
-            place = ((place + 0.5) * shrunk - 0.5).astype(np.float32)
-            place[~np.isfinite(far)] = -10
+            met = np.isfinite(far)
+            # A soft edge where the head begins to hide it.
+            near_head = np.clip((head - np.where(met, far, 0)) / 0.04 + 1, 0, 1)
+            place = ((np.where(met[..., None], place, -10) + 0.5) * shrunk - 0.5).astype(np.float32)
             sheet = cv2.remap(picture, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
             parts.append((sheet * near_head[..., None].astype(np.float32), far, layer.shadow))
     light = to_linear(image)
@@ -344,10 +348,7 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
         cover = cv2.warpAffine(cover, shift, (x1 - x0, y1 - y0))
         cover = cv2.GaussianBlur(cover, (0, 0), max(0.5, 0.06 * unit))
         on_head = cv2.resize(np.isfinite(head).astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        hull = np.zeros((y1 - y0, x1 - x0), np.float32)
-        outline = cv2.convexHull(np.float32(keypoints - (x0, y0)))
-        cv2.fillConvexPoly(hull, np.round(outline * 16).astype(np.int32), 1.0, cv2.LINE_AA, 4)
-        on_head = cv2.GaussianBlur(np.maximum(on_head, hull), (0, 0), max(0.5, 0.03 * unit))
+        on_head = cv2.GaussianBlur(on_head, (0, 0), max(0.5, 0.03 * unit))
         below = below * (1 - shade * cover * on_head)[..., None]
     order = np.argsort([-np.stack([part[1] for part in parts])], axis=1)[0]  # far to near, pixel by pixel
     sheets = np.take_along_axis(np.stack([part[0] for part in parts]), order[..., None], axis=0)

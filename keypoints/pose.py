@@ -132,8 +132,9 @@ class PoseModel:
 
     Attributes:
         mean: (75, 3), a mean head. components: (K, 75, 3), each one standard deviation long. pivot: (3,).
-        zero: degrees of the mesh's own pitch at which AFLW2000-3D's is zero, with the sign changed.
-        jaw_shift, jaw_spread: (9, 17, 2) and (9, 17): where the jaw's labels lie in the image, beside the skull's points,
+        unit: decimetres to an outer-eye distance.
+        zero: degrees of pitch by which the head's frame is turned from the mesh's, to AFLW2000-3D's zero.
+        jaw_shift, jaw_spread: (9, 17, 2) and (9, 17): where the jaw's labels lie in the image, beside the skull's,
             on a head turned by 0, 10, … 80 degrees, and the variance of that.
         template: (68, 2), what faces are aligned to for the regressor.
         layers: weights (inputs, outputs) and biases of the regressor's three layers.
@@ -142,6 +143,7 @@ class PoseModel:
     mean: np.ndarray
     components: np.ndarray
     pivot: np.ndarray
+    unit: float
     zero: float
     jaw_shift: np.ndarray
     jaw_spread: np.ndarray
@@ -174,7 +176,7 @@ def load_pose_model(path: str | Path = POSE_MODEL) -> PoseModel:
         layers = tuple(
             (data[f"weights_{i}"].astype(np.float32), data[f"bias_{i}"].astype(np.float32)) for i in range(3)
         )
-        return PoseModel(zero=float(data["zero"]), layers=layers, **arrays)
+        return PoseModel(unit=float(data["unit"]), zero=float(data["zero"]), layers=layers, **arrays)
 
 
 def align(keypoints: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -249,8 +251,8 @@ def _turn(points: np.ndarray, model: PoseModel) -> tuple[np.ndarray, float, floa
 def _fit_head(points, trust, turn, yaw_roll, scale, distance, model):
     """Shape, place and size of the head whose rotation is known.
 
-    Returns the head (75, 3), the aim (2,) in pixels, pixels to a unit, the keypoints (68, 2) it would have in the image,
-    and the weights (68,).
+    Returns the head (75, 3), the aim (2,) in pixels, pixels to a unit, the keypoints (68, 2) it would have in the
+    image, and the weights (68,).
     """
     place = (model.mean[:NUM_KEYPOINTS] - model.pivot) @ turn.T
     depth = 1 + place[:, 2:] / distance
@@ -258,23 +260,24 @@ def _fit_head(points, trust, turn, yaw_roll, scale, distance, model):
     flat = place[:, :2] / depth
     flat[JAW] += shift @ turn_in_order(0, 0, yaw_roll[1])[:2, :2].T
     count = len(model.components)
-    columns = np.zeros((NUM_KEYPOINTS, 2, 3 + count))
-    columns[:, :, 0], columns[:, 0, 1], columns[:, 1, 2] = flat, 1, 1
-    moved = model.components[:, :NUM_KEYPOINTS] @ turn.T
+    columns = np.zeros((2 * NUM_KEYPOINTS, 3 + count))  # x and y of each point in turn
+    columns[:, 0], columns[::2, 1], columns[1::2, 2] = flat.ravel(), 1, 1
+    moved = model.components[:, :NUM_KEYPOINTS].reshape(-1, 3) @ turn.T
+    moved = moved.reshape(count, NUM_KEYPOINTS, 3)
     # How a point moves in the picture as it moves in space, the change of perspective included.
-    columns[:, :, 3:] = ((moved[..., :2] - place[:, :2] / depth * moved[..., 2:] / distance) / depth).transpose(1, 2, 0)
+    moved = (moved[..., :2] - (place[:, :2] / depth / distance) * moved[..., 2:]) / depth
+    columns[:, 3:] = moved.reshape(count, -1).T
     variance = np.full(NUM_KEYPOINTS, NOISE**2)
     variance[JAW] += spread
     origin = points.mean(axis=0)
-    target = (points - origin) / scale
-    ridge = np.diag(np.r_[0, 0, 0, np.ones(count)])
+    target = ((points - origin) / scale).ravel()
+    ridge = np.diag([0.0] * 3 + [1.0] * count)
     weights = trust
-    for _ in range(3):
-        weighted = columns * (weights / variance)[:, None, None]
-        normal = weighted.reshape(-1, 3 + count).T @ columns.reshape(-1, 3 + count) + ridge
-        found = np.linalg.solve(normal, weighted.reshape(-1, 3 + count).T @ target.ravel())
-        seen = columns @ found
-        misfit = np.sqrt(((seen - target) ** 2).sum(axis=1) / variance)
+    for _ in range(2):
+        weighted = columns.T * np.repeat(weights / variance, 2)
+        found = np.linalg.solve(weighted @ columns + ridge, weighted @ target)
+        seen = (columns @ found).reshape(-1, 2)
+        misfit = np.sqrt(((seen - target.reshape(-1, 2)) ** 2).sum(axis=1) / variance)
         typical = max(1.0, float(np.median(misfit[trust > 0])) / 1.18)  # 1.18: the median length of two normal numbers
         weights = trust * np.minimum(1, OUTLIER * typical / np.maximum(misfit, 1e-9)) ** 2
     head = model.mean + np.tensordot(found[3:] / found[0], model.components, 1)

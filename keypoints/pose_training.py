@@ -3,9 +3,9 @@
     build/render/bin/python data/sample/geometry.py
     python -m keypoints.pose_training --geometry build/geometry.npz --photos ../shared/pose
 
-From the random heads of ``data/sample/geometry.py`` come the mean head and its components, the shift of the jaw's labels
-on turned heads, and the regressor; from photographs with reference angles (``labels.csv``: name, yaw, pitch, roll;
-``keypoints.csv``), one number: where the pitch is zero. Without photographs the number of the last time stays.
+From the random heads of ``data/sample/geometry.py`` come the mean head and its components, the shift of the jaw's
+labels on turned heads, and the regressor; from photographs with reference angles (``labels.csv``: name, yaw, pitch,
+roll; ``keypoints.csv``), one number: where the pitch is zero. Without photographs the number of the last time stays.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from data_load import NUM_KEYPOINTS
+from data_load import NUM_KEYPOINTS, read_image
+from keypoints.detection import KeypointDetector
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, JAW, PARTS
 from keypoints.pose import POSE_MODEL, YAW_STEP, PoseModel, align, estimate_pose, load_pose_model, turn_in_order
 from models import write_atomically, write_json
 
 COMPONENTS = 24  # leaves 0.012 outer-eye distances of a random head unexplained, less than any keypoint scatters
 MIRROR = np.r_[FLIP_INDEX, 69, 68, 70, 72, 71, 73, 74]  # of the 75 points: the ears and the band's sides, too
-EPOCHS, BATCH, HIDDEN = 40, 512, (128, 64)
+EPOCHS, BATCH, HIDDEN = 220, 512, (192, 64)
 
 
 def shape_model(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
@@ -70,13 +71,13 @@ def jaw_table(views: dict[str, np.ndarray], size: np.ndarray, unit: float) -> tu
 
 
 def disturb(points: torch.Tensor) -> torch.Tensor:
-    """Errors like a network's on aligned points (N, 68, 2): half the faces get next to none, half a random measure.
+    """Errors like a network's on aligned points (N, 68, 2): most faces get next to none, the others a random measure.
 
     Single points scatter; parts of the face shift and swell as one; the jaw slides along itself; a few points are lost.
     """
     number = len(points)
-    measure = torch.rand(number, 1, 1) * (torch.rand(number, 1, 1) < 0.5)
-    result = points + (0.004 + 0.04 * measure) * torch.randn_like(points)
+    measure = torch.rand(number, 1, 1) * (torch.rand(number, 1, 1) < 0.25)
+    result = points + (0.003 + 0.04 * measure) * torch.randn_like(points)
     for part in PARTS.values():
         centre = points[:, part].mean(dim=1, keepdim=True)
         result[:, part] += measure * (0.06 * torch.randn(number, 1, 2))
@@ -133,9 +134,6 @@ def in_zero(arrays: dict[str, np.ndarray], zero: float) -> dict[str, np.ndarray]
 
 def find_zero(model: PoseModel, photos: Path) -> float:
     """The zero for which the pitch of photographs is right in the middle, from the keypoints that come with them."""
-    from keypoints.detection import KeypointDetector
-    from data_load import read_image
-
     labels = pd.read_csv(photos / "labels.csv", index_col="name")
     given = pd.read_csv(photos / "keypoints.csv", index_col=0).loc[labels.index].to_numpy(float)
     detector, off = KeypointDetector(), []
@@ -160,14 +158,16 @@ def main() -> None:
     layers = tuple(
         (layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in net if isinstance(layer, nn.Linear)
     )
-    own = PoseModel(mean, components, pivot, 0.0, shift, spread, mean[:NUM_KEYPOINTS, :2], layers)
+    own = PoseModel(mean, components, pivot, unit, 0.0, shift, spread, mean[:NUM_KEYPOINTS, :2], layers)
     zero = find_zero(own, options.photos) if options.photos else load_pose_model().zero
     arrays = in_zero({"mean": mean, "components": components, "pivot": pivot}, zero)
     arrays |= {"jaw_shift": shift, "jaw_spread": spread, "template": mean[:NUM_KEYPOINTS, :2]}
     for i, (weights, bias) in enumerate(layers):
         arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}
     arrays = {name: np.float16(value) if value.size > 1000 else np.float32(value) for name, value in arrays.items()}
-    write_atomically(options.out, lambda part: _save(part, {**arrays, "zero": np.float32(zero)}))
+    write_atomically(
+        options.out, lambda part: _save(part, {**arrays, "zero": np.float32(zero), "unit": np.float32(unit)})
+    )
     record = {"heads": len(views["points"]), "views": len(views["pose"]), "components": COMPONENTS, "zero": zero}
     write_json(options.out.with_suffix(".json"), {**record, "unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0})
 

@@ -4,6 +4,7 @@ Shapes are smooth closed curves through a few hand-placed points, painted four t
 makes the edges soft.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -95,8 +96,9 @@ def sunglasses() -> None:
         thin = mask((width, height), curve([(x + 92, 352), (x + 218, 62), (x + 236, 62), (x + 112, 354)]))
         picture = over(picture, (255, 255, 255), 0.13 * cv2.GaussianBlur(np.maximum(band, thin), (0, 0), 3) * lens)
     arm_width, arm_height = 860, 200
-    arm = mask((arm_width, arm_height), curve([(6, 30), (40, 22), (400, 26), (640, 30), (730, 52), (800, 108), (842, 166),
-               (828, 186), (800, 170), (752, 108), (690, 76), (400, 80), (40, 88), (6, 80)]))  # fmt: skip
+    arm = curve([(6, 30), (40, 22), (400, 26), (640, 30), (730, 52), (800, 108), (842, 166), (828, 186), (800, 170),
+                 (752, 108), (690, 76), (400, 80), (40, 88), (6, 80)])  # fmt: skip
+    arm = mask((arm_width, arm_height), arm)
     rows = np.mgrid[:arm_height, :arm_width][0]
     shade = 30 + 34 * np.exp(-(((rows - 36) / 9) ** 2))
     temple = over(empty(arm_width, arm_height), np.dstack([shade * 1.05, shade * 0.95, shade * 0.92]), arm)
@@ -134,8 +136,8 @@ def moustache() -> None:
     colour = (np.array([46, 30, 20]) + hair[..., None] * np.array([64, 46, 34])) * light[..., None]
     edge = cv2.GaussianBlur(shape, (0, 0), 2.5)
     picture = over(np.zeros((height, width, 4), np.float32), colour, np.clip(edge * (0.86 + 0.3 * hair), 0, 1))
-    anchors = [{"points": [48], "at": [262, 268]}, {"points": [54], "at": [737, 268]}, {"points": [33], "at": [499, 62]}]
-    anchors = [{**anchor, "offset": [0, 0, z]} for anchor, z in zip(anchors, (-0.2, -0.2, -0.08), strict=True)]
+    places = ((48, [262, 268], -0.2), (54, [737, 268], -0.2), (33, [499, 62], -0.08))
+    anchors = [{"points": [point], "at": at, "offset": [0, 0, z]} for point, at, z in places]
     layers = [{"part": [0, 0, width, height], "bend": 0.62, "shadow": 0.3, "anchors": anchors}]
     write("moustache", "a moustache, combed outwards", picture, layers)
 
@@ -143,35 +145,37 @@ def moustache() -> None:
 def felt(width: int, height: int, rng: np.random.Generator, colour: tuple) -> np.ndarray:
     """A dark cloth with a fine nap, (H, W, 3)."""
     nap = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 1.6, sigmaY=3)
-    return np.asarray(colour) * (1 + 0.9 * nap[..., None])
+    return np.asarray(colour) * (1 + 0.5 * nap[..., None])
 
 
 def tophat() -> None:
     """A crown that closes to a cylinder (its picture is the whole way round), a brim and a lid."""
-    rng, width, height, side = np.random.default_rng(1), 2400, 560, 1200
+    rng, width, height, side = np.random.default_rng(1), 1600, 380, 1000
     black = (40, 38, 44)
     around = np.linspace(-np.pi, np.pi, width)[None]
     gloss = 0.75 + 0.75 * np.exp(-(((around + 0.55) / 0.4) ** 2)) + 0.3 * np.exp(-(((around - 0.9) / 0.25) ** 2))
     crown = felt(width, height, rng, black) * gloss[..., None]
     rows = np.mgrid[:height, :width][0]
-    band = np.clip((rows - 415) / 3, 0, 1) * np.clip((540 - rows) / 3, 0, 1)
+    band = np.clip((rows - 280) / 2, 0, 1) * np.clip((366 - rows) / 2, 0, 1)
     weave = 1 + 0.06 * np.sin(rows / 2.2)
     red = np.dstack([150 * weave, 24 * weave, 38 * weave]) * (0.62 + 0.5 * (gloss - 0.7))[..., None]
     crown += (red - crown) * band[..., None]
-    crown *= (1 - 0.35 * np.exp(-(rows / 16.0) ** 2) - 0.4 * np.exp(-((height - 1 - rows) / 14.0) ** 2))[..., None]
-    solid = np.clip(np.minimum(rows + 1, height - rows) / 4, 0, 1)
+    crown *= (1 - 0.35 * np.exp(-(rows / 11.0) ** 2) - 0.4 * np.exp(-((height - 1 - rows) / 9.0) ** 2))[..., None]
+    solid = np.clip(np.minimum(rows + 1, height - rows) / 3, 0, 1)
     crown = np.dstack([crown, solid]).astype(np.float32)
-    rows, columns = np.mgrid[:side, :side].astype(np.float32)
-    radius, angle = np.hypot(rows - 600, columns - 600), np.arctan2(columns - 600, 600 - rows)
-    edge = np.clip((590 - radius) / 3, 0, 1)
-    disc = felt(side, side, rng, black) * (0.85 + 0.5 * np.exp(-(((angle + 0.5) / 0.7) ** 2)))[..., None]
-    rim = np.exp(-(((radius - 578) / 9) ** 2))
-    disc = disc * (1 + 0.7 * rim)[..., None] * (1 - 0.45 * np.exp(-(((radius - 395) / 30) ** 2)))[..., None]
+    deep = 1.17  # times as deep as wide, as heads are
+    rows, columns = np.mgrid[: round(side * deep), :side].astype(np.float32)
+    rows = rows / deep
+    radius, angle = np.hypot(rows - 500, columns - 500), np.arctan2(columns - 500, 500 - rows)
+    edge = np.clip((490 - radius) / 3, 0, 1)
+    disc = felt(side, len(rows), rng, black) * (0.85 + 0.5 * np.exp(-(((angle + 0.5) / 0.7) ** 2)))[..., None]
+    rim = np.exp(-(((radius - 480) / 8) ** 2))
+    disc = disc * (1 + 0.7 * rim)[..., None] * (1 - 0.45 * np.exp(-(((radius - 326) / 26) ** 2)))[..., None]
     brim = np.dstack([disc, edge]).astype(np.float32)
     picture, parts = stack(crown, brim)
-    tilt, up, unit = 9.0, 0.16, 2 * np.pi * 0.90 / width  # degrees; outer-eye distances above the band; … to a pixel
+    tilt, up, unit = 9.0, 0.16, 2 * np.pi * 0.94 / width  # degrees; outer-eye distances above the band; … to a pixel
     c, s = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
-    tall = (height - 20) * unit
+    tall = (height - 12) * unit
 
     def anchors(middle: tuple, pixels: float, above: float) -> list[dict]:
         offset = [0, round(float(-up - above * c), 3), round(float(-0.12 - above * s), 3)]
@@ -179,11 +183,12 @@ def tophat() -> None:
                 for place, sign in (("band_right", -1), ("band_left", 1))]  # fmt: skip
 
     half = 0.833  # of the band's width on a mean head
-    layers = [
+    layers = [  # the brim twice, which makes it thick
+        {"part": parts[1], "sheet": "flat", "tilt": tilt, "anchors": anchors((500, 585), half * 490 / 1.39, -0.035)},
         {"part": parts[1], "sheet": "flat", "tilt": tilt, "shadow": 0.35,
-         "anchors": anchors((600, 600), half * 590 / 1.38, 0)},
-        {"part": parts[0], "round": 1.12, "tilt": tilt, "anchors": anchors((1200, height - 8), half / unit, 0)},
-        {"part": parts[1], "sheet": "flat", "tilt": tilt, "anchors": anchors((600, 600), half * 590 / 0.93, tall)},
+         "anchors": anchors((500, 585), half * 490 / 1.4, 0)},
+        {"part": parts[0], "round": deep, "tilt": tilt, "anchors": anchors((800, height - 6), half / unit, 0)},
+        {"part": parts[1], "sheet": "flat", "tilt": tilt, "anchors": anchors((500, 585), half * 490 / 0.925, tall)},
     ]  # fmt: skip
     write("tophat", "a top hat with a red band", picture, layers)
 
@@ -201,8 +206,9 @@ def fur(size: tuple[int, int], strokes: int, spread: float, rng: np.random.Gener
 
 def cat() -> None:
     rng, width, height = np.random.default_rng(2), 1200, 520
-    ear = curve([(130, 500), (96, 330), (104, 150), (132, 40), (160, 44), (250, 130), (352, 270), (430, 420), (440, 510)])
-    inner = curve([(190, 500), (152, 340), (150, 200), (162, 126), (232, 200), (304, 320), (352, 440), (350, 500)])
+    ear = curve([(170, 500), (136, 330), (144, 150), (172, 40), (200, 44), (290, 130), (392, 270), (470, 420),
+                 (480, 510)])  # fmt: skip
+    inner = curve([(230, 500), (192, 340), (190, 200), (202, 126), (272, 200), (344, 320), (392, 440), (390, 500)])
     hair = fur((width, height), 16000, 0.25, rng)
     edge = cv2.GaussianBlur(mask((width, height), ear, mirrored(ear, width)), (0, 0), 3)
     pink = cv2.GaussianBlur(mask((width, height), inner, mirrored(inner, width)), (0, 0), 12)
@@ -219,15 +225,15 @@ def cat() -> None:
                                 ((454, 314), (260, 350), (40, 418))):  # fmt: skip
         t = np.linspace(0, 1, 60)[:, None]
         path = (1 - t) ** 2 * start + 2 * t * (1 - t) * np.array(control) + t**2 * np.array(end)
-        for i, (a, b) in enumerate(zip(path, path[1:], strict=False)):
+        for i, (a, b) in enumerate(itertools.pairwise(path)):
             thick = max(1, round(7 * (1 - i / 62)))
             for p, q in ((a, b), ((size[0] - 1 - a[0], a[1]), (size[0] - 1 - b[0], b[1]))):
                 cv2.line(line, *(tuple(int(16 * v) for v in point) for point in (p, q)), 1.0, thick, cv2.LINE_AA, 4)
     line = cv2.GaussianBlur(line, (0, 0), 0.9)
     whiskers = over(whiskers, (245, 243, 238), np.clip(line, 0, 1) * 0.95)
     nose_size = (400, 300)
-    tip = mask(nose_size, curve([(200, 60), (90, 70), (50, 110), (90, 170), (160, 226), (200, 250), (240, 226), (310, 170),
-                                 (350, 110), (310, 70)]))  # fmt: skip
+    tip = mask(nose_size, curve([(200, 60), (90, 70), (50, 110), (90, 170), (160, 226), (200, 250), (240, 226),
+                                 (310, 170), (350, 110), (310, 70)]))  # fmt: skip
     rows, columns = np.mgrid[:300, :400].astype(np.float32)
     round_ = 1 - 0.0000085 * ((columns - 200) ** 2 + 1.6 * (rows - 120) ** 2)
     colour = np.array([214, 128, 132]) * round_[..., None].clip(0.5, 1)
@@ -240,8 +246,8 @@ def cat() -> None:
     picture, parts = stack(ears, whiskers, nose)
     layers = [
         {"part": parts[0], "bend": 1.6, "tilt": -6, "anchors": [
-            {"place": "band_right", "at": [60, 500], "offset": [0, -0.25, -0.55]},
-            {"place": "band_left", "at": [1139, 500], "offset": [0, -0.25, -0.55]}]},
+            {"place": "band_right", "at": [165, 500], "offset": [0, -0.22, -0.5]},
+            {"place": "band_left", "at": [1034, 500], "offset": [0, -0.22, -0.5]}]},
         {"part": parts[1], "bend": 1.1, "anchors": [
             {"points": [31], "at": [484, 250], "offset": [0, 0, -0.13]},
             {"points": [35], "at": [715, 250], "offset": [0, 0, -0.13]}]},
@@ -253,7 +259,7 @@ def cat() -> None:
 
 
 def smile() -> None:
-    """How the points move, in outer-eye distances: x to the image's right, y down; the left half is the mirror image."""
+    """How the points move, in outer-eye distances: x to the image's right, y down; the other half is mirrored."""
     half = {48: (-0.075, -0.10), 60: (-0.065, -0.085), 49: (-0.035, -0.035), 59: (-0.04, -0.025), 61: (-0.03, -0.02),
             67: (-0.025, 0.0), 50: (-0.01, 0.0), 58: (-0.015, 0.02), 31: (-0.012, -0.006), 41: (0.0, -0.018),
             40: (0.0, -0.018)}  # fmt: skip

