@@ -113,7 +113,7 @@ def rendered(detector: KeypointDetector) -> dict:
     reference = np.array([rotation_angles(turn_in_order(*row) @ zero) for row in labelled])
     given, found = map(np.array, zip(*(see(detector, *pair) for pair in zip(images, truth, strict=True)), strict=True))
     scatter = np.random.default_rng(0).normal(size=truth.shape)
-    noisy = truth + scatter * NOISE / 100 * metrics.face_size(truth)[:, None, None] / np.sqrt(2)
+    noisy = truth + scatter * NOISE / 100 * metrics.face_size(truth)[:, None, None]
     kinds = {"true_keypoints": truth, "noise_2_percent": noisy, "predicted_in_true_box": given, "predicted": found}
     result = {}
     for name, points in kinds.items():

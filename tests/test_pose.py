@@ -84,7 +84,7 @@ def test_rendered_heads_from_their_true_points(heads):
 def test_two_percent_of_noise_cost_less_than_two_degrees(heads):
     points, truth, sizes = (part[:60] for part in heads)
     face = np.sqrt(np.ptp(points, axis=1).prod(axis=1))[:, None, None]
-    noisy = points + 0.02 / np.sqrt(2) * face * np.random.default_rng(0).normal(size=points.shape)
+    noisy = points + 0.02 * face * np.random.default_rng(0).normal(size=points.shape)
     clean, dirty = (np.abs(angles_of(p, sizes) - truth).mean(axis=0) for p in (points, noisy))
     assert (dirty - clean < 2).all()
 
