@@ -220,11 +220,12 @@ def estimate_pose(
     if points.shape != (NUM_KEYPOINTS, 2) or not np.isfinite(points).all() or np.ptp(points, axis=0).min() <= 0:
         raise ValueError(f"got keypoints of shape {points.shape}, expected (68, 2), finite and not all in one place")
     trust = np.ones(NUM_KEYPOINTS) if confidence is None else np.asarray(confidence, np.float64)
-    if trust.shape != (NUM_KEYPOINTS,) or not ((trust >= 0) & (trust <= 1)).all() or (trust > 0).sum() < 6:
-        raise ValueError("got a confidence of another form, expected 68 numbers in 0..1, at least six above 0")
+    if trust.shape != (NUM_KEYPOINTS,) or not ((trust >= 0) & (trust <= 1)).all() or (trust >= 0.5).sum() < 6:
+        raise ValueError("got a confidence of another form, expected 68 numbers in 0..1, at least six from 0.5")
     model = model or load_pose_model()
-    weights, believed = trust, points
-    for last in (False, True):
+    doubted = trust < 0.5
+    believed = _filled(points, ~doubted, model.template) if doubted.any() else points
+    for last in (False, True) if believed is points else (False, False, True):
         turn, yaw, roll, scale = _turn(believed, model)
         distance = float(np.clip(FOCAL * max(image_size) / scale, *DISTANCES))
         head, aim, size, seen, weights = _fit_head(points, trust, turn, (yaw, roll), scale, distance, model)
@@ -238,6 +239,15 @@ def estimate_pose(
     error = np.sqrt((weights * ((points - seen) ** 2).sum(axis=1)).sum() / weights.sum())
     yaw, pitch, roll = rotation_angles(turn)
     return Pose(turn, translation, yaw, pitch, roll, float(error), weights, head, focal, aim, model.pivot)
+
+
+def _filled(points: np.ndarray, kept: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """The kept points, and the others (68, 2) where the template has them, laid over the kept ones in the plane."""
+    source, target = template[kept] @ (1, 1j), points[kept] @ (1, 1j)
+    centred = source - source.mean()
+    a = centred.conj() @ (target - target.mean()) / (centred.conj() @ centred).real
+    guess = a * (template @ (1, 1j) - source.mean()) + target.mean()
+    return np.where(kept[:, None], points, np.column_stack([guess.real, guess.imag]))
 
 
 def _turn(points: np.ndarray, model: PoseModel) -> tuple[np.ndarray, float, float, float]:
