@@ -1,4 +1,4 @@
-"""Command line: ``python -m keypoints detect|evaluate|failures|train``."""
+"""Command line: ``python -m keypoints detect|filter|evaluate|failures|train``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from data_load import (
     read_keypoints,
     training_transform,
 )
-from keypoints import plots
+from keypoints import filters, plots
 from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
@@ -41,6 +41,9 @@ CSV_HEADER = [
     "width",
     "height",
     *(f"{axis}{i}" for i in range(NUM_KEYPOINTS) for axis in "xy"),
+    "yaw",
+    "pitch",
+    "roll",
 ]
 
 
@@ -56,12 +59,30 @@ def _parser() -> argparse.ArgumentParser:
         description="Find the faces in images: a line a face on standard output.",
     )
     detect.add_argument("images", nargs="+", metavar="IMAGE")
-    detect.add_argument("--csv", type=Path, metavar="FILE", help="write file, face, box and keypoints, a row a face")
+    detect.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write file, face, box, keypoints and pose, a row a face"
+    )
     detect.add_argument("--draw", type=Path, metavar="DIR", help="write each image with its faces drawn in")
     detect.add_argument(
         "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
     )
     detect.set_defaults(run=run_detect)
+
+    wear = commands.add_parser(
+        "filter",
+        help="put sunglasses, a hat or a smile on the faces of an image",
+        description="Put a filter on every face of an image. Without a face the picture is written as it was.",
+    )
+    wear.add_argument("image", nargs="?", metavar="IMAGE")
+    wear.add_argument("--filter", nargs="+", metavar="NAME", help="one or more; see --list")
+    wear.add_argument("--list", action="store_true", help="list the filters and stop")
+    wear.add_argument(
+        "--out", type=Path, metavar="FILE", help="picture to write (default: IMAGE_NAME beside the image)"
+    )
+    wear.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+    )
+    wear.set_defaults(run=run_filter)
 
     measure = commands.add_parser(
         "evaluate",
@@ -174,7 +195,8 @@ def run_detect(options: argparse.Namespace) -> int:
         for number, face in enumerate(faces):
             box = [f"{value:g}" for value in face.box]
             print(f"{file}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels")
-            rows.append([file, number, *box, *(f"{value:.2f}" for value in face.keypoints.ravel())])
+            angles = (face.pose.yaw, face.pose.pitch, face.pose.roll)
+            rows.append([file, number, *box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))])
         if options.draw:
             name, again = Path(file).stem, 2
             while name in drawn:  # pictures of the same name from different folders
@@ -186,6 +208,27 @@ def run_detect(options: argparse.Namespace) -> int:
         csv.writer(text, lineterminator="\n").writerows([CSV_HEADER, *rows])
         write_atomically(options.csv, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
     return status
+
+
+def run_filter(options: argparse.Namespace) -> int:
+    if options.list:
+        for name in filters.filter_names():
+            print(f"{name}: {filters.load_filter(name).about}")
+        return 0
+    if not options.image or not options.filter:
+        raise ValueError("got no IMAGE or no --filter, expected both, or --list")
+    effects = [filters.load_filter(name) for name in options.filter]
+    source = Path(options.image)
+    out = options.out or source.with_name(f"{source.stem}_{'_'.join(options.filter)}{source.suffix or '.jpg'}")
+    if out.exists() and out.samefile(source):
+        raise ValueError(f"--out {out}: the picture would overwrite the image, expected another file")
+    image = read_image(source)
+    faces = KeypointDetector(options.model)(image)
+    if not faces:
+        print(f"{source}: no face found, the picture stays as it was")
+    plots.write_image(out, filters.dress(image, faces, effects))
+    print(f"{out}: {', '.join(options.filter)} on {len(faces)} face{'s' * (len(faces) != 1)}")
+    return 0
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from torch import nn
 
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS, read_image
 from keypoints import metrics
+from keypoints.pose import Pose, estimate_pose
 from keypoints.training import predict
 from models import DEFAULT_MODEL, load_model
 
@@ -24,10 +26,17 @@ class Face:
     Attributes:
         box: (4,) float32, pixels: left, top, width, height, as the detector gave it.
         keypoints: (68, 2) float32, pixels of the image, (x, y).
+        image_size: width and height of the image, for the pose; without them the face counts as a cut-out.
     """
 
     box: np.ndarray
     keypoints: np.ndarray
+    image_size: tuple[int, int] | None = None
+
+    @cached_property
+    def pose(self) -> Pose:
+        """How the head is turned and where it is: ``.yaw``, ``.pitch``, ``.roll`` in degrees, and more."""
+        return estimate_pose(self.keypoints, self.image_size or tuple(self.box[:2] + self.box[2:]))
 
 
 class HaarDetector:
@@ -206,7 +215,10 @@ class KeypointDetector:
         image = as_rgb(image)
         boxes = np.asarray(self.detect(image), np.float32).reshape(-1, 4)
         boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
-        return [Face(box, points) for box, points in zip(boxes, self.keypoints(image, boxes), strict=True)]
+        size = (image.shape[1], image.shape[0])
+        return [
+            Face(box, points, image_size=size) for box, points in zip(boxes, self.keypoints(image, boxes), strict=True)
+        ]
 
     def keypoints(self, image: np.ndarray | str | Path, boxes: np.ndarray) -> np.ndarray:
         """The keypoints of faces whose boxes are known.

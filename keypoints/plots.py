@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import landmarks, metrics
+from keypoints.pose import Pose
 from models import write_atomically
 
 PREDICTION, TRUTH, BOX = "#ff8c1a", "#27e0ff", "#ffe14d"  # told apart by colour-blind eyes too
@@ -264,6 +265,33 @@ def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None 
                 label=label if i == 0 else None,
             )
         )
+    return ax
+
+
+def draw_pose(ax: Axes, pose: Pose, size: float = 0.7, box: bool = True) -> Axes:
+    """The head's axes, from the tip of the nose, and a box around the head, both in perspective.
+
+    Red to the person's left, green up, blue where the nose points. The box's front, around the face, is drawn thick.
+
+    Args:
+        size: of an axis, in outer-eye distances.
+    """
+    face, head = pose.points[:NUM_KEYPOINTS], pose.points
+    if box:
+        low, high = head.min(axis=0), head.max(axis=0)
+        low[2] = face[landmarks.NOSE_TIP, 2]
+        corners = np.array([(x, y, z) for z in (high[2], low[2]) for x, y in
+                            ((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1]))])  # fmt: skip
+        flat = pose.project(corners)
+        for square, width in ((flat[:4], 0.9), (flat[4:], 2.0)):
+            ax.plot(*square[[0, 1, 2, 3, 0]].T, color=BOX, linewidth=width, solid_joinstyle="round")
+        for back, front in zip(flat[:4], flat[4:], strict=True):
+            ax.plot(*np.stack([back, front]).T, color=BOX, linewidth=0.9)
+    start = face[landmarks.NOSE_TIP]
+    for direction, colour in (((1, 0, 0), "#ff3b30"), ((0, -1, 0), "#34c759"), ((0, 0, -1), "#0a84ff")):
+        ends = pose.project(np.stack([start, start + size * np.array(direction)]))
+        ax.plot(*ends.T, color="white", linewidth=4.4, solid_capstyle="round", alpha=0.8)
+        ax.plot(*ends.T, color=colour, linewidth=2.8, solid_capstyle="round")
     return ax
 
 

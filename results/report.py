@@ -25,7 +25,7 @@ NOTEBOOKS = {
     "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
     "answered with figures",
     "3_Facial_Keypoint_Detection_Complete_Pipeline": "Haar box → framing → network → points on whole photographs",
-    "4_Fun_with_Keypoints": "sunglasses and a moustache that follow the head",
+    "4_Fun_with_Keypoints": "the pose of a head, and sunglasses, hats and a smile that follow it in space",
 }
 
 

@@ -21,6 +21,7 @@ from keypoints.splits import people_split
 from models import Net, load_model, save_model, sha256
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
+HEADER += ["yaw", "pitch", "roll"]
 ASTRONAUT = str(PHOTOS / "astronaut.jpg")
 
 
@@ -66,7 +67,7 @@ def test_detect_prints_a_line_a_face_and_writes_a_row_a_face(weights, tmp_path, 
     for i, (row, face) in enumerate(zip(table, faces, strict=True)):
         assert row[:2] == [ASTRONAUT, str(i)]
         np.testing.assert_array_equal(np.array(row[2:6], float), face.box)
-        np.testing.assert_allclose(np.array(row[6:], float).reshape(68, 2), face.keypoints, atol=0.006)
+        np.testing.assert_allclose(np.array(row[6:142], float).reshape(68, 2), face.keypoints, atol=0.006)
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(weights, tmp_path, capsys):

@@ -4,6 +4,7 @@ Shapes are smooth closed curves through a few hand-placed points, painted four t
 makes the edges soft.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -43,11 +44,31 @@ def mirrored(shape: np.ndarray, width: int) -> np.ndarray:
     return np.column_stack([width - 1 - shape[:, 0], shape[:, 1]])
 
 
-def write(name: str, picture: np.ndarray, anchors: list[dict]) -> None:
+def stack(*pictures: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+    """Pictures one below the other, and their rectangles: left, top, width, height."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = [np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0))) for picture in pictures]
+    tops = np.cumsum([0] + [len(picture) for picture in pictures])
+    parts = [[0, int(top), p.shape[1], p.shape[0]] for top, p in zip(tops, pictures, strict=False)]
+    return np.concatenate(rows), parts
+
+
+def write(name: str, about: str, picture: np.ndarray, layers: list[dict]) -> None:
     rgba = np.dstack([picture[..., :3], 255 * picture[..., 3]]).round().clip(0, 255).astype(np.uint8)
+    rgba[rgba[..., 3] == 0] = 0  # packs better
     cv2.imwrite(str(HERE / f"{name}.png"), cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    lines = ",\n  ".join(json.dumps(anchor) for anchor in anchors)
-    (HERE / f"{name}.json").write_text(f'{{\n "anchors": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+    lines = []
+    for layer in layers:
+        anchors = ",\n   ".join(json.dumps(anchor) for anchor in layer["anchors"])
+        rest = "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in layer.items() if key not in
+                       ("part", "anchors"))  # fmt: skip
+        lines.append(f'{{"part": {json.dumps(layer["part"])}{rest}, "anchors": [\n   {anchors}]}}')
+    text = f'{{"about": {json.dumps(about)}, "layers": [\n  ' + ",\n  ".join(lines) + "]}\n"
+    (HERE / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def empty(width: int, height: int) -> np.ndarray:
+    return np.zeros((height, width, 4), np.float32)
 
 
 def sunglasses() -> None:
@@ -58,8 +79,8 @@ def sunglasses() -> None:
     centre = outer.mean(axis=0)
     inner = (outer - centre) * (0.885, 0.86) + centre + (0, 4)
     bridge = curve([(520, 96), (600, 78), (680, 96), (672, 150), (636, 128), (600, 122), (564, 128), (528, 150)])
-    temple = curve([(8, 92), (80, 78), (116, 96), (104, 150), (60, 142), (10, 124)])
-    frame = mask((width, height), outer, mirrored(outer, width), bridge, temple, mirrored(temple, width))
+    hinge = curve([(8, 88), (80, 74), (118, 92), (104, 150), (60, 148), (10, 134)])
+    frame = mask((width, height), outer, mirrored(outer, width), bridge, hinge, mirrored(hinge, width))
     lens = mask((width, height), inner, mirrored(inner, width))
     picture = np.zeros((height, width, 4), np.float32)
     shade = 34 + 40 * np.exp(-(((rows - 62 - 0.0002 * (columns - 600) ** 2) / 16) ** 2))  # light along the upper rim
@@ -74,8 +95,23 @@ def sunglasses() -> None:
         band = mask((width, height), curve([(x, 330), (x + 130, 60), (x + 190, 60), (x + 62, 345)]))
         thin = mask((width, height), curve([(x + 92, 352), (x + 218, 62), (x + 236, 62), (x + 112, 354)]))
         picture = over(picture, (255, 255, 255), 0.13 * cv2.GaussianBlur(np.maximum(band, thin), (0, 0), 3) * lens)
+    arm_width, arm_height = 860, 200
+    arm = curve([(6, 30), (40, 22), (400, 26), (640, 30), (730, 52), (800, 108), (842, 166), (828, 186), (800, 170),
+                 (752, 108), (690, 76), (400, 80), (40, 88), (6, 80)])  # fmt: skip
+    arm = mask((arm_width, arm_height), arm)
+    rows = np.mgrid[:arm_height, :arm_width][0]
+    shade = 30 + 34 * np.exp(-(((rows - 36) / 9) ** 2))
+    temple = over(empty(arm_width, arm_height), np.dstack([shade * 1.05, shade * 0.95, shade * 0.92]), arm)
+    picture, parts = stack(picture, temple)
     eyes = ([36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47])
-    write("sunglasses", picture, [{"points": eyes[0], "at": [318, 208]}, {"points": eyes[1], "at": [881, 208]}])
+    front = [{"points": eye, "at": at, "offset": [0, 0, -0.25]} for eye, at in zip(eyes, ([318, 208], [881, 208]),
+             strict=True)]  # fmt: skip
+    layers = [{"part": parts[0], "bend": 1.9, "shadow": 0.3, "anchors": front}]
+    for corner, side, ear in ((36, -1, "right_ear"), (45, 1, "left_ear")):
+        layers.append({"part": parts[1], "sheet": "side", "anchors": [
+            {"points": [corner], "at": [20, 54], "offset": [0.19 * side, -0.12, -0.16]},
+            {"place": ear, "at": [700, 62], "offset": [0, -0.02, 0]}]})  # fmt: skip
+    write("sunglasses", "sunglasses with temples", picture, layers)
 
 
 def moustache() -> None:
@@ -100,13 +136,141 @@ def moustache() -> None:
     colour = (np.array([46, 30, 20]) + hair[..., None] * np.array([64, 46, 34])) * light[..., None]
     edge = cv2.GaussianBlur(shape, (0, 0), 2.5)
     picture = over(np.zeros((height, width, 4), np.float32), colour, np.clip(edge * (0.86 + 0.3 * hair), 0, 1))
-    write(
-        "moustache",
-        picture,
-        [{"points": [48], "at": [262, 268]}, {"points": [54], "at": [737, 268]}, {"points": [33], "at": [499.5, 62]}],
-    )
+    places = ((48, [262, 268], -0.2), (54, [737, 268], -0.2), (33, [499, 62], -0.08))
+    anchors = [{"points": [point], "at": at, "offset": [0, 0, z]} for point, at, z in places]
+    layers = [{"part": [0, 0, width, height], "bend": 0.62, "shadow": 0.3, "anchors": anchors}]
+    write("moustache", "a moustache, combed outwards", picture, layers)
+
+
+def felt(width: int, height: int, rng: np.random.Generator, colour: tuple) -> np.ndarray:
+    """A dark cloth with a fine nap, (H, W, 3)."""
+    nap = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 1.6, sigmaY=3)
+    return np.asarray(colour) * (1 + 0.5 * nap[..., None])
+
+
+def tophat() -> None:
+    """A crown that closes to a cylinder (its picture is the whole way round), a brim and a lid."""
+    rng, width, height, side = np.random.default_rng(1), 1600, 380, 1000
+    black = (40, 38, 44)
+    around = np.linspace(-np.pi, np.pi, width)[None]
+    gloss = 0.75 + 0.75 * np.exp(-(((around + 0.55) / 0.4) ** 2)) + 0.3 * np.exp(-(((around - 0.9) / 0.25) ** 2))
+    crown = felt(width, height, rng, black) * gloss[..., None]
+    rows = np.mgrid[:height, :width][0]
+    band = np.clip((rows - 280) / 2, 0, 1) * np.clip((366 - rows) / 2, 0, 1)
+    weave = 1 + 0.06 * np.sin(rows / 2.2)
+    red = np.dstack([150 * weave, 24 * weave, 38 * weave]) * (0.62 + 0.5 * (gloss - 0.7))[..., None]
+    crown += (red - crown) * band[..., None]
+    crown *= (1 - 0.35 * np.exp(-(rows / 11.0) ** 2) - 0.4 * np.exp(-((height - 1 - rows) / 9.0) ** 2))[..., None]
+    solid = np.clip(np.minimum(rows + 1, height - rows) / 3, 0, 1)
+    crown = np.dstack([crown, solid]).astype(np.float32)
+    deep = 1.17  # times as deep as wide, as heads are
+    rows, columns = np.mgrid[: round(side * deep), :side].astype(np.float32)
+    rows = rows / deep
+    radius, angle = np.hypot(rows - 500, columns - 500), np.arctan2(columns - 500, 500 - rows)
+    edge = np.clip((490 - radius) / 3, 0, 1)
+    disc = felt(side, len(rows), rng, black) * (0.85 + 0.5 * np.exp(-(((angle + 0.5) / 0.7) ** 2)))[..., None]
+    rim = np.exp(-(((radius - 480) / 8) ** 2))
+    disc = disc * (1 + 0.7 * rim)[..., None] * (1 - 0.45 * np.exp(-(((radius - 326) / 26) ** 2)))[..., None]
+    brim = np.dstack([disc, edge]).astype(np.float32)
+    picture, parts = stack(crown, brim)
+    tilt, up, unit = 9.0, 0.16, 2 * np.pi * 0.94 / width  # degrees; outer-eye distances above the band; … to a pixel
+    c, s = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
+    tall = (height - 12) * unit
+
+    def anchors(middle: tuple, pixels: float, above: float) -> list[dict]:
+        offset = [0, round(float(-up - above * c), 3), round(float(-0.12 - above * s), 3)]
+        return [{"place": place, "at": [middle[0] + sign * round(pixels), middle[1]], "offset": offset}
+                for place, sign in (("band_right", -1), ("band_left", 1))]  # fmt: skip
+
+    half = 0.833  # of the band's width on a mean head
+    layers = [  # the brim twice, which makes it thick
+        {"part": parts[1], "sheet": "flat", "tilt": tilt, "anchors": anchors((500, 585), half * 490 / 1.39, -0.035)},
+        {"part": parts[1], "sheet": "flat", "tilt": tilt, "shadow": 0.35,
+         "anchors": anchors((500, 585), half * 490 / 1.4, 0)},
+        {"part": parts[0], "round": deep, "tilt": tilt, "anchors": anchors((800, height - 6), half / unit, 0)},
+        {"part": parts[1], "sheet": "flat", "tilt": tilt, "anchors": anchors((500, 585), half * 490 / 0.925, tall)},
+    ]  # fmt: skip
+    write("tophat", "a top hat with a red band", picture, layers)
+
+
+def fur(size: tuple[int, int], strokes: int, spread: float, rng: np.random.Generator) -> np.ndarray:
+    """Short hairs that point upwards, (H, W) in 0..1."""
+    hair = np.zeros(size[::-1], np.float32)
+    for _ in range(strokes):
+        x, y, length = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(14, 34)
+        end = (x + rng.normal(0, spread) * length, y - length)
+        ends = [tuple(int(16 * v) for v in point) for point in ((x, y), end)]
+        cv2.line(hair, ends[0], ends[1], float(rng.uniform(0, 1)), 1, cv2.LINE_AA, 4)
+    return cv2.GaussianBlur(hair, (0, 0), 0.8)
+
+
+def cat() -> None:
+    rng, width, height = np.random.default_rng(2), 1200, 520
+    ear = curve([(170, 500), (136, 330), (144, 150), (172, 40), (200, 44), (290, 130), (392, 270), (470, 420),
+                 (480, 510)])  # fmt: skip
+    inner = curve([(230, 500), (192, 340), (190, 200), (202, 126), (272, 200), (344, 320), (392, 440), (390, 500)])
+    hair = fur((width, height), 16000, 0.25, rng)
+    edge = cv2.GaussianBlur(mask((width, height), ear, mirrored(ear, width)), (0, 0), 3)
+    pink = cv2.GaussianBlur(mask((width, height), inner, mirrored(inner, width)), (0, 0), 12)
+    ears = over(empty(width, height), np.array([78, 62, 52]) + hair[..., None] * np.array([92, 74, 60]),
+                np.clip(edge * (0.75 + 0.5 * hair) * 1.15, 0, 1))  # fmt: skip
+    rows = np.mgrid[:height, :width][0]
+    ears = over(ears, np.array([196, 128, 124]) * (0.7 + 0.3 * hair[..., None]) * (1.06 - rows[..., None] / 1400),
+                pink * 0.85)  # fmt: skip
+    ears[..., 3] *= np.clip((505 - rows) / 60, 0, 1)
+    size = (1200, 460)
+    whiskers = empty(*size)
+    line = np.zeros(size[::-1], np.float32)
+    for start, control, end in (((452, 250), (250, 190), (24, 170)), ((446, 282), (240, 276), (10, 296)),
+                                ((454, 314), (260, 350), (40, 418))):  # fmt: skip
+        t = np.linspace(0, 1, 60)[:, None]
+        path = (1 - t) ** 2 * start + 2 * t * (1 - t) * np.array(control) + t**2 * np.array(end)
+        for i, (a, b) in enumerate(itertools.pairwise(path)):
+            thick = max(1, round(7 * (1 - i / 62)))
+            for p, q in ((a, b), ((size[0] - 1 - a[0], a[1]), (size[0] - 1 - b[0], b[1]))):
+                cv2.line(line, *(tuple(int(16 * v) for v in point) for point in (p, q)), 1.0, thick, cv2.LINE_AA, 4)
+    line = cv2.GaussianBlur(line, (0, 0), 0.9)
+    whiskers = over(whiskers, (245, 243, 238), np.clip(line, 0, 1) * 0.95)
+    nose_size = (400, 300)
+    tip = mask(nose_size, curve([(200, 60), (90, 70), (50, 110), (90, 170), (160, 226), (200, 250), (240, 226),
+                                 (310, 170), (350, 110), (310, 70)]))  # fmt: skip
+    rows, columns = np.mgrid[:300, :400].astype(np.float32)
+    round_ = 1 - 0.0000085 * ((columns - 200) ** 2 + 1.6 * (rows - 120) ** 2)
+    colour = np.array([214, 128, 132]) * round_[..., None].clip(0.5, 1)
+    nose = over(empty(*nose_size), colour, cv2.GaussianBlur(tip, (0, 0), 2.2))
+    glint = np.exp(-(((columns - 165) / 46) ** 2) - ((rows - 98) / 16) ** 2)
+    nose = over(nose, (255, 240, 240), 0.55 * glint * nose[..., 3])
+    holes = mask(nose_size, curve([(128, 168), (150, 158), (176, 176), (160, 190)]),
+                 mirrored(curve([(128, 168), (150, 158), (176, 176), (160, 190)]), 400))  # fmt: skip
+    nose = over(nose, (92, 40, 46), 0.8 * cv2.GaussianBlur(holes, (0, 0), 4))
+    picture, parts = stack(ears, whiskers, nose)
+    layers = [
+        {"part": parts[0], "bend": 1.6, "tilt": -6, "anchors": [
+            {"place": "band_right", "at": [165, 500], "offset": [0, -0.22, -0.5]},
+            {"place": "band_left", "at": [1034, 500], "offset": [0, -0.22, -0.5]}]},
+        {"part": parts[1], "bend": 1.1, "anchors": [
+            {"points": [31], "at": [484, 250], "offset": [0, 0, -0.13]},
+            {"points": [35], "at": [715, 250], "offset": [0, 0, -0.13]}]},
+        {"part": parts[2], "bend": 0.2, "shadow": 0.25, "anchors": [
+            {"points": [31], "at": [62, 150], "offset": [0, 0, -0.22]},
+            {"points": [35], "at": [337, 150], "offset": [0, 0, -0.22]}]},
+    ]  # fmt: skip
+    write("cat", "a cat's ears, nose and whiskers", picture, layers)
+
+
+def smile() -> None:
+    """How the points move, in outer-eye distances: x to the image's right, y down; the other half is mirrored."""
+    half = {48: (-0.075, -0.10), 60: (-0.065, -0.085), 49: (-0.035, -0.035), 59: (-0.04, -0.025), 61: (-0.03, -0.02),
+            67: (-0.025, 0.0), 50: (-0.01, 0.0), 58: (-0.015, 0.02), 31: (-0.012, -0.006), 41: (0.0, -0.018),
+            40: (0.0, -0.018)}  # fmt: skip
+    mirror = {48: 54, 60: 64, 49: 53, 59: 55, 61: 63, 67: 65, 50: 52, 58: 56, 31: 35, 41: 46, 40: 47}
+    morph = {57: (0, 0.025), 66: (0, 0.015), 51: (0, 0.006), 62: (0, 0.004)} | half
+    morph |= {mirror[point]: (-x, y) for point, (x, y) in half.items()}
+    lines = ",\n  ".join(f'"{point}": {json.dumps([x, y, 0])}' for point, (x, y) in sorted(morph.items()))
+    text = f'{{"about": "a smile: a morph, no picture", "morph": {{\n  {lines}}}}}\n'
+    (HERE / "smile.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sunglasses()
-    moustache()
+    for draw in (sunglasses, moustache, tophat, cat, smile):
+        draw()

@@ -23,7 +23,8 @@ import csv
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,7 @@ from hair import Skull
 from heads import (
     EXPRESSIONS,
     NEUTRAL_SHARE,
+    Camera,
     HeadModel,
     frame_face,
     outlined,
@@ -48,12 +50,24 @@ FIRST_TEST_PERSON = 500  # a number apart, so that the test people do not change
 HEADER = ["file", "person", "yaw", "pitch", "roll", "expression", "light", "glasses"]
 
 
-def make_picture(model: HeadModel, person: Person, rng: np.random.Generator):
-    """One picture of a person.
+@dataclass
+class Arrangement:
+    """What is before the camera and how it is seen, before anything is drawn; lengths in dm, the frames of heads.py."""
 
-    Returns the image (H, W, 3) uint8 RGB, keypoints (68, 2) in pixels, the pose (yaw, pitch, roll) in degrees, the
-    expression's name, the light's, whether glasses are worn, and the face units' weights.
-    """
+    expression: str
+    units: dict[str, float]
+    pose: tuple[float, float, float]
+    gaze: np.ndarray
+    worn: Person
+    distance: float
+    vertices: np.ndarray  # (19158, 3), shaped, not turned
+    place_points: Callable[[np.ndarray, np.ndarray], np.ndarray]  # such points and how far each turns -> camera frame
+    camera: Camera
+    keypoints: np.ndarray  # (68, 2), pixels
+
+
+def arrange(model: HeadModel, person: Person, rng: np.random.Generator) -> Arrangement:
+    """A random expression, pose and camera for a picture of a person."""
     others = (1 - NEUTRAL_SHARE) / (len(EXPRESSIONS) - 1)
     expression = str(rng.choice(list(EXPRESSIONS), p=[NEUTRAL_SHARE] + [others] * (len(EXPRESSIONS) - 1)))
     units = random_expression(rng, expression)
@@ -70,13 +84,24 @@ def make_picture(model: HeadModel, person: Person, rng: np.random.Generator):
     own = place_points(model.at(vertices, model.keypoints), np.ones(68))
     paths = place_points(model.at(vertices, model.outlines).reshape(-1, 3), np.ones(16 * 33)).reshape(16, 33, 3)
     camera = frame_face(rng, own)
-    keypoints = outlined(own, paths, pose[0], camera)
-    scene, lights = make_scene(rng, camera.width, camera.height)
-    head = draw(model, worn, vertices, place_points, gaze, camera, lights, rng.choice([0.0, rng.uniform(0, 1)]))
+    return Arrangement(expression, units, pose, gaze, worn, distance, vertices, place_points, camera,
+                       outlined(own, paths, pose[0], camera))
+
+
+def make_picture(model: HeadModel, person: Person, rng: np.random.Generator):
+    """One picture of a person.
+
+    Returns the image (H, W, 3) uint8 RGB, keypoints (68, 2) in pixels, the pose (yaw, pitch, roll) in degrees, the
+    expression's name, the light's, whether glasses are worn, and the face units' weights.
+    """
+    a = arrange(model, person, rng)
+    scene, lights = make_scene(rng, a.camera.width, a.camera.height)
+    head = draw(model, a.worn, a.vertices, a.place_points, a.gaze, a.camera, lights,
+                rng.choice([0.0, rng.uniform(0, 1)]))
     image = head[..., :3] + (1 - head[..., 3:4]) * scene
     gain = rng.uniform(0.8, 1.2) * {"dim": 0.85, "outdoor": 1.1}.get(lights.name, 1.0)
     image = finish(rng, develop(image, gain * meter(image, head[..., 5], person.brightness)))
-    return image, keypoints, pose, expression, lights.name, int(worn.glasses is not None), units
+    return image, a.keypoints, a.pose, a.expression, lights.name, int(a.worn.glasses is not None), a.units
 
 
 def unit_names() -> list[str]:
