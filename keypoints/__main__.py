@@ -1,4 +1,4 @@
-"""Command line: ``python -m keypoints detect|evaluate|train``."""
+"""Command line: ``python -m keypoints detect|evaluate|train|export``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from data_load import (
     split_by_person,
     training_transform,
 )
-from keypoints import metrics, plots
+from keypoints import distributed, metrics, plots
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, evaluate
+from keypoints.export import export_onnx
 from keypoints.training import Recipe, fit, predict, true_keypoints
 from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, sha256, write_atomically, write_json
 
@@ -101,6 +102,17 @@ def _parser() -> argparse.ArgumentParser:
         help="weights; their record goes beside them as JSON (default: saved_models/mine.pt)",
     )
     train.set_defaults(run=run_train)
+
+    export = commands.add_parser(
+        "export",
+        help="write the network for other runtimes",
+        description="Write the network as one ONNX file with a dynamic batch; needs the packages onnx and onnxscript.",
+    )
+    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    export.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+    )
+    export.set_defaults(run=run_export)
     return parser
 
 
@@ -160,10 +172,16 @@ def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]
 
 
 def run_train(options: argparse.Namespace) -> int:
+    with distributed.together(options.device) as world:
+        return _train(options, world)
+
+
+def _train(options: argparse.Namespace, world: distributed.World) -> int:
     if not 0 <= options.hold_out < 1:
         raise ValueError(f"got --hold-out {options.hold_out}, expected a share from 0 to below 1")
     name, csv_file, images = _labelled(options, "training")
-    print(f"data: {name}", flush=True)
+    if world.first:
+        print(f"data: {name}", flush=True)
     training_set = FacialKeypointsDataset(csv_file, images, training_transform())
     train, held_out = list(range(len(training_set))), []
     if options.hold_out:
@@ -179,11 +197,19 @@ def run_train(options: argparse.Namespace) -> int:
     record = fit(
         net, Subset(training_set, train), validation_set, recipe, options.device, options.out.with_suffix(".checkpoint")
     )
+    if not world.first:
+        return 0
     if validation_set is not None:
         record["validation"] = metrics.summary(predict(net, validation_set), true_keypoints(validation_set))
     people = sorted({person_of(training_set.names[i]) for i in held_out})
     save_model(net, options.out, {"data": name, "held_out_people": people, **record})
     print(f"saved {options.out} and {options.out.with_suffix('.json')}")
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    export_onnx(load_model(options.model), options.onnx)
+    print(f"wrote {options.onnx}: {options.onnx.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
