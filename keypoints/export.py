@@ -35,7 +35,8 @@ def export_onnx(net: nn.Module, path: str | Path) -> None:
     ``keypoints``: (N, 68, 2) float32, (x, y) in pixels of that image.
 
     Raises:
-        ValueError: a package is missing, or ``path`` is a folder; nothing is written then.
+        ValueError: a package is missing, ``path`` is a folder, or the network's ``forward`` takes the number of images
+            for a constant; nothing is written then.
     """
     path = Path(path)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
@@ -62,4 +63,9 @@ def export_onnx(net: nn.Module, path: str | Path) -> None:
             )
     finally:
         log.setLevel(level)
+    if program.model.graph.inputs[0].shape.is_static(0):
+        raise ValueError(
+            f"got a network ({type(net).__name__}) whose forward takes the number of images for a constant, expected it "
+            "to be read from image.shape[0]: len(image) does not do for an export"
+        )
     write_atomically(path, lambda part: program.save(part, external_data=False))

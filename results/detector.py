@@ -1,6 +1,6 @@
-"""What the Haar cascades give, measured: `python -m results.detector scatter|negatives` writes the JSON beside it.
+"""What the Haar cascades give: `python -m results.detector scatter|negatives|found|speed` writes the JSON beside it.
 
-Needs the official set (`make data`, or --official DIR) and the wild set (KEYPOINTS_WILD, or --wild DIR).
+All but speed need the official set (`make data`, or --official DIR) and the wild set (KEYPOINTS_WILD, or --wild DIR).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import time
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,11 @@ import numpy as np
 
 from data_load import DATA_DIR, Data, person_of, read_image, read_keypoints
 from keypoints import metrics
+from keypoints.detection import face_at
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, Look, overlap
 from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 from keypoints.splits import WILD_CSV, find_wild, people_split, wild_groups
+from keypoints.training import versions
 from models import write_atomically, write_json
 
 HERE = Path(__file__).parent
@@ -61,6 +64,7 @@ def official(root: Path, part: str, each: int | None = None) -> Labelled:
 
 COLUMNS = ("dx", "dy", "log_scale", "roll")
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)  # percent
+TYPICAL = np.array([0, -0.18, 0.16, 0])  # the frontal cascade's box, near enough to tell a hit from a miss
 SAME = 0.3  # overlap with the box that would be typical of the face, from which on a box is one of this face
 
 
@@ -110,7 +114,7 @@ def describe(rows: list[np.ndarray], looked_at: int) -> dict:
 
 def scatter(options: argparse.Namespace) -> None:
     """Where the passes' boxes lie around the faces that are trained on."""
-    finder, typical = FaceFinder(), np.array([0, -0.18, 0.16, 0])  # near enough to tell a hit from a miss
+    finder = FaceFinder()
     content: dict = {
         "about": "from the keypoints' box to the detector's, see results.detector.measure_boxes",
         "columns": COLUMNS,
@@ -123,11 +127,11 @@ def scatter(options: argparse.Namespace) -> None:
     ):
         first, further = [], []
         for _, grey, keypoints in photos:
-            row = nearest(finder.first(grey), keypoints, typical)
+            row = nearest(finder.first(grey), keypoints, TYPICAL)
             if row is not None:
                 first.append(row)
             else:
-                further.append(nearest(finder.further(grey), keypoints, typical))
+                further.append(nearest(finder.further(grey), keypoints, TYPICAL))
         content["first"][name] = describe(first, len(photos))
         content["further"][name] = describe([row for row in further if row is not None], len(further))
         print(f"{name}: first pass {len(first)} of {len(photos)}, further passes {len(further)} more looked at")
@@ -218,16 +222,75 @@ def is_neighbour(box: np.ndarray, faces: np.ndarray) -> bool:
     return bool(inside.any() or (overlap(box[None], faces) >= 0.2).any())
 
 
+# What the passes find, and how fast -----------------------------------------------------------------------------------
+
+
+def found(options: argparse.Namespace) -> None:
+    """Faces found, and boxes that are none of the labelled face, on the two sets that nothing was tuned on."""
+    content: dict = {}
+    for name, photos in (
+        ("wild_validation", wild(options.wild, "validation")),
+        ("official_test", official_test(options.official)),
+    ):
+        finder, first, held, both, others = FaceFinder(), 0, 0, 0, [0, 0]
+        for _, grey, keypoints in photos:
+            passes = finder.passes(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+            boxes = next(passes)
+            further = not len(boxes)
+            while not len(boxes) and (more := next(passes, None)) is not None:
+                boxes = more
+            hit = nearest(boxes, keypoints, TYPICAL) is not None
+            held += face_at(boxes[:, :BOX], keypoints) is not None
+            first, both = first + (hit and not further), both + hit
+            others[further] += len(boxes) - hit
+        content[name] = {
+            "faces": len(photos),
+            "found_first": first,
+            "found": both,
+            "found_percent": round(100 * both / len(photos), 2),
+            "centroid_inside": held,
+            "other_boxes_first": others[0],
+            "other_boxes_further": others[1],
+        }
+        print(name, content[name])
+    write_json(HERE / "detector_found.json", content)
+
+
+def official_test(root: Path) -> Labelled:
+    data = Data("official", root)
+    return Labelled(data.image_dir("test"), *read_keypoints(data.csv_file("test")))
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Milliseconds of one thread for 640×480 pixels, medians, for photos that lie in the repository."""
+    cv2.setNumThreads(1)
+    finder, times = FaceFinder(), {}
+    astronaut = read_image(DATA_DIR / "photos" / "astronaut.jpg")
+    scenes = {
+        "one face, found by the first pass": cv2.resize(astronaut[:384], (640, 480)),
+        "no face, all passes": cv2.resize(astronaut[250:], (640, 480)),
+    }
+    for name, image in scenes.items():
+        rows = []
+        for _ in range(15):
+            began = time.thread_time()  # the thread's own time: other programs don't count
+            boxes = finder(image)
+            rows.append(time.thread_time() - began)
+        times[name] = {"ms": round(1000 * float(np.median(rows)), 1), "boxes": len(boxes)}
+        print(name, times[name])
+    write_json(HERE / "detector_speed.json", {**times, "processor": versions()["processor"]})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m results.detector", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["scatter", "negatives"])
+    parser.add_argument("what", choices=["scatter", "negatives", "found", "speed"])
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="the official set")
     parser.add_argument("--wild", type=Path, metavar="DIR", help="the wild set")
     options = parser.parse_args()
     options.wild = find_wild(options.wild)
-    if options.wild is None:
+    if options.wild is None and options.what != "speed":
         raise SystemExit("expected the wild set: name its folder with --wild or KEYPOINTS_WILD")
-    {"scatter": scatter, "negatives": negatives}[options.what](options)
+    {"scatter": scatter, "negatives": negatives, "found": found, "speed": speed}[options.what](options)
 
 
 if __name__ == "__main__":
