@@ -65,7 +65,7 @@ def export_onnx(net: nn.Module, path: str | Path) -> None:
         log.setLevel(level)
     if program.model.graph.inputs[0].shape.is_static(0):
         raise ValueError(
-            f"got a network ({type(net).__name__}) whose forward takes the number of images for a constant, expected it "
+            f"got a network ({type(net).__name__}) whose forward fixes the number of images, expected it "
             "to be read from image.shape[0]: len(image) does not do for an export"
         )
     write_atomically(path, lambda part: program.save(part, external_data=False))
