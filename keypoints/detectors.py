@@ -83,6 +83,8 @@ class Look:
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) uint8 → (N, 5) float64 boxes with their roll, in pixels of ``grey``; (N,) int64 hits each."""
+        if min(grey.shape) < self.detect.min_size:  # a stripe, turned, would lie in a large empty frame
+            return np.zeros((0, BOX + 1)), np.zeros(0, np.int64)
         turned, back = turn(grey, self.roll) if self.roll else (grey, None)
         boxes, hits = self.detect.hits(turned[:, ::-1].copy() if self.mirrored else turned)
         boxes = boxes.astype(np.float64)

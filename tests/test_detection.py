@@ -162,7 +162,7 @@ def test_boxes_and_views_move_and_grow_with_the_face():
     box, moved = FRAMING.boxes(points)[0], FRAMING.boxes((points + 0.5) * 3 - 0.5 + [7, -2])[0]
     np.testing.assert_allclose(moved, [box[0] * 3 + 7, box[1] * 3 - 2, *box[2:] * 3], atol=1e-3)
     views = FRAMING.views([box, moved])
-    np.testing.assert_allclose(views[1], [views[0, 0] * 3 + 7, views[0, 1] * 3 - 2, views[0, 2] * 3], atol=1e-3)
+    np.testing.assert_allclose(views[1], [views[0, 0] * 3 + 7, views[0, 1] * 3 - 2, views[0, 2] * 3, 0], atol=1e-3)
 
 
 def test_measuring_finds_the_framing_that_the_data_has():
@@ -170,7 +170,7 @@ def test_measuring_finds_the_framing_that_the_data_has():
     for _ in range(9):
         points = face_points(*random.uniform(200, 300, 2), random.uniform(60, 100))
         box = FRAMING.boxes(points)[0].astype(float)
-        left, top, side = FRAMING.views(box)[0]
+        left, top, side, _ = FRAMING.views(box)[0]
         side, middle = side * 250 / 224, np.array([left, top]) + side / 2  # training sees 224 of 250 pixels
         corner = np.round(middle - side / 2)  # the image that a training set would hold of this face
         shape = (np.round(2 * (middle - corner))[::-1]).astype(int)
