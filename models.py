@@ -106,7 +106,7 @@ class TwoLooks(nn.Module):
         right = torch.stack([down[:, 1], -down[:, 0]], dim=1)
         scale = (radius / (2 * self.spread))[:, None]
         place = torch.stack([scale * right, scale * down, middle], dim=2)
-        grid = functional.affine_grid(place, [len(image), 1, self.close, self.close], align_corners=False)
+        grid = functional.affine_grid(place, [image.shape[0], 1, self.close, self.close], align_corners=False)
         return functional.grid_sample(image, grid, padding_mode="border", align_corners=False), place
 
     def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Command line: ``python -m keypoints detect|filter|evaluate|failures|train``."""
+"""Command line: ``python -m keypoints detect|filter|evaluate|failures|train|export``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from data_load import (
     read_keypoints,
     training_transform,
 )
-from keypoints import filters, plots
+from keypoints import distributed, filters, plots
 from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
+from keypoints.export import export_onnx
 from keypoints.failures import write_page
 from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
@@ -171,6 +172,17 @@ def _parser() -> argparse.ArgumentParser:
         help="weights; their record goes beside them as JSON (default: saved_models/mine.pt)",
     )
     train.set_defaults(run=run_train)
+
+    export = commands.add_parser(
+        "export",
+        help="write the network for other runtimes",
+        description="Write the network as one ONNX file with a dynamic batch; needs the packages onnx and onnxscript.",
+    )
+    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    export.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+    )
+    export.set_defaults(run=run_export)
     return parser
 
 
@@ -278,7 +290,9 @@ def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]
 
 
 def run_train(options: argparse.Namespace) -> int:
-    return train_photo_net(options) if options.network == "PhotoNet" else train_net(options)
+    with distributed.together(options.device) as world:
+        train = train_photo_net if options.network == "PhotoNet" else train_net
+        return train(options, world)
 
 
 def _recipe(options: argparse.Namespace, recipe: Recipe) -> Recipe:
@@ -286,7 +300,7 @@ def _recipe(options: argparse.Namespace, recipe: Recipe) -> Recipe:
     return replace(recipe, **changes)
 
 
-def train_photo_net(options: argparse.Namespace) -> int:
+def train_photo_net(options: argparse.Namespace, world: distributed.World) -> int:
     if options.twin:
         raise ValueError("got --twin with PhotoNet, which holds the validation and the test people out anyway")
     name, csv_file, images = _labelled(options, "training")
@@ -307,21 +321,25 @@ def train_photo_net(options: argparse.Namespace) -> int:
         validation_set = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
     training_set = ConcatDataset([faces for part in parts.values() for faces in part])
     counts = {part: sum(len(faces) for faces in sets) for part, sets in parts.items()}
-    print(f"faces an epoch: {counts}; {len(validation_set)} to validate on", flush=True)
+    if world.first:
+        print(f"faces an epoch: {counts}; {len(validation_set)} to validate on", flush=True)
     recipe = _recipe(options, PHOTO_RECIPE)
     torch.manual_seed(recipe.seed)
     net = PhotoNet()
     samples = Subset(FacialKeypointsDataset(csv_file, images), people["training"])
     net.framing = photo_framing(framing_dict(measure_framing(samples)))
     record = fit(net, training_set, validation_set, recipe, options.device, options.out.with_suffix(".checkpoint"))
+    if not world.first:
+        return 0
     save_model(net, options.out, {"data": name, "faces": counts, "held_out_people": held_out, **record})
     print(f"saved {options.out} and {options.out.with_suffix('.json')}")
     return 0
 
 
-def train_net(options: argparse.Namespace) -> int:
+def train_net(options: argparse.Namespace, world: distributed.World) -> int:
     name, csv_file, images = _labelled(options, "training")
-    print(f"data: {name}", flush=True)
+    if world.first:
+        print(f"data: {name}", flush=True)
     training_set = FacialKeypointsDataset(csv_file, images, training_transform())
     names = training_set.names
     held_out = people_split(names) if options.twin else {}
@@ -338,6 +356,8 @@ def train_net(options: argparse.Namespace) -> int:
     record = fit(
         net, Subset(training_set, train), validation_set, recipe, options.device, options.out.with_suffix(".checkpoint")
     )
+    if not world.first:
+        return 0
     people = sorted({person_of(names[i]) for part in held_out.values() for i in part})
     record = {"data": name, "held_out_people": people, **record}
     if options.twin:
@@ -347,6 +367,12 @@ def train_net(options: argparse.Namespace) -> int:
         }
     save_model(net, options.out, record)
     print(f"saved {options.out} and {options.out.with_suffix('.json')}")
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    export_onnx(load_model(options.model), options.onnx)
+    print(f"wrote {options.onnx}: {options.onnx.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

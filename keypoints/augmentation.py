@@ -27,8 +27,8 @@ SOURCE_FACE = 120.0  # pixels: the face's size in them (root of its box's area);
 # The view that a network for photographs sees, in sizes of the face: side; centre below the keypoints' box's.
 VIEW_SCALE, VIEW_DY = 2.1, -0.095
 # How the Haar box lies around faces: standard deviations of its centre, right and down, in sizes of the face, and of
-# the logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); drawn half as wide
-# again, since trackers and other detectors are no better, and down as far as a profile's box may be off.
+# the logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); drawn half as
+# wide again, since trackers and other detectors are no better, and down as far as a profile's box may be off.
 SCATTER = (0.13, 0.07, 0.13)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from torch import nn
 
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS, read_image
 from keypoints import metrics
+from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
 from keypoints.pose import Pose, estimate_pose
-from keypoints.training import predict
+from keypoints.training import describe, predict
 from models import DEFAULT_MODEL, load_model
 
 
@@ -27,39 +28,22 @@ class Face:
         box: (4,) float32, pixels: left, top, width, height, as the detector gave it.
         keypoints: (68, 2) float32, pixels of the image, (x, y).
         image_size: width and height of the image, for the pose; without them the face counts as a cut-out.
+        confidence: (68,) float32 in [0, 1]: how probable it is that a point's error is under 5 % of the face's size;
+            None where the network does not tell.
+        score: how sure it is that this is a face, in [0, 1]; None where the network does not tell.
     """
 
     box: np.ndarray
     keypoints: np.ndarray
     image_size: tuple[int, int] | None = None
+    confidence: np.ndarray | None = None
+    score: float | None = None
 
     @cached_property
     def pose(self) -> Pose:
         """How the head is turned and where it is: ``.yaw``, ``.pitch``, ``.roll`` in degrees, and more."""
-        return estimate_pose(self.keypoints, self.image_size or tuple(self.box[:2] + self.box[2:]))
-
-
-class HaarDetector:
-    """OpenCV's frontal Haar cascade (Viola and Jones, 2001), which opencv-python brings along.
-
-    Args:
-        scale_factor: step between the sizes looked for; smaller is slower and finds more.
-        min_neighbors: overlapping hits needed; fewer finds more faces and more false alarms.
-        min_size: side of the smallest face, pixels.
-    """
-
-    def __init__(self, scale_factor: float = 1.2, min_neighbors: int = 2, min_size: int = 24) -> None:
-        self.scale_factor, self.min_neighbors, self.min_size = scale_factor, min_neighbors, min_size
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB → (N, 4) float32 boxes left, top, width, height, largest first."""
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found = self._cascade.detectMultiScale(
-            grey, self.scale_factor, self.min_neighbors, minSize=(self.min_size, self.min_size)
-        )
-        boxes = np.array(found, np.float32).reshape(-1, 4)
-        return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
+        size = self.image_size or tuple(self.box[:2] + self.box[2:])
+        return estimate_pose(self.keypoints, size, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -80,13 +64,22 @@ class Framing:
     box_dy: float  # … and below it (negative: above)
 
     def views(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) Haar boxes → (N, 3) float64 left, top, side of the square the network sees; may leave the image."""
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-        haar = np.sqrt(boxes[:, 2] * boxes[:, 3])
+        """The squares that the network sees, which may leave the image.
+
+        Args:
+            boxes: (N, 4) left, top, width, height as the Haar cascade gives them, or (N, 5) with the roll in degrees.
+
+        Returns:
+            (N, 4) float64: left, top and side of the square as if it stood upright, and the roll by which it is turned
+            clockwise about its middle, so that the face stands upright in it.
+        """
+        boxes = upright(boxes).astype(np.float64)
+        haar, roll = np.sqrt(boxes[:, 2] * boxes[:, 3]), np.radians(boxes[:, BOX])
         side = self.scale * haar
-        x = boxes[:, 0] + boxes[:, 2] / 2 + self.dx * haar
-        y = boxes[:, 1] + boxes[:, 3] / 2 + self.dy * haar
-        return np.stack([x - side / 2, y - side / 2, side], axis=1)
+        # "Below" is where the chin is.
+        x = boxes[:, 0] + boxes[:, 2] / 2 + haar * (self.dx * np.cos(roll) - self.dy * np.sin(roll))
+        y = boxes[:, 1] + boxes[:, 3] / 2 + haar * (self.dx * np.sin(roll) + self.dy * np.cos(roll))
+        return np.stack([x - side / 2, y - side / 2, side, boxes[:, BOX]], axis=1)
 
     def boxes(self, keypoints: np.ndarray) -> np.ndarray:
         """(N, 68, 2) keypoints, or (68, 2) → (N, 4) float32: the boxes that the Haar cascade would typically give."""
@@ -146,35 +139,106 @@ def face_at(boxes: np.ndarray, keypoints: np.ndarray) -> int | None:
     return int(inside[np.linalg.norm(offset[inside], axis=1).argmin()]) if inside.size else None
 
 
+LARGEST_VIEW = 16  # sides of the image: of a larger view it is a speck
+WHOLE_VIEW = 2048  # pixels: up to this side a view that leaves the image is cut out as it is
+
+
 def crop_view(image: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cut a square view out of an image and bring it to the network's size.
 
     Args:
         image: (H, W, 3) uint8 RGB, or (H, W) grey.
-        view: left, top, side in pixels; what lies outside the image repeats its border.
+        view: left, top, side in pixels, and the roll in degrees where the square is turned clockwise about its middle;
+            what lies outside the image repeats its border.
 
     Returns:
         crop: (224, 224) uint8 grey.
-        cut: (3,) float64: left, top, side as cut, in whole pixels. ``(x + 0.5) * side / 224 - 0.5 + left`` brings a
-            point of the crop back to the image.
+        cut: (4,) float64: left, top, side as cut (in whole pixels where it isn't turned) and roll;
+            :func:`to_image` brings points of the crop back.
+
+    Raises:
+        ValueError: the view lies outside the image, or is more than 16 times as large.
     """
     height, width = image.shape[:2]
+    view = np.asarray(view, np.float64)
+    roll = float(view[3]) if len(view) > 3 else 0.0
+    if not np.isfinite(view).all() or view[2] > LARGEST_VIEW * max(height, width):
+        raise ValueError(
+            f"got a face box whose view has a side of {view[2]:.6g} pixels, expected at most {LARGEST_VIEW} times the "
+            f"longer side of the image of {width}×{height} pixels"
+        )
+    if roll:
+        return _crop_turned(image, *view[:3], roll)
     side = max(1, round(float(view[2])))
     left, top = round(float(view[0])), round(float(view[1]))
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     if x0 >= x1 or y0 >= y1:
-        raise ValueError(
-            f"got a face box whose view {left}, {top}, {side}×{side} lies outside the image of {width}×{height} pixels"
-        )
-    inside = image[y0:y1, x0:x1]
-    if inside.ndim == 3:
-        inside = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)
-    crop = cv2.copyMakeBorder(inside, y0 - top, top + side - y1, x0 - left, left + side - x1, cv2.BORDER_REPLICATE)
+        raise _outside(left, top, side, image)
+    inside, margins = _grey(image[y0:y1, x0:x1]), np.array([y0 - top, top + side - y1, x0 - left, left + side - x1])
+    if side > WHOLE_VIEW and margins.any():  # bounded memory, for a shift of less than a tenth of a pixel of the crop
+        scale = WHOLE_VIEW / 2 / side
+        small = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+        inside, margins = cv2.resize(inside, small, interpolation=cv2.INTER_AREA), (margins * scale).round().astype(int)
+    crop = cv2.copyMakeBorder(inside, *(int(margin) for margin in margins), cv2.BORDER_REPLICATE)
     # As in data_load.Rescale: averaging when the view shrinks, so that a sharp photograph does not alias.
     crop = cv2.resize(
         crop, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA if side > IMAGE_SIZE else cv2.INTER_LINEAR
     )
-    return crop, np.array([left, top, side], np.float64)
+    return crop, np.array([left, top, side, 0], np.float64)
+
+
+def _crop_turned(image: np.ndarray, left: float, top: float, side: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
+    height, width = image.shape[:2]
+    cut = np.array([left, top, side, roll])
+    # The part of the image that the turned square touches, shrunk by averaging where the square is larger than a crop.
+    corners = to_image(np.array([[0, 0], [IMAGE_SIZE, 0], [0, IMAGE_SIZE], [IMAGE_SIZE, IMAGE_SIZE]]) - 0.5, cut) + 0.5
+    x0, y0 = np.maximum(np.floor(corners.min(axis=0)) - 2, 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)) + 2, [width, height]).astype(int)
+    if x0 >= x1 or y0 >= y1:
+        raise _outside(round(left), round(top), round(side), image)
+    part, scale = _grey(image[y0:y1, x0:x1]), min(1.0, IMAGE_SIZE / side)
+    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    # warpAffine asks where a pixel of the crop lies in the part: three points tell.
+    three = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    there = (to_image(three, cut) + 0.5 - [x0, y0]) * [size[0] / (x1 - x0), size[1] / (y1 - y0)] - 0.5
+    matrix = np.column_stack([there[1] - there[0], there[2] - there[0], there[0]])
+    crop = cv2.warpAffine(
+        part,
+        matrix,
+        (IMAGE_SIZE, IMAGE_SIZE),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return crop, cut
+
+
+def to_image(points: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Bring points of crops back to the image.
+
+    Args:
+        points: (N, K, 2), or (K, 2), pixels of the 224×224 crops, (x, y).
+        cuts: (N, 4), or (4,): what :func:`crop_view` returned.
+
+    Returns:
+        the points in pixels of the image, float64.
+    """
+    cuts = np.asarray(cuts, np.float64)[..., None, :]
+    side, roll = cuts[..., 2:3], np.radians(cuts[..., 3])
+    x, y = np.moveaxis((np.asarray(points, np.float64) + 0.5) * side / IMAGE_SIZE - side / 2, -1, 0)
+    turned = np.stack([x * np.cos(roll) - y * np.sin(roll), x * np.sin(roll) + y * np.cos(roll)], axis=-1)
+    return turned + side / 2 + cuts[..., :2] - 0.5
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+
+
+def _outside(left: int, top: int, side: int, image: np.ndarray) -> ValueError:
+    return ValueError(
+        f"got a face box whose view {left}, {top}, {side}×{side} lies outside the image of "
+        f"{image.shape[1]}×{image.shape[0]} pixels"
+    )
 
 
 class KeypointDetector:
@@ -183,8 +247,9 @@ class KeypointDetector:
     Args:
         model: a weights file, or a network with a ``framing``.
         detect: takes an (H, W, 3) uint8 RGB image, returns (N, 4) boxes left, top, width, height as the Haar cascade
-            gives them.
+            gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`. By default :class:`FaceFinder`.
         device: where the network runs.
+        min_score: faces with a lower score are dropped, in [0, 1]; a network that gives no scores drops none.
 
     >>> faces = KeypointDetector()("data/photos/grace_hopper.jpg")
     >>> len(faces), faces[0].keypoints.shape
@@ -196,6 +261,7 @@ class KeypointDetector:
         model: str | Path | nn.Module = DEFAULT_MODEL,
         detect: Callable[[np.ndarray], np.ndarray] | None = None,
         device: str = "cpu",
+        min_score: float = 0.5,
     ) -> None:
         self.net = model.to(device).eval() if isinstance(model, nn.Module) else load_model(model, device)
         if not self.net.framing:
@@ -204,7 +270,8 @@ class KeypointDetector:
                 "those of 'python -m keypoints train' or a network whose .framing was set with measure_framing"
             )
         self.framing = Framing(**self.net.framing)
-        self.detect = detect or HaarDetector()
+        self.detect = detect or FaceFinder()
+        self.min_score = min_score
 
     def __call__(self, image: np.ndarray | str | Path) -> list[Face]:
         """Find the faces of an image, largest first; no face is an empty list.
@@ -213,32 +280,51 @@ class KeypointDetector:
             image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
         """
         image = as_rgb(image)
-        boxes = np.asarray(self.detect(image), np.float32).reshape(-1, 4)
-        boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
         size = (image.shape[1], image.shape[0])
-        return [
-            Face(box, points, image_size=size) for box, points in zip(boxes, self.keypoints(image, boxes), strict=True)
-        ]
+        for boxes in self._passes(image):
+            boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
+            looked = zip(boxes, *self._look(image, boxes), strict=True)
+            faces = [Face(box[:BOX], points, size, confidence, score) for box, points, confidence, score in looked]
+            faces = [face for face in faces if face.score is None or face.score >= self.min_score]
+            if faces:
+                return faces
+        return []
 
     def keypoints(self, image: np.ndarray | str | Path, boxes: np.ndarray) -> np.ndarray:
-        """The keypoints of faces whose boxes are known.
+        """The keypoints of faces whose boxes are known; none is dropped.
 
         Args:
-            boxes: (N, 4) left, top, width, height as the Haar cascade gives them; ``detector.framing.boxes(points)``
-                makes such boxes of known points.
+            boxes: (N, 4) left, top, width, height as the Haar cascade gives them, or (N, 5) with the roll in degrees;
+                ``detector.framing.boxes(points)`` makes such boxes of known points.
 
         Returns:
             (N, 68, 2) float32, pixels of the image.
+
+        Raises:
+            ValueError: a box holds NaN, has no extent, lies outside the image or is absurdly large.
         """
-        image, boxes = as_rgb(image), np.asarray(boxes, np.float64).reshape(-1, 4)
-        if not np.isfinite(boxes).all() or (boxes[:, 2:] <= 0).any():
+        return self._look(as_rgb(image), upright(boxes))[0]
+
+    def _passes(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        """The detector's boxes, (N, 5), pass by pass where it has several."""
+        if hasattr(self.detect, "passes"):
+            yield from self.detect.passes(image)
+        else:
+            yield upright(self.detect(image))
+
+    def _look(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, Sequence, Sequence]:
+        """Points, (N, 68, 2), confidences and scores of (N, 5) boxes; None for each face where the network has none."""
+        if not np.isfinite(boxes).all() or (boxes[:, 2:BOX] <= 0).any():
             raise ValueError(f"got face boxes {boxes.tolist()}, expected finite numbers with width and height above 0")
         if not len(boxes):
-            return np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
+            return np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], []
         crops, cuts = zip(*(crop_view(image, view) for view in self.framing.views(boxes)), strict=True)
-        points = predict(self.net, torch.from_numpy(np.stack(crops)[:, None]).float() / 255)
-        cuts = np.stack(cuts)[:, None]  # (N, 1, 3)
-        return ((points + 0.5) * cuts[..., 2:] / IMAGE_SIZE - 0.5 + cuts[..., :2]).astype(np.float32)
+        batch = torch.from_numpy(np.stack(crops)[:, None]).float() / 255
+        if hasattr(self.net, "describe"):
+            points, confidence, score = describe(self.net, batch)
+        else:
+            points, confidence, score = predict(self.net, batch), [None] * len(boxes), [None] * len(boxes)
+        return to_image(points, np.stack(cuts)).astype(np.float32), confidence, score
 
 
 def as_rgb(image: np.ndarray | str | Path) -> np.ndarray:

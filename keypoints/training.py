@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from data_load import NUM_KEYPOINTS, Normalize
-from keypoints import metrics
+from keypoints import distributed, metrics
 from models import TwoLooks, write_atomically
 
 
@@ -129,6 +129,22 @@ def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_siz
     )
 
 
+@torch.no_grad()
+def describe(net: nn.Module, images: torch.Tensor, batch_size: int = 16) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """What a :class:`models.PhotoNet` in eval mode says of views: keypoints as :func:`predict` gives them, and more.
+
+    Returns:
+        keypoints: (N, 68, 2) float32, pixels of the view.
+        confidence: (N, 68) float32 in [0, 1].
+        score: N numbers in [0, 1].
+    """
+    device = next(net.parameters()).device
+    said = [net.describe(batch.to(device)) for batch in images.split(batch_size)]
+    points, confidence, score = (torch.cat(part).cpu() for part in zip(*said, strict=True))
+    points = Normalize.inverse(points).unflatten(1, (NUM_KEYPOINTS, 2))
+    return points.numpy(), confidence.numpy(), score.tolist()
+
+
 def true_keypoints(dataset: Dataset) -> np.ndarray:
     """The labels of a transformed dataset in pixels of the network's input: (N, 68, 2) float32."""
     return np.stack([Normalize.inverse(dataset[i]["keypoints"]).numpy() for i in range(len(dataset))])
@@ -139,7 +155,9 @@ def looks_twice(net: nn.Module) -> bool:
     return isinstance(getattr(net, "module", net), TwoLooks)
 
 
-def train_epoch(net, loader, criterion, optimizer, schedule, average, report=lambda loss: None, clip=None) -> float:
+def train_epoch(
+    net, loader, criterion, optimizer, schedule, average, report=lambda loss: None, clip=None, call=None
+) -> float:
     """Show the network every training image once; returns the mean loss.
 
     Args:
@@ -147,13 +165,15 @@ def train_epoch(net, loader, criterion, optimizer, schedule, average, report=lam
         average: the running average of the weights.
         report: called after each step with the mean loss so far.
         clip: the largest norm of a step's gradient.
+        call: what is called instead of ``net``, see :func:`keypoints.distributed.share_gradients`.
     """
+    call = call or net
     net.train()
     device = next(net.parameters()).device
     total, count = 0.0, 0
     for batch in loader:
         images, keypoints = batch["image"].to(device), batch["keypoints"].to(device)
-        guesses = net(images, every_look=True) if looks_twice(net) else net(images)
+        guesses = call(images, every_look=True) if looks_twice(net) else call(images)
         loss = criterion(guesses, keypoints.flatten(1).expand_as(guesses))  # both looks learn
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -203,7 +223,7 @@ def fit(
         raise ValueError(f"got {recipe.epochs} epochs, expected at least one")
     if recipe.loss not in LOSSES:
         raise ValueError(f"got loss {recipe.loss!r}, expected one of {', '.join(LOSSES)}")
-    target = choose_device(device)
+    world, target = distributed.world(), distributed.own_device(choose_device(device))
     net.to(target)
     net.bfloat16 = recipe.bfloat16
     average = AveragedModel(net, avg_fn=_averaging(recipe.weight_average), use_buffers=True)
@@ -218,6 +238,7 @@ def fit(
         generator=generator,
         drop_last=len(training_set) % recipe.batch_size == 1 and len(training_set) > 1,
     )
+    loader = distributed.share_batches(loader)
     steps = recipe.epochs * len(loader)
     warm_up = max(recipe.warm_up, min(0.3, 3 / steps))  # OneCycleLR divides by zero where the climb is one step long
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -231,32 +252,36 @@ def fit(
         "samples": len(training_set),
         "names": hashlib.sha256("\n".join(_names(training_set)).encode()).hexdigest(),
     }
-    if checkpoint is not None and Path(checkpoint).exists():
+    if checkpoint is not None and distributed.agreed(Path(checkpoint).exists()):
         history = _resume(Path(checkpoint), state, identity)
 
-    progress = _Progress(recipe.epochs, len(loader), len(history))
+    shared = distributed.share_gradients(net)
+    progress = _Progress(recipe.epochs, len(loader), len(history), quiet=not world.first)
     for epoch in range(len(history), recipe.epochs):
         began = time.perf_counter()
         # Every epoch has a seed of its own, so that a resumed run draws what the uninterrupted one would have drawn.
-        torch.manual_seed(recipe.seed * 1000 + epoch)
+        torch.manual_seed(recipe.seed * 1000 + epoch + 1_000_003 * world.rank)  # every process has crops of its own
         generator.manual_seed(recipe.seed * 1000 + epoch)
-        loss = train_epoch(net, loader, criterion, optimizer, schedule, average, progress.step, recipe.clip)
+        loss = distributed.mean(
+            train_epoch(net, loader, criterion, optimizer, schedule, average, progress.step, recipe.clip, shared)
+        )
         entry = {"epoch": epoch + 1, "training_loss": loss}
-        if validation_set is not None:
+        if validation_set is not None and world.first:
             predicted, true = predict(average.module, validation_set), true_keypoints(validation_set)
             difference = torch.from_numpy(predicted - true) / (Normalize.inverse(1) - Normalize.inverse(0))
             entry["validation_loss"] = criterion(difference, torch.zeros_like(difference)).item()
             entry["nme_box"] = float(metrics.nme(predicted, true, "box").mean())
         entry["seconds"] = time.perf_counter() - began
+        entry = distributed.from_first(entry)
         history.append(entry)
-        if checkpoint is not None:
+        if checkpoint is not None and world.first:
             _save_checkpoint(Path(checkpoint), state, identity, history)
         progress.epoch(entry)
     progress.close()
 
     net.load_state_dict(average.module.state_dict())
     net.eval()
-    if checkpoint is not None:
+    if checkpoint is not None and world.first:
         Path(checkpoint).unlink(missing_ok=True)
     return {
         "recipe": {**asdict(recipe), "optimizer": "Adam", "schedule": "OneCycleLR"},
@@ -265,6 +290,7 @@ def fit(
         "seconds": sum(epoch["seconds"] for epoch in history),
         "peak_memory_mb": peak_memory_mb(),
         "device": str(target),
+        "processes": world.size,
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -317,9 +343,10 @@ def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
 class _Progress:
     """A bar on a terminal; elsewhere, as in a notebook or a log file, one line an epoch."""
 
-    def __init__(self, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, epochs: int, steps: int, done: int, quiet: bool = False) -> None:
         self.epochs, self.began, self.bar, self.first = epochs, time.perf_counter(), None, done
-        if sys.stderr.isatty():
+        self.quiet = quiet
+        if sys.stderr.isatty() and not quiet:
             from tqdm import tqdm
 
             self.bar = tqdm(total=epochs * steps, initial=done * steps, unit="batch", desc=f"epoch {done + 1}/{epochs}")
@@ -330,6 +357,8 @@ class _Progress:
             self.bar.update()
 
     def epoch(self, entry: dict) -> None:
+        if self.quiet:
+            return
         done = entry["epoch"]
         left = (time.perf_counter() - self.began) / (done - self.first) * (self.epochs - done)
         line = f"epoch {done}/{self.epochs}: training loss {entry['training_loss']:.4f}"

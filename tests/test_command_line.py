@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from helpers import PHOTOS, ROOT, face_points, write_set
+from PIL import Image
 
 from data_load import Data, person_of, read_image
 from keypoints.__main__ import main
@@ -83,6 +85,33 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(weights,
     assert errors[2] == f"{tmp_path}: Is a directory" or sys.platform == "win32"
     assert {row[0] for row in rows(tmp_path / "out.csv")[1:]} == {ASTRONAUT}
     assert f"{ASTRONAUT}: face 0 " in told.out
+
+
+@pytest.mark.parametrize("kind", ["cmyk", "alpha", "16 bits"])
+def test_a_photo_of_another_kind_gives_the_face_of_the_common_one(weights, tmp_path, capsys, kind):
+    photo, file = Image.open(ASTRONAUT), tmp_path / "photo.jpg"
+    if kind == "cmyk":
+        photo.convert("CMYK").save(file, "JPEG", quality=95)
+    elif kind == "alpha":
+        photo.putalpha(200)
+        photo.save(file, "PNG")
+    else:
+        deep = cv2.cvtColor(np.asarray(photo), cv2.COLOR_RGB2BGR).astype(np.uint16) * 257
+        file.write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    assert main(["detect", str(file), "--model", weights]) == 0
+    detector = KeypointDetector(weights)
+    (expected, *_), boxes = detector(ASTRONAUT), [face.box for face in detector(file)]
+    # CMYK has slightly other greys: the box may move a little, and false alarms come and go.
+    assert min(np.abs(box - expected.box).max() for box in boxes) <= 6
+
+
+def test_a_pixel_and_a_stripe_hold_no_face(weights, tmp_path, capsys):
+    for name, shape in (("pixel.png", (1, 1)), ("stripe.png", (1, 20_000))):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", np.full(shape, 90, np.uint8))[1].tobytes())
+    files = [str(tmp_path / name) for name in ("pixel.png", "stripe.png")]
+    assert main(["detect", *files, "--model", weights]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [f"{file}: no face found" for file in files] and told.err == ""
 
 
 def test_no_face_is_said_and_is_no_failure(weights, tmp_path, capsys):

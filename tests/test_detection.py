@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from keypoints.detection import (
     face_at,
     framing_dict,
     measure_framing,
+    to_image,
 )
 from keypoints.evaluation import evaluate
 from keypoints.landmarks import PARTS
@@ -60,17 +63,56 @@ def test_a_dot_in_the_crop_lies_where_the_cut_says(side, place):
     left, top = 431.37 - place[0] * side, 402.81 - place[1] * side
     crop, cut = crop_view(image, np.array([left, top, side]))
     assert crop.shape == (224, 224) and crop.dtype == np.uint8
-    np.testing.assert_allclose(cut, [left, top, side], atol=0.51)  # whole pixels near what was asked for
-    back = (find_dot(crop) + 0.5) * cut[2] / 224 - 0.5 + cut[:2]
-    np.testing.assert_allclose(back, [431.37, 402.81], atol=0.1)
+    np.testing.assert_allclose(cut, [left, top, side, 0], atol=0.51)  # whole pixels near what was asked for
+    np.testing.assert_allclose(to_image(find_dot(crop)[None], cut), [[431.37, 402.81]], atol=0.1)
+
+
+@pytest.mark.parametrize("side", [111.3, 400, 777.7])
+@pytest.mark.parametrize("roll", [-30, 17.5, 90])
+def test_a_dot_in_a_turned_crop_lies_where_the_cut_says(side, roll):
+    image = paint_dot(800, 900, 431.37, 402.81, sigma=max(2, side / 60))
+    crop, cut = crop_view(image, np.array([431.37 - 0.3 * side, 402.81 - 0.6 * side, side, roll]))
+    assert crop.shape == (224, 224) and crop.dtype == np.uint8
+    np.testing.assert_allclose(to_image(find_dot(crop)[None], cut), [[431.37, 402.81]], atol=0.15)
+
+
+def test_a_turned_view_shows_upright_what_is_turned():
+    astronaut, middle = read_image(PHOTOS / "astronaut.jpg"), (222, 115)
+    expected, _ = crop_view(astronaut, np.array([middle[0] - 80, middle[1] - 80, 160]))
+    # OpenCV turns anticlockwise, and by the middle of a pixel; a view goes by the edges.
+    clockwise = cv2.getRotationMatrix2D((middle[0] - 0.5, middle[1] - 0.5), -25, 1)
+    turned = cv2.warpAffine(astronaut, clockwise, astronaut.shape[1::-1])
+    crop, _ = crop_view(turned, np.array([middle[0] - 80, middle[1] - 80, 160, 25]))
+    assert np.abs(crop.astype(float) - expected).mean() < 3
+    wrong, _ = crop_view(turned, np.array([middle[0] - 80, middle[1] - 80, 160, -25]))
+    assert np.abs(wrong.astype(float) - expected).mean() > 30
+
+
+@pytest.mark.parametrize("roll", [0, 20])
+def test_a_huge_view_needs_little_memory_and_keeps_its_place(roll):
+    image = paint_dot(1000, 1200, 700.4, 420.8, sigma=60)
+    tracemalloc.start()
+    crop, cut = crop_view(image, np.array([-6000, -5000, 12000, roll]))
+    peak = tracemalloc.get_traced_memory()[1]  # NumPy tells of its arrays; OpenCV's come to Python as such
+    tracemalloc.stop()
+    assert peak < 20e6  # the border alone would take 144 MB
+    np.testing.assert_allclose(to_image(find_dot(crop - crop.min())[None], cut), [[700.4, 420.8]], atol=12000 / 224 / 5)
+
+
+def test_points_of_many_crops_come_back_as_those_of_single_ones():
+    random = np.random.default_rng(0)
+    points, cuts = random.uniform(0, 224, (3, 68, 2)), np.array([[1, 2, 50, 0], [-9, 4, 500, 30], [5, 5, 224, -90]])
+    together = to_image(points, cuts)
+    for i in range(3):
+        np.testing.assert_allclose(together[i], to_image(points[i], cuts[i]))
+    np.testing.assert_allclose(to_image([[111.5, 111.5]], cuts[1]), [[-9 + 249.5, 4 + 249.5]])  # the middle stays
 
 
 @pytest.mark.parametrize("view", [(-40, -30, 150), (30, 60, 150), (-60, -60, 300), (-5, 3, 224)])
 def test_a_view_that_leaves_the_image_keeps_its_place_and_repeats_the_border(view):
     image = paint_dot(100, 120, 57.4, 71.8, sigma=3)
     crop, cut = crop_view(image, np.array(view))
-    back = (find_dot(crop) + 0.5) * cut[2] / 224 - 0.5 + cut[:2]
-    np.testing.assert_allclose(back, [57.4, 71.8], atol=0.1)
+    np.testing.assert_allclose(to_image(find_dot(crop)[None], cut), [[57.4, 71.8]], atol=0.1)
     crop, _ = crop_view(np.full((100, 120, 3), 90, np.uint8), np.array(view))
     assert crop.min() == crop.max() == 90
 
@@ -79,12 +121,19 @@ def test_a_view_of_the_whole_image_is_the_image():
     image = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
     crop, cut = crop_view(image, np.array([0, 0, 224]))
     np.testing.assert_array_equal(crop, image)
-    assert cut.tolist() == [0, 0, 224]
+    assert cut.tolist() == [0, 0, 224, 0]
 
 
-def test_a_view_outside_the_image_raises_a_sentence():
+@pytest.mark.parametrize("roll", [0, 45])
+def test_a_view_outside_the_image_raises_a_sentence(roll):
     with pytest.raises(ValueError, match="view 200, 0, 50×50 lies outside the image of 120×100 pixels"):
-        crop_view(np.zeros((100, 120), np.uint8), np.array([200, 0, 50]))
+        crop_view(np.zeros((100, 120), np.uint8), np.array([200, 0, 50, roll]))
+
+
+@pytest.mark.parametrize("side", [1921, 1e30, np.inf])
+def test_an_absurdly_large_view_raises_a_sentence(side):
+    with pytest.raises(ValueError, match=r"side of .* pixels, expected at most 16 times .* image of 120×100 pixels"):
+        crop_view(np.zeros((100, 120), np.uint8), np.array([0, 0, side]))
 
 
 # Framing --------------------------------------------------------------------------------------------------------------
@@ -92,7 +141,12 @@ def test_a_view_outside_the_image_raises_a_sentence():
 
 def test_views_by_hand():
     view = FRAMING.views([(100, 50, 40, 40)])
-    np.testing.assert_allclose(view, [[120 + 2 - 32, 70 + 4 - 32, 64]])
+    np.testing.assert_allclose(view, [[120 + 2 - 32, 70 + 4 - 32, 64, 0]])
+
+
+def test_the_view_of_a_turned_face_turns_with_it():
+    view = FRAMING.views([(100, 50, 40, 40, 90)])  # the head lies: its chin points to the left
+    np.testing.assert_allclose(view, [[120 - 4 - 32, 70 + 2 - 32, 64, 90]])
 
 
 def test_boxes_by_hand():
@@ -108,7 +162,7 @@ def test_boxes_and_views_move_and_grow_with_the_face():
     box, moved = FRAMING.boxes(points)[0], FRAMING.boxes((points + 0.5) * 3 - 0.5 + [7, -2])[0]
     np.testing.assert_allclose(moved, [box[0] * 3 + 7, box[1] * 3 - 2, *box[2:] * 3], atol=1e-3)
     views = FRAMING.views([box, moved])
-    np.testing.assert_allclose(views[1], [views[0, 0] * 3 + 7, views[0, 1] * 3 - 2, views[0, 2] * 3], atol=1e-3)
+    np.testing.assert_allclose(views[1], [views[0, 0] * 3 + 7, views[0, 1] * 3 - 2, views[0, 2] * 3, 0], atol=1e-3)
 
 
 def test_measuring_finds_the_framing_that_the_data_has():
@@ -116,7 +170,7 @@ def test_measuring_finds_the_framing_that_the_data_has():
     for _ in range(9):
         points = face_points(*random.uniform(200, 300, 2), random.uniform(60, 100))
         box = FRAMING.boxes(points)[0].astype(float)
-        left, top, side = FRAMING.views(box)[0]
+        left, top, side, _ = FRAMING.views(box)[0]
         side, middle = side * 250 / 224, np.array([left, top]) + side / 2  # training sees 224 of 250 pixels
         corner = np.round(middle - side / 2)  # the image that a training set would hold of this face
         shape = (np.round(2 * (middle - corner))[::-1]).astype(int)
@@ -167,6 +221,46 @@ def test_points_are_mapped_back_to_the_image(dot, box):
     assert face.keypoints.shape == (68, 2) and face.keypoints.dtype == np.float32
     np.testing.assert_allclose(face.keypoints, np.tile(dot, (68, 1)), atol=0.15)
     assert face.box.tolist() == list(box) and face.box.dtype == np.float32
+
+
+def test_points_of_a_turned_box_are_mapped_back_to_the_image():
+    image = paint_dot(500, 600, 300.4, 250.2, sigma=4)
+    [face] = KeypointDetector(FindsTheDot(), Detects((260, 200, 90, 90, -30)))(image)
+    np.testing.assert_allclose(face.keypoints, np.tile((300.4, 250.2), (68, 1)), atol=0.15)
+    assert face.box.tolist() == [260, 200, 90, 90]
+
+
+class Passes(Detects):
+    """A 'detector' in passes, which counts how many were asked for."""
+
+    asked = 0
+
+    def passes(self, image):
+        for box in self.boxes:
+            self.asked += 1
+            yield np.array([box], np.float32).reshape(-1, 4)
+
+
+class LikesTheRight(FindsTheDot):
+    """Gives the score 1 to a crop that is dark on its left, 0.2 to another, and the confidence 0.7 to each point."""
+
+    def describe(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        assert crops.shape[1:] == (1, 224, 224) and crops.dtype == torch.float32 and crops.max() <= 1
+        score = torch.where(crops[..., :60].amax(dim=(1, 2, 3)) < 0.1, 1.0, 0.2)
+        return self(crops), torch.full((len(crops), 68), 0.7), score
+
+
+def test_faces_below_the_least_score_are_dropped_and_the_next_pass_is_asked():
+    image, good, bad = paint_dot(200, 200, 120, 100), (70, 60, 70, 70), (110, 60, 70, 70)
+    detector = Passes((), bad, good, good)
+    [face] = KeypointDetector(LikesTheRight(), detector)(image)
+    assert face.box.tolist() == list(good) and face.score == 1 and detector.asked == 3
+    assert face.confidence.shape == (68,) and face.confidence[0] == np.float32(0.7)
+    [first] = KeypointDetector(LikesTheRight(), Passes((), bad, good), min_score=0.1)(image)
+    assert first.box.tolist() == list(bad) and first.score == pytest.approx(0.2)
+    assert KeypointDetector(LikesTheRight(), Detects(bad))(image) == []
+    face = KeypointDetector(FindsTheDot(), Detects(bad))(image)[0]
+    assert face.score is None and face.confidence is None
 
 
 def test_no_face_is_an_empty_list():

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import PHOTOS, ROOT, face_points, write_set
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
+from data_load import read_image
+from keypoints import distributed
+from keypoints.__main__ import main
+from keypoints.distributed import Shares, World
+from models import load_model
+
+
+def batches(samples: int, size: int, drop_last: bool = False) -> BatchSampler:
+    generator = torch.Generator().manual_seed(3)
+    return BatchSampler(RandomSampler(range(samples), generator=generator), size, drop_last)
+
+
+@pytest.mark.parametrize(("samples", "size", "processes"), [(24, 6, 2), (25, 6, 2), (28, 6, 2), (40, 10, 3), (5, 6, 2)])
+def test_the_shares_of_a_batch_are_the_batch_that_one_process_would_take(samples, size, processes):
+    shares = [Shares(batches(samples, size), World(rank, processes)) for rank in range(processes)]
+    parts = [list(share) for share in shares]
+    assert {len(part) for part in parts} == {len(share) for share in shares} and len(parts[0]) == len(shares[0])
+    whole = [batch for batch in batches(samples, size) if len(batch) >= 2 * processes]
+    assert len(whole) == len(shares[0]) >= 1
+    for batch, *of_each in zip(whole, *parts, strict=True):
+        assert sorted(itertools.chain(*of_each)) == sorted(batch)
+        assert min(len(part) for part in of_each) >= 2
+
+
+def test_one_process_alone_is_left_as_it_is():
+    net, loader = torch.nn.Linear(1, 1), DataLoader(range(4), 2)
+    with distributed.together() as world:
+        assert world == World() == distributed.world() and world.first
+        assert distributed.share_gradients(net) is net and distributed.share_batches(loader) is loader
+        assert distributed.mean(3.5) == 3.5 and distributed.from_first("a") == "a"
+        assert distributed.agreed(True) is True and distributed.agreed(False) is False
+        assert distributed.own_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_batches_too_small_for_the_processes_raise_a_sentence(monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: World(1, 4))
+    with pytest.raises(ValueError, match=r"got 30 samples in batches of 6 for 4 processes, expected a batch of .* 8"):
+        distributed.share_batches(DataLoader(range(30), 6))
+
+
+def test_two_processes_train_as_one_does(tmp_path, capsys):
+    """The command itself under torchrun: one record, one file, the loss of one process within noise."""
+    photo, images, labels = read_image(PHOTOS / "astronaut.jpg"), [], []
+    for i in range(12):
+        left, top = 110 + 3 * i, 15 + 2 * i
+        images.append(photo[top : top + 220, left : left + 220])
+        labels.append(face_points(222, 115, 48) - [left, top])
+    write_set(tmp_path, "training", [f"P{i // 2}_{i:02d}.jpg" for i in range(12)], images, np.stack(labels))
+    train = ["train", "--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
+    train += ["--epochs", "1", "--hold-out", "0.2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "keypoints"]
+    done = subprocess.run(
+        [*command, *train, "--out", str(tmp_path / "two.pt")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("saved ") == done.stdout.count("epoch 1/1") == done.stdout.count("data: ") == 1
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert main([*train, "--out", str(tmp_path / "one.pt")]) == 0
+    one = json.loads((tmp_path / "one.json").read_text())
+    assert (one["processes"], two["processes"]) == (1, 2) and one.keys() == two.keys()
+    assert one["recipe"] == two["recipe"] and one["samples"] == two["samples"] == 10
+    assert two["history"][0].keys() == one["history"][0].keys()
+    assert two["history"][0]["training_loss"] == pytest.approx(one["history"][0]["training_loss"], rel=0.2)
+    first, second = (load_model(tmp_path / name).state_dict() for name in ("one.pt", "two.pt"))
+    assert first.keys() == second.keys() and all(torch.isfinite(value).all() for value in second.values())
