@@ -14,7 +14,8 @@ from torch.nn import functional
 from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
 
 MODEL_DIR = Path(__file__).resolve().parent / "saved_models"
-DEFAULT_MODEL = MODEL_DIR / "keypoints_model_1.pt"
+RECIPE_MODEL = MODEL_DIR / "keypoints_model_1.pt"  # the course's recipe
+DEFAULT_MODEL = MODEL_DIR / "keypoints_model_2.pt"  # the network for photographs
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks
 
 
@@ -204,6 +205,7 @@ class PhotoNet(TwoLooks):
 
     CHANNELS = (24, 48, 128, 192)  # at 1/2, 1/4, 1/8 and 1/16 of the view
     HEAD = 64
+    on_features = True  # its points lie where the features are, not where the official set's labels do
     EVIDENCE = 4  # numbers that a point's confidence is judged by, see evidence
 
     def __init__(self) -> None:

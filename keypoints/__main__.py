@@ -249,11 +249,12 @@ def run_evaluate(options: argparse.Namespace) -> int:
     models = options.model or shipped
     # Beside one's own images the photos in the wild are measured only where they are asked for.
     wild = None if options.csv and not options.wild else find_wild(options.wild)
-    measured = [evaluate_weights(model, csv_file, images, wild, options.framing) for model in models]
+    official = name == "official"
+    measured = [evaluate_weights(model, csv_file, images, wild, options.framing, official) for model in models]
     for model, figures in zip(models, measured, strict=True):
         figures["by_person"] = None if options.csv else by_person(model)
     content = {"data": name, "models": measured}
-    committed = name == "official" and models == shipped and options.framing == list(FRAMINGS)
+    committed = official and models == shipped and options.framing == list(FRAMINGS)
     out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
     write_json(out, content)
     print(f"{table(content)}\n\nNME, failures and AUC (NME_box, 7 %) in percent, [95 % interval over people].")
@@ -296,8 +297,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace, recipe: Recipe) -> Recipe:
-    changes = {"bfloat16": options.bfloat16, "seed": options.seed, "epochs": options.epochs or recipe.epochs}
-    return replace(recipe, **changes)
+    epochs = recipe.epochs if options.epochs is None else options.epochs
+    return replace(recipe, bfloat16=options.bfloat16, seed=options.seed, epochs=epochs)
 
 
 def train_photo_net(options: argparse.Namespace, world: distributed.World) -> int:

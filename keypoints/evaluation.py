@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 from torch.utils.data import Subset
 
-from data_load import FacialKeypointsDataset, evaluation_transform, person_of, require_images
+from data_load import FacialKeypointsDataset, evaluation_transform, label_offset, person_of, require_images
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
 from keypoints.landmarks import REGIONS
@@ -25,6 +25,7 @@ FRAMINGS = {
     "haar": "the whole pipeline: Haar box, framing, network",
     "box": "framed by the true keypoints' box",
 }
+NO_OFFSET = "haar, labels' offset left out"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def evaluate(
     framing: str = "centre",
     names: Iterable[str] | None = None,
     who: Callable[[str], Hashable] = person_of,
+    offset: bool = False,
 ) -> Evaluation:
     """Measure a network on labelled images of one face each.
 
@@ -60,6 +62,8 @@ def evaluate(
             face holds the true points' centroid; of several the nearest counts.
         names: measure these images only; all by default.
         who: tells from a file's name who is on it: the intervals are over people.
+        offset: add :func:`data_load.label_offset` to what the network says, as the official labels have it and a
+            network whose points lie on the features has not.
 
     Raises:
         OSError, ValueError: the labels or images can't be read, are missing, or a face has no size.
@@ -73,20 +77,23 @@ def evaluate(
         dataset = Subset(FacialKeypointsDataset(csv_file, root_dir, evaluation_transform()), chosen)
         true, predicted = true_keypoints(dataset), predict(net, dataset)
         found = np.ones(len(dataset), bool)
+        if offset:  # it is told in pixels of the image; these are those of its crop
+            scale = np.array([250 / min(raw[index]["image"].shape[:2]) for index in chosen], np.float32)[:, None, None]
+            predicted = predicted + scale * label_offset(predicted / scale)[:, None]
     else:
         detector, predicted = KeypointDetector(net), np.full_like(true, np.nan)
         for i, index in enumerate(chosen):
             image = raw[index]["image"]
-            faces = detector.keypoints(
-                image, detector.framing.boxes(true[i]) if framing == "box" else detector.detect(image)
-            )
             if framing == "box":
-                predicted[i] = faces[0]
+                [predicted[i]] = detector.keypoints(image, detector.framing.boxes(true[i]))
                 continue
+            faces = np.array([face.keypoints for face in detector(image)]).reshape(-1, *true.shape[1:])
             nearest = face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), true[i])
             if nearest is not None:
                 predicted[i] = faces[nearest]
         found = np.isfinite(predicted).all(axis=(1, 2))
+        if offset:
+            predicted = predicted + label_offset(predicted)[:, None]
     figures = metrics.summary(predicted, true, found, [who(name) for name in measured])
     return Evaluation(measured, predicted, true, found, figures)
 
@@ -116,9 +123,10 @@ def evaluate_framings(
     framings: Sequence[str] = tuple(FRAMINGS),
     names: Iterable[str] | None = None,
     who: Callable[[str], Hashable] = person_of,
+    offset: bool = False,
 ) -> dict[str, dict]:
     """Framing → figures; the other arguments are those of :func:`evaluate`."""
-    return {framing: evaluate(net, csv_file, root_dir, framing, names, who).figures for framing in framings}
+    return {framing: evaluate(net, csv_file, root_dir, framing, names, who, offset).figures for framing in framings}
 
 
 def evaluate_weights(
@@ -127,6 +135,7 @@ def evaluate_weights(
     root_dir: str | Path,
     wild: Path | None = None,
     framings: Sequence[str] = tuple(FRAMINGS),
+    official: bool = False,
 ) -> dict:
     """Measure weights on a test set and on the validation photos of the wild set.
 
@@ -135,6 +144,8 @@ def evaluate_weights(
         wild: see :func:`keypoints.splits.find_wild`; None leaves the photos out.
         framings: keys of :data:`FRAMINGS`. The wild photos are never framed by the centre crop: they show less around
             the face than the official images, which it is made for.
+        official: whether the labels are the official set's. A network whose points lie on the features is then
+            measured with the labels' offset added, and behind Haar without it, too (:data:`NO_OFFSET`).
 
     Returns:
         weights (the file's name), sha256, test and wild: framing → figures of :func:`evaluate`; wild None where it was
@@ -142,10 +153,14 @@ def evaluate_weights(
     """
     net, groups = load_model(model), wild_groups("validation")
     in_the_wild = [framing for framing in framings if framing != "centre"]
+    offset = official and getattr(net, "on_features", False)
+    test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset)
+    if offset and "haar" in framings:
+        test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar").figures
     return {
         "weights": Path(model).name,
         "sha256": sha256(model),
-        "test": evaluate_framings(net, csv_file, root_dir, framings),
+        "test": test,
         "wild": wild and evaluate_framings(net, wild / WILD_CSV, wild, in_the_wild, groups, groups.__getitem__),
     }
 

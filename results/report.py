@@ -42,7 +42,7 @@ def results_table() -> str:
     """How good the weights are and how they were trained, in Markdown; `make evaluate` measured it."""
     content = load(HERE / "evaluation.json")
     rows = [
-        [where, weights, FRAMING_NAMES.get(framing, ""), *evaluation.table_cells(figures)[: -len(REGIONS)]]
+        [where, weights, FRAMING_NAMES.get(framing, framing), *evaluation.table_cells(figures)[: -len(REGIONS)]]
         for where, weights, framing, figures in evaluation.table_rows(content)
     ]
     head = ["measured on", "weights", "framed by", *evaluation.COLUMNS[: -len(REGIONS)]]
@@ -67,7 +67,7 @@ def _training(model: dict) -> str:
 def parts_table() -> str:
     """NME_box by part of the face, in Markdown."""
     rows = [
-        [where, weights, FRAMING_NAMES[framing], *evaluation.table_cells(figures)[-len(REGIONS) :]]
+        [where, weights, FRAMING_NAMES.get(framing, framing), *evaluation.table_cells(figures)[-len(REGIONS) :]]
         for where, weights, framing, figures in evaluation.table_rows(load(HERE / "evaluation.json"))
         if figures
     ]

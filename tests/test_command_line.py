@@ -300,7 +300,7 @@ BAD = {
     no_model: r".*none\.pt: No such file or directory",
     bad_model: r".*bad\.pt: expected weights saved by save_model, got .*",
     weights_of_another_net: r".*other\.pt: got weights that do not fit Net: .*",
-    weights_of_an_unknown_net: r".*other\.pt: got weights of network 'ResNet', expected one of Net",
+    weights_of_an_unknown_net: r".*other\.pt: got weights of network 'ResNet', expected one of Net, PhotoNet",
     half_a_set: "got only one of --csv and --images, expected both or none",
 }
 

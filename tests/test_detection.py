@@ -290,7 +290,8 @@ def test_a_detector_may_return_a_list():
 def net() -> Net:
     torch.manual_seed(0)
     net = Net()
-    nn.init.normal_(net.linear.weight, std=0.1)
+    for layer in net.linear:
+        nn.init.normal_(layer.weight, std=0.1)
     net.framing = framing_dict(FRAMING)
     return net
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,8 +11,20 @@ import torch
 from helpers import SHIPPED
 from torch import nn
 
-from data_load import Normalize
-from models import Net, layer_table, load_model, save_model, write_atomically
+from keypoints.landmarks import REFERENCE_FACE
+from models import (
+    EYES,
+    MOUTH,
+    Net,
+    PhotoNet,
+    from_view,
+    layer_table,
+    load_model,
+    network_units,
+    save_model,
+    soft_argmax,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -32,9 +45,10 @@ def test_four_images_give_four_times_136_numbers(net, images):
 
 def test_the_net_is_the_card_literally(net):
     kinds = [type(layer) for layer in net.features if not isinstance(layer, nn.Dropout2d)]
-    assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d] * 4
+    assert kinds == [nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ReLU] * 4
+    assert sum(isinstance(layer, nn.Conv2d) for layer in net.modules()) == 4
     assert sum(isinstance(layer, nn.Dropout2d) for layer in net.modules()) == 1
-    assert isinstance(list(net.modules())[-1], nn.Linear) and net.linear.out_features == 136
+    assert isinstance(list(net.modules())[-1], nn.Linear) and net.linear[1].out_features == 136
 
 
 def test_a_batch_gives_what_single_images_give(net, images):
@@ -43,37 +57,98 @@ def test_a_batch_gives_what_single_images_give(net, images):
         np.testing.assert_allclose(net(images), single, atol=1e-4)
 
 
-def test_peaked_maps_give_the_middles_of_their_cells(net, images):
-    torch.nn.init.zeros_(net.linear.weight)
+# Looking twice --------------------------------------------------------------------------------------------------------
+
+
+def test_peaked_maps_give_the_middles_of_their_cells():
     row, column = np.divmod(np.random.default_rng(0).integers(0, 28 * 28, 68), 28)
-    maps = torch.zeros(1, 68, 28, 28)
-    maps[0, range(68), row, column] = 1e3
-    net.features = nn.Sequential(Constant(maps))
-    points = Normalize.inverse(net(images[:1])).detach().numpy().reshape(68, 2)
-    np.testing.assert_allclose(points, np.stack([8 * column + 3.5, 8 * row + 3.5], axis=1), atol=1e-3)
+    probability = torch.zeros(1, 68, 28, 28)
+    probability[0, range(68), row, column] = 1
+    expected = np.stack([(2 * column + 1) / 28 - 1, (2 * row + 1) / 28 - 1], axis=1)
+    np.testing.assert_allclose(soft_argmax(probability)[0], expected, atol=1e-6)
 
 
-def test_moving_all_maps_by_a_cell_moves_all_points_by_a_cell(net, images):
-    torch.manual_seed(0)
-    torch.nn.init.normal_(net.linear.weight, std=0.1)  # the correction sees the shape only, not where it lies
-    maps = torch.full((1, 68, 28, 28), -1e3)
-    maps[..., 5:15, 8:18] = torch.randn(1, 68, 10, 10)
-    results = []
-    for moved in (maps, maps.roll((2, 1), (2, 3))):
-        net.features = nn.Sequential(Constant(moved))
-        results.append(Normalize.inverse(net(images[:1])).detach().numpy().reshape(68, 2))
-    np.testing.assert_allclose(results[1] - results[0], np.tile([8, 16], (68, 1)), atol=1e-3)
+def test_view_units_become_network_units_by_hand():
+    # The left upper edge is at pixel -0.5, the middle of 224 pixels at 111.5, in units of 50 pixels from 100.
+    points = torch.tensor([[[-1.0, -1.0], [0.0, 1.0]]])
+    np.testing.assert_allclose(network_units(points)[0] * 50 + 100, [-0.5, -0.5, 111.5, 223.5], atol=1e-4)
 
 
-class Constant(nn.Module):
-    """Gives the same maps, whatever it sees."""
+@pytest.mark.parametrize(("angle", "scale", "shift"), [(0, 1, (0, 0)), (30, 0.7, (0.2, -0.1)), (-50, 1.3, (-0.1, 0.1))])
+def test_the_close_view_shows_a_face_upright_in_the_middle_and_always_equally_large(net, images, angle, scale, shift):
+    face = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32) * 0.3
+    turn = np.radians(angle)
+    turn = torch.tensor([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], dtype=torch.float32)
+    points = ((face - face.mean(0)) * scale) @ turn.T + torch.tensor(shift)
+    view, place = net.close_view(images[:1], points[None])
+    assert view.shape == (1, 1, net.close, net.close)
+    seen = (points - place[0, :, 2]) @ torch.linalg.inv(place[0, :, :2]).T
+    np.testing.assert_allclose(from_view(seen[None], place)[0], points, atol=1e-4)
+    down = seen[MOUTH].mean(0) - seen[EYES].mean(0)
+    assert abs(float(down[0])) < 1e-5 and down[1] > 0
+    centred = seen - seen.mean(0)
+    assert float(centred.square().sum(1).mean().sqrt()) == pytest.approx(2 * net.spread, abs=1e-4)
+    assert seen.abs().max() < 1  # all of the face is in the view
 
-    def __init__(self, maps: torch.Tensor) -> None:
-        super().__init__()
-        self.maps = maps
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.maps.expand(len(image), -1, -1, -1)
+def test_a_close_view_is_cut_where_its_place_says(net):
+    image = torch.zeros(1, 1, 224, 224)
+    image[..., 150:153, 90:93] = 1  # a dot at (91, 151)
+    points = torch.tensor(REFERENCE_FACE[None, :, :2], dtype=torch.float32) * 0.3
+    view, place = net.close_view(image, points)
+    y, x = (float(value) for value in (view[0, 0] == view.max()).nonzero().float().mean(0))
+    seen = torch.tensor([[[(2 * x + 1) / net.close - 1, (2 * y + 1) / net.close - 1]]])
+    np.testing.assert_allclose((from_view(seen, place)[0, 0] + 1) * 112 - 0.5, [91, 151], atol=1)
+
+
+@pytest.mark.parametrize("kind", [Net, PhotoNet])
+def test_every_look_is_told_and_the_last_one_counts(kind, images):
+    net = kind().eval()
+    with torch.no_grad():
+        looks = net(images, every_look=True)
+        assert looks.shape == (2, 4, 136) and not torch.equal(looks[0], looks[1])
+        assert torch.equal(net(images), looks[1])
+
+
+def test_the_second_looks_error_does_not_move_the_first_ones_points(net, images):
+    net.train()(images).sum().backward()
+    assert net.linear[0].weight.grad is None and net.linear[1].weight.grad is not None
+
+
+def test_sixteen_bits_are_for_training_only(net, images):
+    expected = net(images)
+    net.bfloat16 = True
+    assert torch.equal(net(images), expected)
+    assert torch.isfinite(net.train()(images)).all() and net(images).dtype == torch.float32
+
+
+# PhotoNet -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_photo_net_describes_are_the_points_it_gives(images):
+    net = PhotoNet().eval()
+    with torch.no_grad():
+        points, confidence, score = net.describe(images)
+        np.testing.assert_allclose(points, net(images), atol=1e-5)
+        assert confidence.shape == (4, 68) and score.shape == (4,)
+        assert (confidence == 0.5).all() and (score == 0.5).all()  # not fitted yet
+        net.confidence_weights[:, -1], net.score_weights[-1] = 2.0, -2.0
+        _, confidence, score = net.describe(images)
+    np.testing.assert_allclose(confidence, 1 / (1 + np.exp(-2)), rtol=1e-5)
+    np.testing.assert_allclose(score, 1 / (1 + np.exp(2)), rtol=1e-5)
+
+
+def test_several_threads_get_what_one_gets(images):
+    net = PhotoNet().eval()
+    with torch.no_grad():
+        expected = net(images)
+
+    def look(_) -> torch.Tensor:
+        with torch.no_grad():
+            return net(images)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(result, expected) for result in pool.map(look, range(8)))
 
 
 # The table of layers --------------------------------------------------------------------------------------------------
@@ -83,15 +158,15 @@ def test_the_table_of_layers_by_hand(net):
     rows = layer_table(net)
     facts = {i: (row["output"], row["parameters"], row["receptive_field"], row["jump"]) for i, row in enumerate(rows)}
     assert len(rows) == 17
-    assert facts[0] == ((32, 112, 112), 32 * 49, 7, 2)
-    assert facts[1] == ((32, 112, 112), 64, 7, 2)
-    assert facts[3] == ((32, 56, 56), 0, 9, 4)
-    assert facts[4] == ((64, 56, 56), 64 * 32 * 25, 25, 4)
-    assert facts[7] == ((64, 28, 28), 0, 29, 8)
-    assert facts[8] == ((128, 28, 28), 128 * 64 * 25, 61, 8)
-    assert facts[11] == ((128, 28, 28), 0, 77, 8)
-    assert facts[13] == ((68, 28, 28), 68 * 128 * 49, 77 + 6 * 2 * 8, 8)
-    assert facts[16] == ((68, 28, 28), 0, 189, 8)
+    assert facts[0] == ((32, 112, 112), 32 * 25, 5, 1)
+    assert facts[1] == ((32, 56, 56), 0, 6, 2)
+    assert facts[2] == ((32, 56, 56), 64, 6, 2)
+    assert facts[4] == ((64, 56, 56), 64 * 32 * 9, 10, 2)
+    assert facts[5] == ((64, 28, 28), 0, 12, 4)
+    assert facts[8] == ((128, 28, 28), 128 * 64 * 9, 20, 4)
+    assert facts[9] == ((128, 28, 28), 0, 28, 4)
+    assert facts[13] == ((68, 28, 28), 68 * 128 * 25, 28 + 4 * 3 * 4, 4)
+    assert facts[16] == ((68, 28, 28), 0, 84, 4)
 
 
 def test_the_receptive_field_is_the_region_that_moves_an_output(net):
@@ -103,7 +178,7 @@ def test_the_receptive_field_is_the_region_that_moves_an_output(net):
             layers.append(layer)
         elif isinstance(layer, nn.MaxPool2d):
             layers.append(nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding))
-    image = torch.zeros(1, 1, 224, 224, dtype=torch.float64, requires_grad=True)
+    image = torch.zeros(1, 1, 112, 112, dtype=torch.float64, requires_grad=True)
     maps = nn.Sequential(*layers).double()(image)
     maps[0, 0, 13, 14].backward(retain_graph=True)
     seen = image.grad[0, 0].nonzero()
@@ -253,4 +328,4 @@ def test_the_shipped_weights_load_and_match_their_record():
         pytest.skip(f"{SHIPPED.name} is not trained yet")
     record = json.loads(SHIPPED.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["sha256"] == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    assert load_model().framing == record["framing"] and SHIPPED.stat().st_size < 10e6
+    assert load_model(SHIPPED).framing == record["framing"] and SHIPPED.stat().st_size < 10e6
