@@ -23,8 +23,9 @@ for model in recorded["models"]:
         failed += 1
         continue
     net = load_model(path)
+    offset = getattr(net, "on_features", False)
     for framing in ("centre", "haar"):
-        figures = evaluate(net, root / "test_frames_keypoints.csv", root / "test", framing).figures
+        figures = evaluate(net, root / "test_frames_keypoints.csv", root / "test", framing, offset=offset).figures
         record = model["test"][framing]
         good = (
             figures["n"] == record["n"]

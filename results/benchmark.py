@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_load import Data, FacialKeypointsDataset, find_data, person_of
+from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints import metrics
 from keypoints.detection import face_at
 from keypoints.landmarks import EYE_CORNERS
 from keypoints.training import versions
-from models import MODEL_DIR, sha256, write_json
+from models import MODEL_DIR, load_model, sha256, write_json
 from results import report
 from results.benchmark_peers import PEERS, WARM_UP
 
@@ -131,11 +131,15 @@ def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Se
             (f"{key}:{model}", kind, f"{model.stem}, {kind.title}") for model in models for key, kind in ours.items()
         ]
         peers += [(key, kind, kind.title) for key, kind in PEERS.items() if not kind.ours]
+        on_features = [model for model in models if getattr(load_model(model), "on_features", False)]
+        shifted = {f"{key}:{model}" for model in on_features for key in ours} if data.name == "official" else set()
         for peer, kind, title in peers:
             python = Path(sys.executable) if kind.ours else interpreter
             try:
                 results = [_run(peer, images, number, python) for number in threads]
                 predicted = predictions(results[0], true, bool(kind.detect))
+                if peer in shifted:
+                    predicted, title = predicted + label_offset(predicted)[:, None], f"{title}, labels' offset added"
                 row = {"title": title, "ours": kind.ours, "versions": results[0]["versions"]}
                 times = {key: _medians(results, key, threads) for key in ("detector_ms", "keypoints_ms")}
                 record["rows"].append(row | metrics.summary(predicted, true, people=who) | times)
