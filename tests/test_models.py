@@ -17,11 +17,13 @@ from models import (
     MOUTH,
     Net,
     PhotoNet,
+    cell_middles,
     from_view,
     layer_table,
     load_model,
     network_units,
     save_model,
+    shrink,
     soft_argmax,
     write_atomically,
 )
@@ -51,10 +53,33 @@ def test_the_net_is_the_card_literally(net):
     assert isinstance(list(net.modules())[-1], nn.Linear) and net.linear[1].out_features == 136
 
 
-def test_a_batch_gives_what_single_images_give(net, images):
+@pytest.mark.parametrize("kind", [Net, PhotoNet])
+def test_a_batch_gives_what_single_images_give(kind, images):
+    net = kind().eval()
     with torch.no_grad():
         single = torch.cat([net(image[None]) for image in images])
         np.testing.assert_allclose(net(images), single, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Net, PhotoNet])
+def test_several_threads_get_what_one_gets(kind, images):
+    net = kind().eval()
+
+    def look(_) -> torch.Tensor:
+        with torch.no_grad():
+            return net(images)
+
+    expected = look(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(result, expected) for result in pool.map(look, range(8)))
+
+
+@pytest.mark.parametrize("kind", [Net, PhotoNet])
+def test_brighter_everywhere_is_the_same_to_it_and_an_even_grey_gives_numbers(kind, images):
+    net = kind().eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(net(0.5 * images + 0.4), net(0.5 * images), atol=1e-3)
+        assert torch.isfinite(net(torch.full((1, 1, 224, 224), 0.7))).all()
 
 
 # Looking twice --------------------------------------------------------------------------------------------------------
@@ -66,6 +91,28 @@ def test_peaked_maps_give_the_middles_of_their_cells():
     probability[0, range(68), row, column] = 1
     expected = np.stack([(2 * column + 1) / 28 - 1, (2 * row + 1) / 28 - 1], axis=1)
     np.testing.assert_allclose(soft_argmax(probability)[0], expected, atol=1e-6)
+
+
+def test_the_correction_sees_how_points_lie_to_each_other_and_not_where(net):
+    torch.nn.init.normal_(net.linear[0].weight, std=0.1)
+    probability = torch.zeros(1, 68, 28, 28)
+    probability[..., 5:15, 8:18] = torch.rand(1, 68, 10, 10, generator=torch.Generator().manual_seed(0))
+    probability = probability / probability.sum(dim=(2, 3), keepdim=True)
+    with torch.no_grad():
+        points, moved = net.points(probability, 0), net.points(probability.roll((2, 1), (2, 3)), 0)
+        assert not torch.allclose(points, soft_argmax(probability), atol=1e-2)
+    np.testing.assert_allclose((moved - points)[0], np.tile([2 / 28, 4 / 28], (68, 1)), atol=1e-5)
+
+
+def ramps(side: int) -> torch.Tensor:
+    """Two images whose grey values are the pixels' own x and y in view units: (2, 1, side, side)."""
+    middles = cell_middles(side, torch.zeros(1))
+    return torch.stack([middles.expand(side, side), middles[:, None].expand(side, side)])[:, None]
+
+
+@pytest.mark.parametrize("side", [112, 56])
+def test_a_shrunk_picture_shows_every_place_where_it_was(side):
+    np.testing.assert_allclose(shrink(ramps(224), side), ramps(side), atol=1e-6)
 
 
 def test_view_units_become_network_units_by_hand():
@@ -86,19 +133,27 @@ def test_the_close_view_shows_a_face_upright_in_the_middle_and_always_equally_la
     np.testing.assert_allclose(from_view(seen[None], place)[0], points, atol=1e-4)
     down = seen[MOUTH].mean(0) - seen[EYES].mean(0)
     assert abs(float(down[0])) < 1e-5 and down[1] > 0
+    # The centroid is 15 % of the radius above the view's middle, and the radius 2 × spread of its half.
+    np.testing.assert_allclose(seen.mean(0), [0, -0.15 * 2 * net.spread], atol=1e-5)
     centred = seen - seen.mean(0)
     assert float(centred.square().sum(1).mean().sqrt()) == pytest.approx(2 * net.spread, abs=1e-4)
     assert seen.abs().max() < 1  # all of the face is in the view
 
 
 def test_a_close_view_is_cut_where_its_place_says(net):
-    image = torch.zeros(1, 1, 224, 224)
-    image[..., 150:153, 90:93] = 1  # a dot at (91, 151)
-    points = torch.tensor(REFERENCE_FACE[None, :, :2], dtype=torch.float32) * 0.3
-    view, place = net.close_view(image, points)
-    y, x = (float(value) for value in (view[0, 0] == view.max()).nonzero().float().mean(0))
-    seen = torch.tensor([[[(2 * x + 1) / net.close - 1, (2 * y + 1) / net.close - 1]]])
-    np.testing.assert_allclose((from_view(seen, place)[0, 0] + 1) * 112 - 0.5, [91, 151], atol=1)
+    turn = torch.tensor([[0.9, -0.4], [0.4, 0.9]])
+    points = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32) * 0.2 @ turn.T + torch.tensor([0.1, -0.05])
+    view, place = net.close_view(ramps(224), points.expand(2, -1, -1))  # what it shows is where it was
+    cells = ramps(net.close)[:, 0].flatten(1).T  # (112 · 112, 2) view units of the close view
+    expected = from_view(cells[None], place[:1])[0]
+    assert expected.abs().max() < 0.99  # nothing of it is repeated border
+    np.testing.assert_allclose(view.flatten(1).T, expected, atol=1e-4)
+
+
+def test_points_on_one_spot_still_give_a_view(net, images):
+    for spot in (0.0, 7.0):
+        view, place = net.close_view(images, torch.full((4, 68, 2), spot))
+        assert torch.isfinite(view).all() and torch.isfinite(place).all()
 
 
 @pytest.mark.parametrize("kind", [Net, PhotoNet])
@@ -110,16 +165,37 @@ def test_every_look_is_told_and_the_last_one_counts(kind, images):
         assert torch.equal(net(images), looks[1])
 
 
-def test_the_second_looks_error_does_not_move_the_first_ones_points(net, images):
-    net.train()(images).sum().backward()
+@pytest.mark.parametrize("kind", [Net, PhotoNet])
+def test_the_second_looks_error_does_not_move_the_first_ones_points(kind, images):
+    net = kind().train()
+    net(images).sum().backward()
     assert net.linear[0].weight.grad is None and net.linear[1].weight.grad is not None
+    assert net.log_temperature.grad[0].abs().max() == 0 < net.log_temperature.grad[1].abs().max()
+    net(images, every_look=True).sum().backward()
+    assert net.linear[0].weight.grad is not None
+
+
+def test_batch_norm_counts_for_each_look_apart(net, images):
+    first = net.features[2]
+    with torch.no_grad():
+        before = net(images, every_look=True)
+        net.close_norms[0].bias += torch.linspace(0, 1, 32)
+        after = net(images, every_look=True)
+        assert torch.equal(after[0], before[0]) and not torch.equal(after[1], before[1])
+        net.train()(images)
+    assert first.num_batches_tracked == net.close_norms[0].num_batches_tracked == 1
+    assert not torch.allclose(first.running_mean, net.close_norms[0].running_mean)
 
 
 def test_sixteen_bits_are_for_training_only(net, images):
+    seen = []
+    net.features[0].register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
     expected = net(images)
     net.bfloat16 = True
-    assert torch.equal(net(images), expected)
-    assert torch.isfinite(net.train()(images)).all() and net(images).dtype == torch.float32
+    assert torch.equal(net(images), expected) and set(seen) == {torch.float32}
+    seen.clear()
+    result = net.train()(images)
+    assert torch.isfinite(result).all() and result.dtype == torch.float32 and set(seen) == {torch.bfloat16}
 
 
 # PhotoNet -------------------------------------------------------------------------------------------------------------
@@ -138,17 +214,58 @@ def test_what_photo_net_describes_are_the_points_it_gives(images):
     np.testing.assert_allclose(score, 1 / (1 + np.exp(2)), rtol=1e-5)
 
 
-def test_several_threads_get_what_one_gets(images):
+def painting(maps: torch.Tensor) -> PhotoNet:
+    """A PhotoNet that draws these maps, (1, 68, H, W), whatever it sees."""
     net = PhotoNet().eval()
+    net.draw = lambda view, look: (maps.expand(len(view), -1, -1, -1), torch.zeros(len(view), net.CHANNELS[-1]))
+    return net
+
+
+def test_the_evidence_for_a_point_by_hand(images):
+    # Each map says: as likely here as four cells to the right. The second correction moves every point down by 0.1.
+    maps = torch.full((1, 68, 28, 28), -1e4)
+    maps[..., 12, 10] = maps[..., 12, 14] = 0
+    net = painting(maps)
     with torch.no_grad():
-        expected = net(images)
+        net.linear[0].bias.copy_(0.3 * torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32).flatten())
+        net.linear[1].bias.copy_(torch.tensor([0.0, 0.1]).repeat(68))
+        net.confidence_weights[:, 1] = 1.0  # logistic(log ½) = ⅓
+        first = net.first_look(images)
+        _, place = net.close_view(images, first)
+        _, evidence, face = net.judged(images)
+        _, confidence, _ = net.describe(images)
+    spread, peak, corrected_by, moved = evidence.unbind(2)
+    np.testing.assert_allclose(spread, np.log(4 / 28), atol=1e-3)
+    np.testing.assert_allclose(peak, np.log(0.5), atol=1e-5)
+    np.testing.assert_allclose(corrected_by, 0.1, atol=1e-5)
+    seen = (first - place[:, None, :, 2]) @ torch.linalg.inv(place[:, :, :2]).transpose(1, 2)  # the first look's points
+    middle = torch.tensor([2 * 12 + 1, 2 * 12 + 1]) / 28 - 1
+    np.testing.assert_allclose(moved, (middle + torch.tensor([0, 0.1]) - seen).norm(dim=2), atol=1e-4)
+    np.testing.assert_allclose(face[:, -4:], evidence.mean(dim=1), atol=1e-6)
+    np.testing.assert_allclose(confidence, 1 / 3, atol=1e-4)
 
-    def look(_) -> torch.Tensor:
-        with torch.no_grad():
-            return net(images)
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(torch.equal(result, expected) for result in pool.map(look, range(8)))
+def test_even_points_on_one_spot_have_a_confidence(images):
+    net = painting(torch.zeros(1, 68, 28, 28))
+    with torch.no_grad():
+        net.linear[0].weight.zero_()
+        net.confidence_weights.fill_(0.1), net.score_weights.fill_(0.1)
+        assert all(torch.isfinite(part).all() for part in net.describe(images))
+
+
+def test_photo_net_learns_two_samples_by_heart():
+    torch.manual_seed(0)
+    net, images = PhotoNet().train(), torch.rand(2, 1, 224, 224)
+    face = 0.3 * torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32)
+    truth = network_units(face + torch.tensor([[[-0.2, 0.0]], [[0.2, 0.0]]]))
+    optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (net(images, every_look=True) - truth).abs().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        errors = 50 * (net(images) - truth).abs()  # pixels; the same points for both would be 11 off
+    assert errors.mean() < 5
 
 
 # The table of layers --------------------------------------------------------------------------------------------------
