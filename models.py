@@ -258,7 +258,8 @@ class PhotoNet(TwoLooks):
         x, y = probability.sum(dim=2), probability.sum(dim=3)
         square = x @ cell_middles(width, x).square() + y @ cell_middles(height, y).square()
         spread = (square - expected.square().sum(dim=2)).clamp_min(1e-6).sqrt()
-        moved = (second - first).norm(dim=2) / place[:, :, 0].norm(dim=1, keepdim=True)
+        scale = place[:, :, 0].norm(dim=1, keepdim=True).clamp_min(1e-6)  # zero where eyes and mouth are on one spot
+        moved = (second - first).norm(dim=2) / scale
         peak = probability.flatten(2).amax(dim=2).clamp_min(1e-6)
         corrected_by = (corrected - expected).norm(dim=2)
         evidence = torch.stack([spread.log(), peak.log(), corrected_by, moved], dim=2)

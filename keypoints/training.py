@@ -195,7 +195,7 @@ def fit(
     device: str = "cpu",
     checkpoint: str | Path | None = None,
 ) -> dict:
-    """Train ``net`` in place: SmoothL1Loss, Adam, OneCycle; it ends with the averaged weights, in eval mode.
+    """Train ``net`` in place: the recipe's loss, Adam, OneCycle; it ends with the averaged weights, in eval mode.
 
     The network returned is the running average of the weights over the last few hundred steps (Izmailov et al.,
     https://arxiv.org/abs/1803.05407), which is steadier than the last step's own. The schedule is OneCycle (Smith and
@@ -203,7 +203,7 @@ def fit(
 
     Args:
         training_set: samples with image (1, 224, 224) float32 and keypoints (68, 2) float32, network units.
-        validation_set: samples of other people, cropped in the middle; looked at after each epoch, never learnt from.
+        validation_set: samples of other people, nothing random in them; looked at after each epoch, never learnt from.
         recipe: see :class:`Recipe`.
         device: 'cpu', 'cuda', 'mps' or 'auto'.
         checkpoint: a file written after each epoch. Where it exists, training goes on from it, with the same result as
