@@ -45,10 +45,9 @@ def errors(found: np.ndarray, truth: np.ndarray) -> dict:
 def see(detector: KeypointDetector, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The network's points on a face: (68, 2) in its labels' box and in the cascade's, NaN without one."""
     given = detector.keypoints(image, detector.framing.boxes(points))[0]
-    boxes = detector.detect(image)
-    chosen = face_at(boxes, points)
-    missed = np.full_like(given, np.nan)
-    return given, missed if chosen is None else detector.keypoints(image, boxes[chosen][None])[0]
+    faces = detector(image)
+    chosen = face_at(np.array([face.box for face in faces]), points)
+    return given, np.full_like(given, np.nan) if chosen is None else faces[chosen].keypoints
 
 
 def true_pose(heads: dict, i: int) -> Pose:

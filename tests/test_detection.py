@@ -11,6 +11,7 @@ from torch import nn
 
 from data_load import KEYPOINT_MEAN, KEYPOINT_STD, find_data, read_image
 from keypoints.detection import (
+    Face,
     Framing,
     HaarDetector,
     KeypointDetector,
@@ -370,12 +371,12 @@ def test_a_face_counts_as_found_only_where_a_box_of_points_holds_the_true_centro
     csv_file, folder, points = dots
     offsets = iter([0, 40, 500, None])  # on the face; near it; far away; nothing detected
 
-    def keypoints(self, image, boxes):
+    def call(self, image):
         near, far = points[0], points[0] + 900
-        return np.stack([far, near + offset])[: len(boxes)] if (offset := next(offsets)) is not None else far[None][:0]
+        offset, box = next(offsets), np.array((0, 0, 9, 9), np.float32)
+        return [] if offset is None else [Face(box, far), Face(box, near + offset)]
 
-    monkeypatch.setattr(KeypointDetector, "keypoints", keypoints)
-    monkeypatch.setattr(HaarDetector, "__call__", lambda self, image: np.array([(0, 0, 9, 9)] * 2, np.float32))
+    monkeypatch.setattr(KeypointDetector, "__call__", call)
     result = evaluate(FindsTheDot(), csv_file, folder, "haar")
     assert result.found.tolist() == [True, True, False, False]
     assert result.figures["n"] == 4 and result.figures["found"] == 2 and result.figures["fr_box_07"] >= 50
