@@ -23,6 +23,7 @@ from data_load import (
     ToTensor,
     evaluation_transform,
     find_data,
+    label_offset,
     person_of,
     read_image,
     read_keypoints,
@@ -144,6 +145,16 @@ def test_labels_that_are_no_text_raise_a_sentence(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"\x89PNG\xff\xfe\x00\n" * 50)
     with pytest.raises(ValueError, match=r"labels\.csv: "):
         read_keypoints(tmp_path / "labels.csv")
+
+
+def test_the_labels_offset_on_two_faces_by_hand():
+    keypoints = np.zeros((2, 68, 2))
+    keypoints[0, 45], keypoints[1, 8] = (100, 100), (50, 200)  # boxes of 100 × 100 and 50 × 200 pixels: both of size 100
+    keypoints[1] += [7, -30]  # wherever it lies
+    offset = label_offset(keypoints)
+    assert offset.shape == (2, 2) and offset.dtype == np.float32
+    np.testing.assert_allclose(offset, [[0.33 + 1.1, 0.71]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(label_offset(2 * keypoints[0]), [0.33 + 2.2, 0.71], rtol=1e-6)
 
 
 # Transforms -----------------------------------------------------------------------------------------------------------
