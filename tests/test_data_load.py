@@ -149,7 +149,7 @@ def test_labels_that_are_no_text_raise_a_sentence(tmp_path):
 
 def test_the_labels_offset_on_two_faces_by_hand():
     keypoints = np.zeros((2, 68, 2))
-    keypoints[0, 45], keypoints[1, 8] = (100, 100), (50, 200)  # boxes of 100 × 100 and 50 × 200 pixels: both of size 100
+    keypoints[0, 45], keypoints[1, 8] = (100, 100), (50, 200)  # boxes of 100 × 100 and 50 × 200 pixels: both size 100
     keypoints[1] += [7, -30]  # wherever it lies
     offset = label_offset(keypoints)
     assert offset.shape == (2, 2) and offset.dtype == np.float32
