@@ -24,9 +24,11 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 import models
 from data_load import Data, evaluation_transform, find_data, person_of, training_transform
 from keypoints import metrics
+from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
+from keypoints.detection import framing_dict, measure_framing
 from keypoints.splits import people_split
 from keypoints.training import Recipe, fit, predict, true_keypoints
-from models import Net, network_units, write_json
+from models import Net, network_units, save_model, write_json
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -128,7 +130,12 @@ STUDIES: dict[str, dict[str, dict]] = {
     "epochs": {str(epochs): {} if epochs == EPOCHS else {"epochs": epochs} for epochs in (1, 2, 4, 8, 16, 32)},
     "seeds": {str(seed): {"epochs": Recipe.epochs} | ({"seed": seed} if seed else {}) for seed in (0, 1, 2)},
     # Rendered heads: those of the sample alone, and --rendered folders beside the real images.
-    "sample_alone": {str(epochs): {"faces": "sample", "epochs": epochs} for epochs in (8, 32, 64)},
+    "sample_alone": {
+        "the recipe, 8 epochs": {"faces": "sample", "epochs": 8},
+        "the recipe, 32 epochs": {"faces": "sample", "epochs": 32},
+        "spoilt views, 32 epochs": {"faces": "sample, spoilt", "epochs": 32},
+        "spoilt views, 64 epochs": {"faces": "sample, spoilt", "epochs": 64},
+    },
     "rendered": {
         "real": {"epochs": Recipe.epochs},
         "real and rendered": {"faces": "real and rendered", "epochs": Recipe.epochs},
@@ -164,15 +171,25 @@ class Study:
         judged = self.people["validation"]
         self.validation = Subset(data.dataset("training", evaluation_transform()), judged)
         self.who = [person_of(training.names[i]) for i in judged]
+        # The same faces as photographs are framed, their labels where the features are.
+        self.framed = FaceCrops(
+            data.csv_file("training"),
+            data.image_dir("training"),
+            [training.names[i] for i in judged],
+            framed_transform(),
+            official=data.name == "official",
+        )
         self.rendered = rendered
 
     def faces(self, name: str) -> Dataset:
-        """Training images by name: 'real', 'sample' or 'real and rendered'."""
+        """Training images by name: 'real', 'sample', 'sample, spoilt' (as PhotoNet sees them) or 'real and rendered'."""
         if name == "real":
             return self.real
         sample = find_data("sample")
         if name == "sample":
             return sample.dataset("training", training_transform())
+        if name == "sample, spoilt":
+            return FaceCrops(sample.csv_file("training"), sample.image_dir("training"), None, photo_transform())
         sets = [sample, *(Data("rendered", folder) for folder in self.rendered)]
         return ConcatDataset([self.real, *(part.dataset("training", training_transform()) for part in sets)])
 
@@ -183,7 +200,7 @@ class Study:
             change: fields of :class:`Recipe`, 'network' (a key of :data:`NETWORKS`), 'faces' (see :meth:`faces`) and
                 'share' (percent of the images, drawn at random).
         """
-        change = dict(change)
+        change_of_run, change = change, dict(change)
         network, share, faces = change.pop("network", "Net"), change.pop("share", 100), change.pop("faces", "real")
         recipe = replace(self.base, **change)
         torch.manual_seed(recipe.seed)
@@ -193,6 +210,14 @@ class Study:
             images = Subset(images, sorted(drawn.tolist()))
         record = fit(net, images, None, recipe, checkpoint=checkpoint)
         errors = metrics.nme(predict(net, self.validation), true_keypoints(self.validation))
+        more = {}
+        if faces != "real":
+            framed = metrics.nme(predict(net, self.framed), true_keypoints(self.framed))
+            more = {"nme_box_framed": float(framed.mean()), "nme_box_framed_median": float(np.median(framed))}
+            samples = find_data("sample" if faces.startswith("sample") else None).dataset("training")
+            framing = framing_dict(measure_framing(samples))
+            net.framing = photo_framing(framing) if faces.endswith("spoilt") else framing
+            save_model(net, checkpoint.with_suffix(".pt"), {"change": change_of_run, **record})
         return {
             "nme_box": float(errors.mean()),
             "interval": metrics.interval(errors, self.who),
@@ -200,6 +225,7 @@ class Study:
             "fr_box_07": metrics.failure_rate(errors, 7),
             "training_loss": record["history"][-1]["training_loss"],
             "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+            **more,
             **{name: record[name] for name in ("samples", "seconds", "threads", "versions")},
         }
 
