@@ -182,7 +182,7 @@ class Study:
         self.rendered = rendered
 
     def faces(self, name: str) -> Dataset:
-        """Training images by name: 'real', 'sample', 'sample, spoilt' (as PhotoNet sees them) or 'real and rendered'."""
+        """Training images by name: 'real', 'sample', 'sample, spoilt' (PhotoNet's views), 'real and rendered'."""
         if name == "real":
             return self.real
         sample = find_data("sample")
