@@ -79,19 +79,22 @@ def sharpness(image: np.ndarray, keypoints: np.ndarray) -> float:
     return float(cv2.Laplacian(crop[face, face], cv2.CV_64F).var())
 
 
-def conditions(dataset: FacialKeypointsDataset) -> dict[str, np.ndarray]:
+def conditions(dataset: FacialKeypointsDataset, indices: Sequence[int] | None = None) -> dict[str, np.ndarray]:
     """What may make a face hard, from the true points and the image: yaw (degrees, either side), sharpness and size.
 
     Args:
-        dataset: without transforms. Reads all its images.
+        dataset: without transforms.
+        indices: those to look at, N of them; all by default. Their images are read.
 
     Returns:
         yaw, sharpness (see :func:`sharpness`) and size (square root of the box's area, pixels), (N,) each.
     """
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, int)
+    keypoints = dataset.keypoints[indices]
     return {
-        "yaw": np.abs(yaw_of(dataset.keypoints)),
-        "sharpness": np.array([sharpness(**dataset[i]) for i in range(len(dataset))]),
-        "size": metrics.face_size(dataset.keypoints),
+        "yaw": np.abs(yaw_of(keypoints)),
+        "sharpness": np.array([sharpness(**dataset[i]) for i in indices]),
+        "size": metrics.face_size(keypoints),
     }
 
 

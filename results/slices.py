@@ -1,0 +1,94 @@
+"""Where the shipped weights are good and where not, and what the second look brings: writes results/slices.json.
+
+    KEYPOINTS_WILD=DIR python -m results.slices
+
+Measured on people and photos that the weights never saw, framed by the truth: the sample's test heads, the wild set's
+validation photos where they are there, and for weights that held them out the official training set's test people.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_load import FacialKeypointsDataset, find_data, person_of
+from keypoints import metrics
+from keypoints.evaluation import Evaluation, evaluate
+from keypoints.failures import conditions, slices
+from keypoints.splits import WILD_CSV, find_wild, people_split, wild_groups
+from models import MODEL_DIR, TwoLooks, load_model, network_units, write_json
+
+OUT = Path(__file__).resolve().parent / "slices.json"
+FRONTAL, TURNED = (0, 15), (30, 60)  # degrees of yaw to either side
+
+
+class FirstLook(nn.Module):
+    """A network stopped after its first look."""
+
+    def __init__(self, net: TwoLooks) -> None:
+        super().__init__()
+        self.net, self.framing = net, net.framing
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return network_units(self.net.first_look(image))
+
+
+def sets(net: nn.Module) -> Iterator[tuple[str, Path, Path, list[str] | None, bool]]:
+    """What a network can be measured on honestly: title, labels, images, which of them, whether labelled officially."""
+    sample, data, wild = find_data("sample"), find_data(), find_wild()
+    yield "sample, test heads", sample.csv_file("test"), sample.image_dir("test"), None, False
+    if data.name == "official" and getattr(net, "on_features", False):
+        names = data.dataset("training").names
+        chosen = [names[i] for i in people_split(names)["test"]]
+        yield "official, test people", data.csv_file("training"), data.image_dir("training"), chosen, True
+    if wild is not None:
+        yield "wild photos", wild / WILD_CSV, wild, sorted(wild_groups("validation")), False
+
+
+def turned_ratio(result: Evaluation, yaw: np.ndarray) -> dict:
+    """Errors of frontal and of turned heads in percent, and how many times larger the second is."""
+    errors = metrics.nme(result.predicted, result.true)
+    of = {name: (low <= yaw) & (yaw < high) for name, (low, high) in {"frontal": FRONTAL, "turned": TURNED}.items()}
+    mean = {name: float(errors[chosen].mean()) if chosen.any() else None for name, chosen in of.items()}
+    ratio = mean["turned"] / mean["frontal"] if None not in mean.values() else None
+    return mean | {"ratio": ratio, "faces": {name: int(chosen.sum()) for name, chosen in of.items()}}
+
+
+def measure(model: Path) -> dict:
+    """Title of a set → its slices, the turned heads' ratio and the error of either look."""
+    net, figures = load_model(model), {}
+    for title, csv_file, folder, names, official in sets(net):
+        who = wild_groups("validation").__getitem__ if title == "wild photos" else person_of
+        result = evaluate(net, csv_file, folder, "box", names, who, official)
+        first = evaluate(FirstLook(net), csv_file, folder, "box", names, who, official).figures
+        dataset = FacialKeypointsDataset(csv_file, folder)
+        chosen = [dataset.names.index(name) for name in result.names]
+        values = conditions(dataset, chosen)
+        rows = [
+            {"by": part.by, "bin": part.label, "images": part.images, "nme_box": part.nme_box}
+            for part in slices(result, values, each=1)
+        ]
+        looks = {
+            name: {key: seen[key] for key in ("nme_box", "nme_iod", "fr_iod_10")}
+            for name, seen in (("first", first), ("second", result.figures))
+        }
+        turned = turned_ratio(result, values["yaw"])
+        figures[title] = {"images": len(chosen), "slices": rows, "yaw": turned, "looks": looks}
+        print(model.stem, title, turned, looks, flush=True)
+    return figures
+
+
+def main() -> int:
+    content = {model.stem: measure(model) for model in sorted(MODEL_DIR.glob("keypoints_model_*.pt"))}
+    write_json(OUT, content)
+    print(f"wrote {OUT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
