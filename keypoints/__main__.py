@@ -10,26 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import Subset
 
 from data_load import (
     NUM_KEYPOINTS,
-    Data,
     FacialKeypointsDataset,
     evaluation_transform,
     find_data,
     person_of,
     read_image,
-    read_keypoints,
     training_transform,
 )
 from keypoints import distributed, filters, plots
-from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
 from keypoints.detection import KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
-from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
+from keypoints.photo_training import photo_data
+from keypoints.splits import find_wild, people_split
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
 from models import DEFAULT_MODEL, MODEL_DIR, Net, PhotoNet, load_model, save_model, write_atomically, write_json
 
@@ -305,34 +303,18 @@ def train_photo_net(options: argparse.Namespace, world: distributed.World) -> in
     if options.twin:
         raise ValueError("got --twin with PhotoNet, which holds the validation and the test people out anyway")
     name, csv_file, images = _labelled(options, "training")
-    wild, sample, names = find_wild(options.wild), find_data("sample"), read_keypoints(csv_file)[0]
-    people = people_split(names)
-    held_out = sorted({person_of(names[i]) for part in ("validation", "test") for i in people[part]})
-    transform, parts = photo_transform(), {}
-    chosen = [names[i] for i in people["training"]]
-    parts[name] = [FaceCrops(csv_file, images, chosen, transform, official=name == "official")]
-    rendered = options.rendered if name == "sample" else [sample.root, *options.rendered]
-    sets = [Data("rendered", folder) for folder in rendered]
-    parts["rendered"] = [FaceCrops(at.csv_file("training"), at.image_dir("training"), None, transform) for at in sets]
-    validation_set = FaceCrops(csv_file, images, [names[i] for i in people["validation"]], framed_transform())
-    if wild is not None:
-        share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
-        photos = FaceCrops(wild / WILD_CSV, wild, share["training"], transform)
-        parts["wild"] = [photos, photos]  # twice an epoch: they are what it is for, and fewer than the frames
-        validation_set = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
-    training_set = ConcatDataset([faces for part in parts.values() for faces in part])
-    counts = {part: sum(len(faces) for faces in sets) for part, sets in parts.items()}
+    data = photo_data(name, csv_file, images, find_wild(options.wild), options.rendered)
     if world.first:
-        print(f"faces an epoch: {counts}; {len(validation_set)} to validate on", flush=True)
+        print(f"faces an epoch: {data.counts}; {len(data.validation)} to validate on", flush=True)
     recipe = _recipe(options, PHOTO_RECIPE)
     torch.manual_seed(recipe.seed)
     net = PhotoNet()
-    samples = Subset(FacialKeypointsDataset(csv_file, images), people["training"])
-    net.framing = photo_framing(framing_dict(measure_framing(samples)))
-    record = fit(net, training_set, validation_set, recipe, options.device, options.out.with_suffix(".checkpoint"))
+    net.framing = data.framing
+    checkpoint = options.out.with_suffix(".checkpoint")
+    record = fit(net, data.together(), data.validation, recipe, options.device, checkpoint)
     if not world.first:
         return 0
-    save_model(net, options.out, {"data": name, "faces": counts, "held_out_people": held_out, **record})
+    save_model(net, options.out, {"data": name, "faces": data.counts, "held_out_people": data.held_out, **record})
     print(f"saved {options.out} and {options.out.with_suffix('.json')}")
     return 0
 

@@ -123,18 +123,19 @@ def generator() -> np.random.Generator:
 class RandomView:
     """A view framed as a detector might, of a face turned as it may be held, mirrored half the time.
 
-    One affine warp: rotation (normal, ``tilt`` degrees; a quarter of the views evenly within ±45°), size and place by
-    :data:`SCATTER`, a little stretch and shear.
+    One affine warp: rotation (normal, ``tilt`` degrees; a quarter of the views evenly within ±``wide``), size and place
+    by :data:`SCATTER`, a little stretch and shear.
     """
 
     tilt: float = 14.0
+    wide: float = 45.0
 
     def __call__(self, sample: dict) -> dict:
         rng, size = generator(), metrics.face_size(sample["keypoints"])
         right, down, larger = rng.normal(0, SCATTER)
         side = VIEW_SCALE * size * math.exp(larger)
         middle = _middle(sample["keypoints"]) + np.array([right, VIEW_DY + down]) * size
-        angle = math.radians(rng.normal(0, self.tilt) if rng.random() < 0.75 else rng.uniform(-45, 45))
+        angle = math.radians(rng.normal(0, self.tilt) if rng.random() < 0.75 else rng.uniform(-self.wide, self.wide))
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         stretch = np.array([[math.exp(rng.normal(0, 0.04)), rng.normal(0, 0.03)], [0, 1]])
         linear = turn @ stretch * IMAGE_SIZE / side

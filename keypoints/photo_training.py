@@ -1,0 +1,97 @@
+"""What models.PhotoNet learns from: video frames, photographs and rendered heads, with the same views of all.
+
+The people of ``data/splits.json`` that are held out for validation and test are in no training set here, so every
+figure of a network made from these is of people it never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.data import ConcatDataset, Subset
+
+from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints
+from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
+from keypoints.detection import framing_dict, measure_framing
+from keypoints.splits import WILD_CSV, people_split, read_splits
+
+FRAMES, RENDERED, WILD = "frames", "rendered", "wild"  # the kinds of faces
+
+
+@dataclass(frozen=True)
+class PhotoData:
+    """Faces to train on by kind, and those to judge by.
+
+    Attributes:
+        training: kind → its sets; a set that stands there twice is seen twice an epoch.
+        frames: the validation people of the labelled frames; their labels lie where the features are.
+        wild: the validation photos, None where the wild set is not there.
+        held_out: the validation and the test people.
+        framing: see :func:`keypoints.augmentation.photo_framing`, measured on the training people.
+    """
+
+    training: dict[str, list[FaceCrops]]
+    frames: FaceCrops
+    wild: FaceCrops | None
+    held_out: list[str]
+    framing: dict
+
+    @property
+    def validation(self) -> FaceCrops:
+        """What choices are made on: the photos where they are there, else the frames."""
+        return self.frames if self.wild is None else self.wild
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces an epoch, by kind."""
+        return {kind: sum(len(faces) for faces in sets) for kind, sets in self.training.items()}
+
+    def together(self, kinds: Sequence[str] | None = None) -> ConcatDataset:
+        """The training faces of these kinds, by default of all, as one set."""
+        return ConcatDataset([faces for kind in kinds or self.training for faces in self.training[kind]])
+
+
+def photo_data(
+    name: str,
+    csv_file: Path,
+    images: Path,
+    wild: Path | None,
+    rendered: Sequence[Path] = (),
+    transform: Callable[[dict], dict] | None = None,
+) -> PhotoData:
+    """Read everything that is there.
+
+    Args:
+        name: of the labelled frames' set; the labels of 'official' are moved to the features. Where it is 'sample',
+            the frames are the sample and no rendered heads are added but ``rendered``.
+        csv_file, images: the labelled frames.
+        wild: the folder of the wild set, see :func:`keypoints.splits.find_wild`.
+        rendered: folders of further heads that ``data/sample/render.py`` wrote.
+        transform: of the training faces (default: :func:`keypoints.augmentation.photo_transform`).
+    """
+    transform, official, names = transform or photo_transform(), name == "official", read_keypoints(csv_file)[0]
+    people = people_split(names)
+
+    def frames(part: str, how: Callable[[dict], dict]) -> FaceCrops:
+        return FaceCrops(csv_file, images, [names[i] for i in people[part]], how, official=official)
+
+    training = {FRAMES: [frames("training", transform)]}
+    heads = [Data(RENDERED, folder) for folder in rendered]
+    heads = heads if name == "sample" else [find_data("sample"), *heads]
+    training[RENDERED] = [FaceCrops(at.csv_file("training"), at.image_dir("training"), None, transform) for at in heads]
+    validation_photos = None
+    if wild is not None:
+        share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
+        photos = FaceCrops(wild / WILD_CSV, wild, share["training"], transform)
+        training[WILD] = [photos, photos]  # twice an epoch: they are what it is for, and fewer than the frames
+        validation_photos = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
+    samples = Subset(FacialKeypointsDataset(csv_file, images), people["training"])
+    return PhotoData(
+        training=training,
+        frames=frames("validation", framed_transform()),
+        wild=validation_photos,
+        held_out=sorted({person_of(names[i]) for part in ("validation", "test") for i in people[part]}),
+        framing=photo_framing(framing_dict(measure_framing(samples))),
+    )
