@@ -30,7 +30,7 @@ from models import PhotoNet, save_model, write_json
 
 OUT = Path(__file__).resolve().parent / "ablation.json"
 BUILD = OUT.parents[1] / "build"
-IMAGES, EPOCHS = 6000, 6  # views an epoch
+IMAGES, EPOCHS = 6000, 5  # views an epoch
 RECIPE = replace(PHOTO_RECIPE, epochs=EPOCHS, weight_average=0.995)
 
 

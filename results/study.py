@@ -133,8 +133,7 @@ STUDIES: dict[str, dict[str, dict]] = {
     "sample_alone": {
         "the recipe, 8 epochs": {"faces": "sample", "epochs": 8},
         "the recipe, 32 epochs": {"faces": "sample", "epochs": 32},
-        "spoilt views, 32 epochs": {"faces": "sample, spoilt", "epochs": 32},
-        "spoilt views, 64 epochs": {"faces": "sample, spoilt", "epochs": 64},
+        "spoilt views, 48 epochs": {"faces": "sample, spoilt", "epochs": 48},
     },
     "rendered": {
         "real": {"epochs": Recipe.epochs},
