@@ -1,0 +1,151 @@
+"""The commands of results/ that train and measure: what they compare, and that they go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Subset
+
+from data_load import find_data, label_offset, training_transform
+from keypoints.evaluation import Evaluation
+from keypoints.training import Recipe, fit
+from models import Net
+from results import cost, slices, study
+from results import label_offset as offset_study
+
+
+@pytest.fixture(scope="module")
+def few() -> Subset:
+    return Subset(find_data("sample").dataset("training", training_transform()), range(12))
+
+
+def test_every_study_changes_one_thing():
+    for name, runs in study.STUDIES.items():
+        assert len({study.key_of(change) for change in runs.values()}) == len(runs), name
+        if name not in ("sample_alone", "rendered", "seeds"):
+            assert {} in runs.values(), name  # the recipe itself is beside them
+            # Only a head that cannot learn at the recipe's rate is shown at one of its own, too.
+            others = [change for label, change in runs.items() if change and "rate" not in label]
+            assert all(len(change) == 1 for change in others), name
+
+
+@pytest.mark.parametrize("name", study.NETWORKS)
+def test_the_networks_of_the_studies_learn(name, few):
+    torch.manual_seed(0)
+    net = study.NETWORKS[name]()
+    before = {key: value.clone() for key, value in net.named_parameters() if value.requires_grad}
+    record = fit(net, few, None, Recipe(epochs=1, batch_size=6, learning_rate=1e-3))
+    assert np.isfinite(record["history"][0]["training_loss"])
+    still = [key for key, value in net.named_parameters() if key in before and torch.equal(value, before[key])]
+    assert not still  # a weight that no step moves would be counted for nothing
+    assert net(torch.rand(2, 1, 224, 224)).shape == (2, 136)
+
+
+def test_without_batch_norm_nothing_depends_on_the_rest_of_the_batch():
+    torch.manual_seed(0)
+    images = torch.rand(4, 1, 224, 224)
+    for name, alone in (("no BatchNorm", True), ("no Dropout", False)):
+        net = study.NETWORKS[name]().train()
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Dropout2d):
+                layer.p = 0.0
+        with torch.no_grad():
+            assert torch.allclose(net(images)[:2], net(images[:2]), atol=1e-4) == alone
+
+
+def test_studies_go_on_where_they_stopped(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def run(self, change, checkpoint):
+        trained.append(study.key_of(change))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return {"nme_box": 1.0, "nme_box_median": 1.0, "seconds": 1.0}
+
+    monkeypatch.setenv("KEYPOINTS_DATA", "sample")
+    monkeypatch.setattr(study, "BUILD", tmp_path)
+    monkeypatch.setattr(study.Study, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        study.main(["batch_size"])
+    study.main(["batch_size"])
+    assert trained == ["batch_size=5", "recipe", "recipe", "batch_size=20", "batch_size=64"]
+    content = json.loads((tmp_path / "studies.json").read_text())
+    assert set(content["runs"]) == {"batch_size=5", "recipe", "batch_size=20", "batch_size=64"}
+    study.main(["batch_size"])
+    assert len(trained) == 5
+    # Figures of another network say nothing about this one.
+    monkeypatch.setattr(study, "identity", lambda: "another")
+    study.main(["batch_size"])
+    assert len(trained) == 9
+
+
+def test_an_unknown_study_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        study.main(["loses"])
+    assert stopped.value.code == 2
+    assert "got study 'loses', expected one of losses" in capsys.readouterr().err
+
+
+def test_the_committed_studies_are_of_this_network_and_recipe():
+    content = json.loads((study.HERE / "studies.json").read_text())
+    recipe = {key: value for key, value in content["base"].items() if key not in ("network", "samples", "bfloat16")}
+    now = {key: getattr(Recipe(epochs=study.EPOCHS), key) for key in recipe}
+    assert content["base"]["network"] == study.identity()
+    assert recipe == now
+    listed = {study.key_of(change) for runs in study.STUDIES.values() for change in runs.values()}
+    assert set(content["runs"]) <= listed
+
+
+def test_the_course_net_has_the_size_it_is_known_for():
+    with torch.no_grad():
+        flat = cost.CourseNet().layers[:-7](torch.zeros(1, 1, 224, 224))
+    assert flat.shape == (1, 30_976)
+
+
+def test_the_profile_accounts_for_the_whole_epoch(monkeypatch):
+    monkeypatch.setenv("KEYPOINTS_DATA", "sample")
+    figures = cost.profile(bfloat16=False, images=20)
+    for epoch in ("first epoch", "later epochs"):
+        steps = figures[epoch]
+        assert min(steps.values()) >= 0
+        assert steps["backward"] > steps["optimiser"] > 0
+        assert steps["rest"] < 0.2 * sum(steps.values())
+    assert figures["first epoch"]["decode"] > 0 == figures["later epochs"]["decode"]
+
+
+def test_a_line_is_found_in_spite_of_a_stray_point():
+    size = np.linspace(50, 150, 30)
+    shift = 0.3 + 0.01 * size
+    shift[4] = 40
+    assert np.allclose(offset_study.line(size, shift), (0.3, 0.01), atol=1e-3)
+
+
+def test_offsets_of_sizes_are_those_of_faces():
+    face = np.random.default_rng(0).uniform(0, 1, (68, 2))
+    face = (face - face.min(axis=0)) / np.ptp(face, axis=0) * 80
+    assert np.allclose(offset_study.label_offset_of(np.array([80.0]))[0], label_offset(face), atol=1e-5)
+
+
+def test_turned_heads_are_set_against_frontal_ones():
+    true = np.zeros((4, 68, 2), np.float32)
+    true[:, :, 0], true[:, 0, 1] = np.linspace(0, 100, 68), 100
+    predicted = true.copy()
+    predicted[:2, :, 0] += 2  # frontal: 2 % of the box of 100×100 pixels
+    predicted[2, :, 0] += 5  # turned; the last is neither
+    predicted[3, :, 0] += 50
+    result = Evaluation(["a"] * 4, predicted, true, np.ones(4, bool), {})
+    turned = slices.turned_ratio(result, np.array([0.0, 14, 45, 20]))
+    assert turned["frontal"] == pytest.approx(2, rel=1e-3) and turned["turned"] == pytest.approx(5, rel=1e-3)
+    assert turned["ratio"] == pytest.approx(2.5, rel=1e-3) and turned["faces"] == {"frontal": 2, "turned": 1}
+
+
+def test_the_first_look_is_the_network_stopped_half_way():
+    torch.manual_seed(0)
+    net, image = Net().eval(), torch.rand(2, 1, 224, 224)
+    with torch.no_grad():
+        first, second = net(image, every_look=True)
+        assert torch.allclose(slices.FirstLook(net)(image), first, atol=1e-6)
+        assert not torch.allclose(first, second, atol=1e-3)
