@@ -138,6 +138,7 @@ def test_the_close_view_shows_a_face_upright_in_the_middle_and_always_equally_la
     centred = seen - seen.mean(0)
     assert float(centred.square().sum(1).mean().sqrt()) == pytest.approx(2 * net.spread, abs=1e-4)
     assert seen.abs().max() < 1  # all of the face is in the view
+    assert torch.linalg.det(place[0, :, :2]) > 0  # the person's left stays the picture's right: no mirror image
 
 
 def test_a_close_view_is_cut_where_its_place_says(net):
@@ -154,6 +155,16 @@ def test_points_on_one_spot_still_give_a_view(net, images):
     for spot in (0.0, 7.0):
         view, place = net.close_view(images, torch.full((4, 68, 2), spot))
         assert torch.isfinite(view).all() and torch.isfinite(place).all()
+
+
+@pytest.mark.parametrize(("spread", "radius"), [(0.0, 0.1), (0.01, 0.1), (0.4, 0.4), (3.0, 0.8)])
+def test_whatever_the_first_look_says_the_second_sees_a_part_of_the_picture(net, images, spread, radius):
+    face = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32)
+    face = face - face.mean(0)
+    points = face / face.square().sum(1).mean().sqrt() * spread
+    _, place = net.close_view(images[:1], points[None])
+    scale = place[0, :, 1].norm()  # of the axis that points down; on one spot there is no direction to the right
+    assert float(scale) == pytest.approx(radius / (2 * net.spread) if spread else 0, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [Net, PhotoNet])
@@ -185,6 +196,18 @@ def test_batch_norm_counts_for_each_look_apart(net, images):
         net.train()(images)
     assert first.num_batches_tracked == net.close_norms[0].num_batches_tracked == 1
     assert not torch.allclose(first.running_mean, net.close_norms[0].running_mean)
+
+
+def test_photo_net_s_batch_norm_counts_for_each_look_apart(images):
+    net = PhotoNet().eval()
+    with torch.no_grad():
+        before = net(images, every_look=True)
+        norms = [layer.norms for layer in net.modules() if hasattr(layer, "norms")]
+        for layer in norms:
+            layer[1].bias += torch.linspace(0, 1, layer[1].num_features)
+            after = net(images, every_look=True)
+            assert torch.equal(after[0], before[0]) and not torch.equal(after[1], before[1])
+            before = after
 
 
 def test_sixteen_bits_are_for_training_only(net, images):
