@@ -210,23 +210,24 @@ def show_curves(history: Sequence[dict], title: str = "") -> Figure:
     return figure
 
 
-def draw_study(ax: Axes, runs: dict[str, dict], title: str = "", base: str | None = None) -> Axes:
+def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") -> Figure:
     """One line a run, the first at the top: its error as a dot, the 95 % interval over people as a line.
 
     Args:
         runs: label → figures with nme_box and interval (low, high or None), percent.
         base: the label of the run that the others are compared with; drawn filled.
     """
+    figure, ax = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(runs)))
     for row, (label, run) in enumerate(runs.items()):
         if run["interval"]:
             ax.plot(run["interval"], (row, row), "-", color="C0", linewidth=1.2)
         ax.plot(run["nme_box"], row, "o", color="C0", markerfacecolor="C0" if label == base else "white")
-        ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), (0, 5), textcoords="offset points", ha="center",
-                    fontsize=8)
+        place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), **place)
     ax.set_yticks(range(len(runs)), list(runs))
-    ax.set(xlabel="NME_box (%) of people never seen", ylim=(len(runs) - 0.5, -0.7), title=title)
+    ax.set(xlabel="NME_box (%) of people never seen", ylim=(len(runs) - 0.4, -0.8), title=title)
     ax.grid(axis="y", visible=False)
-    return ax
+    return figure
 
 
 def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:

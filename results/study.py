@@ -154,6 +154,18 @@ def identity() -> str:
     return hashlib.sha256(repr((content, net.whole, net.close, net.spread)).encode()).hexdigest()[:12]
 
 
+def recorded(name: str) -> dict[str, dict]:
+    """What results/studies.json has of a study: label → figures, see :meth:`Study.run`; runs still to come are missing.
+
+    Raises:
+        ValueError: there is no such study.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"got study {name!r}, expected one of {', '.join(STUDIES)}")
+    runs = json.loads((HERE / "studies.json").read_text(encoding="utf-8"))["runs"]
+    return {label: runs[key_of(change)] for label, change in STUDIES[name].items() if key_of(change) in runs}
+
+
 class Study:
     """The data that all runs share, and one run.
 
