@@ -230,6 +230,25 @@ def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") 
     return figure
 
 
+def show_profile(epochs: dict[str, dict[str, float]], unit: str = "ms an image") -> Figure:
+    """Where an epoch's time goes: name of the epoch → step → time; one bar an epoch, steps below 1 % together."""
+    figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.5 * len(epochs)))
+    names = list(dict.fromkeys(name for steps in epochs.values() for name in steps))
+    small = {n for n in names if all(steps.get(n, 0) < 0.01 * sum(steps.values()) for steps in epochs.values())}
+    kept = [name for name in names if name not in small]
+    left = np.zeros(len(epochs))
+    for name in [*kept, f"{len(small)} other steps"]:
+        members = small if name not in kept else {name}
+        widths = np.array([sum(steps.get(n, 0) for n in members) for steps in epochs.values()])
+        ax.barh(range(len(epochs)), widths, left=left, height=0.6, label=name)
+        left += widths
+    ax.set_yticks(range(len(epochs)), list(epochs))
+    ax.set(xlabel=unit, ylim=(len(epochs) - 0.5, -0.5))
+    ax.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8)
+    return figure
+
+
 def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:
     """Cumulative error distributions: name → (N,) errors in percent, infinity where no face was found."""
     figure, ax = plt.subplots(figsize=(4.6, 3.2))

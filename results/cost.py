@@ -138,7 +138,7 @@ def one_batch_size(size: int, bfloat16: bool) -> float:
     return peak_memory_mb()
 
 
-def course_net(bfloat16: bool, images: int = 1000, rounds: int = 3) -> dict:
+def course_net(bfloat16: bool, images: int = 200, rounds: int = 3) -> dict:
     """Seconds of an epoch: the course's net, whose images are decoded anew each epoch, and ours with its cache."""
     data, recipe = find_data(), Recipe()
     cached = data.dataset("training", training_transform())

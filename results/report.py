@@ -112,6 +112,46 @@ def benchmark_table(record: dict | None = None) -> str:
     return "\n\n".join(lines)
 
 
+def cost_table() -> str:
+    """What an epoch costs beside the course projects' usual network, in Markdown; `results.cost` measured it."""
+    cost = load(HERE / "cost.json")
+    course, memory = cost["course_net"], cost["memory"]
+    usual = "the usual course network, images decoded anew"
+    names, rows = {"course": usual, "ours": "`Net`", "ours, bfloat16": "`Net`, bfloat16"}, []
+    for name, seconds in course["seconds"].items():
+        weights = course["parameters"]["course" if name == "course" else "ours"]
+        ratio = course["ratio"].get(name, 1)
+        milliseconds = 1000 * np.median(seconds) / course["images"]
+        rows.append([names[name], f"{weights / 1e6:.1f} million", f"{milliseconds:.0f}", f"{ratio:.1f}"])
+    peak = ", ".join(f"{size}: {mb / 1000:.2f} GB" for size, mb in memory["peak"].items())
+    table = markdown(["one epoch of training", "weights", "ms an image", "times faster"], rows)
+    return f"{table}\n\nPeak memory of a whole training process by batch size: {peak}."
+
+
+def slices_table() -> str:
+    """NME_box by yaw, sharpness and size, and by look, of people never seen, in Markdown; `results.slices` measured it."""
+    content = load(HERE / "slices.json")
+    rows = {"yaw": [], "sharpness": [], "size": [], "look": []}
+    for weights, sets in content.items():
+        for title, figures in sets.items():
+            for by in ("yaw", "sharpness", "size"):
+                errors = [part["nme_box"] for part in figures["slices"] if part["by"] == by]
+                rows[by].append([title, weights, *("" if e is None else f"{e:.2f}" for e in errors)])
+            looks = [f"{figures['looks'][look]['nme_box']:.2f}" for look in ("first", "second")]
+            ratio = figures["yaw"]["ratio"]
+            rows["look"].append([title, weights, *looks, "" if ratio is None else f"{ratio:.2f}"])
+    yaw = next(iter(next(iter(content.values())).values()))["slices"]
+    quarters = ["lowest quarter", "second", "third", "highest"]
+    heads = {
+        "yaw": [part["bin"] for part in yaw if part["by"] == "yaw"],
+        "sharpness": quarters,
+        "size": quarters,
+        "look": ["the first look alone", "both looks", "yaw 30–60° against 0–15°"],
+    }
+    names = {"yaw": "yaw, either side", "sharpness": "sharpness of the face", "size": "size of the face", "look": "look"}
+    return "\n\n".join(markdown([f"NME_box, % by {names[by]}", "weights", *heads[by]], rows[by]) for by in rows)
+
+
 def notebooks_table() -> str:
     """What the notebooks are and how long they run on the sample, in Markdown; `make refresh` measured it."""
     seconds = load(HERE / "notebook_seconds.json")
@@ -136,12 +176,14 @@ TABLES = {
     "results": results_table,
     "benchmark": benchmark_table,
     "notebooks": notebooks_table,
+    "cost": cost_table,
     "parts": parts_table,
+    "slices": slices_table,
     "haar": haar_table,
 }
 PAGES = {
-    "README.md": ("results", "notebooks", "benchmark"),
-    "saved_models/README.md": ("parts",),
+    "README.md": ("results", "notebooks", "cost", "benchmark"),
+    "saved_models/README.md": ("parts", "slices"),
     "data/README.md": ("haar",),
 }
 
