@@ -129,7 +129,7 @@ def cost_table() -> str:
 
 
 def slices_table() -> str:
-    """NME_box by yaw, sharpness and size, and by look, of people never seen, in Markdown; `results.slices` measured it."""
+    """NME_box by yaw, sharpness, size and look, of people never seen, in Markdown; `results.slices` measured it."""
     content = load(HERE / "slices.json")
     rows = {"yaw": [], "sharpness": [], "size": [], "look": []}
     for weights, sets in content.items():
@@ -148,8 +148,7 @@ def slices_table() -> str:
         "size": quarters,
         "look": ["the first look alone", "both looks", "yaw 30–60° against 0–15°"],
     }
-    names = {"yaw": "yaw, either side", "sharpness": "sharpness of the face", "size": "size of the face", "look": "look"}
-    return "\n\n".join(markdown([f"NME_box, % by {names[by]}", "weights", *heads[by]], rows[by]) for by in rows)
+    return "\n\n".join(markdown([f"NME_box, % by {by}", "weights", *heads[by]], rows[by]) for by in rows)
 
 
 def notebooks_table() -> str:
