@@ -136,8 +136,8 @@ STUDIES: dict[str, dict[str, dict]] = {
         "spoilt views, 48 epochs": {"faces": "sample, spoilt", "epochs": 48},
     },
     "rendered": {
-        "real": {"epochs": Recipe.epochs},
-        "real and rendered": {"faces": "real and rendered", "epochs": Recipe.epochs},
+        "real": {},
+        "real and rendered": {"faces": "real and rendered"},
     },
 }
 
