@@ -94,7 +94,7 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
             f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: "
             f"a name, then x and y of {NUM_KEYPOINTS} points"
         )
-    with open(csv_file, encoding="utf-8") as file:
+    with open(csv_file, encoding="utf-8", errors="replace") as file:  # pandas skipped this line unread
         if re.match(r"[^,]+\.(jpg|jpeg|png)\b", first := file.readline(), re.IGNORECASE):
             raise ValueError(f"{csv_file}: expected a header in the first line, got the image {first.split(',')[0]!r}")
     values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)

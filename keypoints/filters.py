@@ -176,7 +176,8 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
         picture = _read_picture(file.with_suffix(".png"))
         layers = tuple(_layer(entry, picture) for entry in content["layers"])
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{file}: expected about and layers or a morph, got: {error!r}") from None
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ValueError(f"{file}: expected about and layers or a morph, got: {reason}") from None
     return Filter(name, content["about"], layers)
 
 

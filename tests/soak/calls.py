@@ -1,0 +1,87 @@
+"""Many callers: thousands of calls from several threads of several processes, all with the same answer and no leak.
+
+    python tests/soak/calls.py --calls 20000        # writes what it found into results/soak.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+PROCESSES, THREADS = 4, 8
+WARM_UP = 0.2  # of the calls: until then memory may grow
+
+
+def resident_mb() -> float:
+    """The memory that this process holds now, in MB (10^6 bytes)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def callers(calls: int, threads: int) -> dict:
+    """Call one detector from several threads: how many answers differ from the first, and how memory grew."""
+    import torch
+
+    from data_load import DATA_DIR, find_data, read_image
+    from keypoints.detection import KeypointDetector
+
+    torch.set_num_threads(1)
+    detector, sample = KeypointDetector(), find_data("sample").dataset("test")
+    images = [read_image(DATA_DIR / "photos" / "astronaut.jpg"), *(sample[i]["image"] for i in range(7))]
+    boxes = [detector.framing.boxes(sample[max(0, i - 1)]["keypoints"]) for i in range(8)]
+    boxes[0] = detector.detect(images[0])[:, :4]
+    expected = [detector.keypoints(image, box) for image, box in zip(images, boxes, strict=True)]
+
+    def call(number: int) -> bool:
+        which = number % len(images)
+        return np.array_equal(detector.keypoints(images[which], boxes[which]), expected[which])
+
+    warm = int(calls * WARM_UP)
+    with ThreadPoolExecutor(threads) as pool:
+        wrong = sum(not same for same in pool.map(call, range(warm)))
+        before = resident_mb()
+        wrong += sum(not same for same in pool.map(call, range(warm, calls)))
+    return {"wrong": wrong, "grown_mb": resident_mb() - before, "points": [points.tolist() for points in expected]}
+
+
+def run(calls: int, processes: int = PROCESSES, threads: int = THREADS) -> dict:
+    """As many calls in all; processes start afresh, as on Windows and macOS."""
+    began = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        found = pool.starmap(callers, [(calls // processes, threads)] * processes)
+    return {
+        "calls": calls,
+        "processes": processes,
+        "threads": threads,
+        "wrong": sum(one["wrong"] for one in found),
+        "processes_agree": all(one["points"] == found[0]["points"] for one in found),
+        "grown_mb": round(max(one["grown_mb"] for one in found), 1),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def main() -> int:
+    from fuzz import keep
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "soak.json")
+    options = parser.parse_args()
+    result = run(options.calls)
+    print(json.dumps(result), flush=True)
+    keep(options.out, "calls", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

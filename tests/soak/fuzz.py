@@ -1,0 +1,288 @@
+"""Damaged files: whatever bytes a file holds, reading it ends in a result or in one sentence.
+
+    python tests/soak/fuzz.py --cases 100000          # writes what it found into results/soak.json
+
+A case is a file of the repository (an image, labels, weights, a filter, a video) with something done to its bytes:
+bits flipped, parts overwritten, cut, doubled or taken from another file. `(seed, kind, case)` gives the same bytes each
+time. Cases run in a process of their own, so that a crash, a hang of ten seconds and memory beyond a gigabyte are found
+as well; and nothing may be written beside the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+SEED = 2026
+HANG = 10  # seconds
+MEMORY = 1000  # MB: the largest resident size of the process, Python, PyTorch and all
+SHARES = {"image": 0.5, "labels": 0.2, "weights": 0.1, "filter": 0.19, "video": 0.01}
+SPECIAL = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"nan", b"-1", b"1e999", b'"', b",,", b"\n"]
+
+
+def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
+    """One of the seeds with one to four things done to it."""
+    data = bytearray(seeds[rng.integers(len(seeds))])
+    for _ in range(rng.integers(1, 5)):
+        place, length = (int(rng.integers(max(1, len(data)))) for _ in range(2))
+        length = min(length, int(2 ** rng.uniform(0, 10)))
+        what = rng.integers(8)
+        if what == 0:
+            for spot in rng.integers(0, max(1, len(data)), 6):
+                data[spot : spot + 1] = bytes([data[spot] ^ (1 << rng.integers(8))]) if data else b""
+        elif what == 1:
+            data[place : place + length] = rng.bytes(length)
+        elif what == 2:
+            del data[place:]
+        elif what == 3:
+            del data[place : place + length]
+        elif what == 4:
+            data[place:place] = data[place : place + length]
+        elif what == 5:
+            special = SPECIAL[rng.integers(len(SPECIAL))]
+            data[place : place + len(special)] = special
+        elif what == 6:
+            other = seeds[rng.integers(len(seeds))]
+            start = int(rng.integers(max(1, len(other))))
+            data[place : place + length] = other[start : start + length]
+        else:  # near the beginning are the headers
+            data[: 1 + place % 64] = bytes(data[: 1 + place % 64])[::-1]
+    return bytes(data)
+
+
+def image_seeds() -> list[bytes]:
+    """Pictures of every format that OpenCV writes, small."""
+    import cv2
+
+    from data_load import DATA_DIR, read_image
+
+    image = cv2.resize(read_image(DATA_DIR / "photos" / "astronaut.jpg"), (96, 96))
+    kinds = (".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif", ".jp2", ".pgm", ".hdr")
+    seeds = []
+    for kind in kinds:
+        picture = image[..., 0] if kind == ".pgm" else image.astype(np.float32) / 255 if kind == ".hdr" else image
+        seeds.append(cv2.imencode(kind, picture)[1].tobytes())
+    seeds.append(cv2.imencode(".png", np.dstack([image, image[..., :1]]))[1].tobytes())
+    return [*seeds, cv2.imencode(".png", image.astype(np.uint16) * 257)[1].tobytes()]
+
+
+def labels_seeds() -> list[bytes]:
+    from data_load import find_data
+
+    lines = find_data("sample").csv_file("test").read_bytes().splitlines(keepends=True)
+    return [b"".join(lines[:n]) for n in (2, 6)] + [b"\xef\xbb\xbf" + b"".join(lines[:3]), b"".join(lines[1:3])]
+
+
+def weights_seeds() -> list[bytes]:
+    import torch
+
+    from models import MODEL_DIR, Net, save_model
+
+    files = []
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        save_model(Net(), Path(folder) / "net.pt")
+        files.append((Path(folder) / "net.pt").read_bytes())
+    for content, new in (({"a": torch.zeros(3)}, True), ({"state_dict": {"a": torch.zeros(3)}}, False)):
+        buffer = io.BytesIO()
+        torch.save(content, buffer, _use_new_zipfile_serialization=new)
+        files.append(buffer.getvalue())
+    return [*files, (MODEL_DIR / "pose_model.npz").read_bytes()[:2000]]
+
+
+def filter_seeds() -> list[bytes]:
+    from keypoints.filters import FILTER_DIR
+
+    return [file.read_bytes() for file in sorted(FILTER_DIR.glob("*.json"))]
+
+
+def video_seeds() -> list[bytes]:
+    from data_load import DATA_DIR
+
+    return [(DATA_DIR / "sample" / "clip.mp4").read_bytes()]
+
+
+def use_image(file: Path, case: int) -> None:
+    from data_load import read_image
+
+    image = read_image(file)
+    if case % 100 == 0 and "detector" not in _cache:
+        from keypoints.detection import KeypointDetector
+
+        _cache["detector"] = KeypointDetector()
+    if case % 100 == 0:
+        _cache["detector"](image)
+
+
+def use_labels(file: Path, case: int) -> None:
+    from data_load import read_keypoints
+
+    names, keypoints = read_keypoints(file)
+    assert keypoints.shape == (len(names), 68, 2) and np.isfinite(keypoints).all()
+
+
+def use_weights(file: Path, case: int) -> None:
+    from models import load_model
+
+    load_model(file)
+
+
+def use_filter(file: Path, case: int) -> None:
+    from keypoints.filters import FILTER_DIR, apply_filter, load_filter
+
+    name = ("sunglasses", "tophat", "cat", "moustache")[case % 4]
+    if "face" not in _cache:
+        from data_load import find_data
+
+        _cache["face"] = find_data("sample").dataset("test")[0]
+    picture = file.with_suffix(".png")
+    if not picture.exists():
+        picture.symlink_to(FILTER_DIR / f"{name}.png")
+    effect = load_filter(file.stem, file.parent)
+    if case % 20:
+        return
+    worn = apply_filter(_cache["face"]["image"], _cache["face"]["keypoints"], effect)
+    assert worn.shape == _cache["face"]["image"].shape
+
+
+def use_video(file: Path, case: int) -> None:
+    from keypoints.video import frames_of
+
+    for number, _ in enumerate(frames_of(file)):
+        if number == 5:
+            break
+
+
+_cache: dict = {}
+KINDS: dict[str, tuple[str, Callable[[], list[bytes]], Callable[[Path, int], None]]] = {
+    "image": (".jpg", image_seeds, use_image),
+    "labels": (".csv", labels_seeds, use_labels),
+    "weights": (".pt", weights_seeds, use_weights),
+    "filter": (".json", filter_seeds, use_filter),
+}
+
+
+def run_case(kind: str, case: int, seeds: list[bytes], folder: Path, seed: int = SEED) -> str | None:
+    """Do one case: what is wrong with how it ended, or None."""
+    ending, _, use = KINDS[kind]
+    rng = np.random.default_rng([seed, list(KINDS).index(kind), case])
+    file = folder / f"a case{ending}"
+    file.write_bytes(mutated(rng, seeds))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            use(file, case)
+    except (OSError, ValueError) as error:
+        text = f"{error}"
+        if not text.strip() or "\n" in text or len(text) > 1000:
+            return f"{type(error).__name__} that is no sentence: {text[:300]!r}"
+        if file.stem not in text and not isinstance(error, OSError):
+            return f"{type(error).__name__} that names no file: {text[:300]!r}"
+    except Exception:
+        return traceback.format_exc(limit=-3)
+    left = sorted(path.name for path in folder.iterdir())
+    if extra := [name for name in left if not name.startswith("a case")]:
+        return f"files were written: {extra}"
+    return None
+
+
+def work(kind: str, cases: range, out: Path) -> int:
+    """Do cases in this process; `out` holds the case that is being done, then a line for each that went wrong."""
+    import resource
+
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a case that hangs ends the process
+    seeds = KINDS[kind][1]()
+    with tempfile.TemporaryDirectory() as folder, out.open("a", encoding="utf-8") as file:
+        for case in cases:
+            file.write(json.dumps({"case": case}) + "\n")
+            file.flush()
+            signal.alarm(HANG)
+            wrong = run_case(kind, case, seeds, Path(folder))
+            signal.alarm(0)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+            if peak > MEMORY:
+                wrong = f"the process grew to {peak:.0f} MB"
+            if wrong:
+                file.write(json.dumps({"case": case, "wrong": wrong}) + "\n")
+                if peak > MEMORY:
+                    return 3  # the peak never falls: go on in a new process
+        file.write(json.dumps({"peak": round(peak)}) + "\n")
+    return 0
+
+
+def run_kind(kind: str, cases: int) -> dict:
+    """Do all cases of a kind, in a new process after each crash: how many, failures, seconds, peak memory."""
+    began, first, failures, peak = time.perf_counter(), 0, [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        while first < cases:
+            out = Path(folder) / f"{first}.jsonl"
+            command = [sys.executable, __file__, "--work", kind, str(first), str(cases), str(out)]
+            done = subprocess.run(command, cwd=folder, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+            failures += [line for line in lines if "wrong" in line]
+            peak = max([peak, *(line["peak"] for line in lines if "peak" in line)])
+            if done.returncode == 0:
+                break
+            if not lines:
+                raise RuntimeError(f"the fuzz process of {kind} does not start: {done.stderr.decode()[-2000:]}")
+            last = max(line["case"] for line in lines if "case" in line)
+            if done.returncode != 3:
+                failures.append({"case": last, "wrong": f"the process ended with {done.returncode}"})
+            first = last + 1
+    return {
+        "cases": cases,
+        "failures": failures[:20],
+        "failed": len(failures),
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_memory_mb": peak,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "soak.json")
+    parser.add_argument("--work", nargs=4, metavar=("KIND", "FIRST", "LAST", "FILE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        kind, first, last, out = options.work
+        return work(kind, range(int(first), int(last)), Path(out))
+    whole = sum(SHARES[kind] for kind in KINDS)
+    for kind in options.kinds:
+        result = run_kind(kind, max(1, round(options.cases * SHARES[kind] / whole)))
+        print(kind, json.dumps(result, indent=1), flush=True)
+        keep(options.out, "fuzz", {kind: {"seed": SEED, **result}})
+    return 0
+
+
+def keep(out: Path, part: str, figures: dict) -> None:
+    """Put figures into a part of the soak's JSON file, beside those that are there."""
+    from models import write_json
+
+    content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    content[part] = {**content.get(part, {}), **figures}
+    write_json(out, content)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

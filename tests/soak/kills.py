@@ -1,0 +1,202 @@
+"""Nothing lost: processes that write are killed at random moments, again and again, and go on from what they left.
+
+    python tests/soak/kills.py --kills 100          # writes how it went into results/soak.json
+
+Each job runs in a forked process that gets SIGKILL at a random moment, then anew, until it ends by itself; what it left
+is looked at after every kill. Needs an operating system with fork (Linux, macOS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).resolve().parent)]
+
+import cv2  # noqa: E402
+import torch  # noqa: E402
+from fuzz import keep  # noqa: E402
+from torch.utils.data import Subset  # noqa: E402
+
+import data_load  # noqa: E402
+from data_load import find_data, training_transform  # noqa: E402
+from keypoints.__main__ import main as keypoints  # noqa: E402
+from keypoints.training import Recipe, fit  # noqa: E402
+from models import Net, load_model, save_model  # noqa: E402
+
+SEED = 2026
+
+
+@dataclass
+class Job:
+    """Something that writes.
+
+    Attributes:
+        work: does it in a folder, from the start or from what lies there.
+        whole: raises AssertionError when what lies in the folder, after a kill or at the end, is not whole.
+        same: bytes that must come out the same however often it was killed.
+    """
+
+    work: Callable[[Path], None]
+    whole: Callable[[Path], None]
+    same: Callable[[Path], bytes]
+
+
+def run(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bool:
+    """Work in a child process, killed after so many seconds; whether it ended by itself."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            work(folder)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    ended, until = False, None if seconds is None else time.monotonic() + seconds
+    while not ended:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        ended = pid == child
+        if not ended and until is not None and time.monotonic() >= until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return False
+        time.sleep(0.002)
+    if status:
+        raise AssertionError(f"a job that was not killed ended with {status} in {sorted(folder.rglob('*'))}")
+    return True
+
+
+def torture(job: Job, kills: int, rng: np.random.Generator) -> dict:
+    """Kill a job that many times in all; raises AssertionError where something is lost or half there."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        run(job.work, Path(folder), None)
+        alone = time.monotonic() - began
+        job.whole(Path(folder))
+        expected = job.same(Path(folder))
+    killed = runs = 0
+    while killed < kills:
+        with tempfile.TemporaryDirectory() as folder:
+            while not run(job.work, Path(folder), rng.uniform(0, 0.8 * alone) if killed < kills else None):
+                killed += 1
+                job.whole(Path(folder))
+            job.whole(Path(folder))
+            runs += 1
+            if job.same(Path(folder)) != expected:
+                raise AssertionError("what came out after kills is not what comes out without")
+    return {"kills": killed, "finished": runs, "seconds_alone": round(alone, 2)}
+
+
+def state_bytes(file: Path) -> bytes:
+    """The weights of a file as bytes; the file itself holds more."""
+    return b"".join(value.numpy().tobytes() for value in load_model(file).state_dict().values())
+
+
+def training() -> Job:
+    """Training with a checkpoint after each epoch; at the end the same weights as without a kill."""
+    images = Subset(find_data("sample").dataset("training", training_transform()), range(8))
+    images[0]
+
+    def work(folder: Path) -> None:
+        torch.manual_seed(0)
+        net = Net()
+        fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
+        save_model(net, folder / "net.pt", {})
+
+    def whole(folder: Path) -> None:
+        if (folder / "net.checkpoint").exists():
+            torch.load(folder / "net.checkpoint", weights_only=True)
+        if (folder / "net.pt").exists():
+            load_model(folder / "net.pt")
+
+    return Job(work, whole, lambda folder: state_bytes(folder / "net.pt"))
+
+
+def detecting() -> Job:
+    """`detect` with a CSV file and pictures: under their names they are whole or not there."""
+    photos = [str(data_load.DATA_DIR / "photos" / name) for name in ("astronaut.jpg", "grace_hopper.jpg")]
+
+    def work(folder: Path) -> None:
+        out = ["--csv", str(folder / "k.csv"), "--draw", str(folder / "drawn")]
+        if keypoints(["--threads", "1", "detect", *photos, *out]):
+            raise RuntimeError("detect failed")
+
+    def whole(folder: Path) -> None:
+        for file in folder.rglob("*.jpg"):
+            if not file.name.startswith("."):
+                assert file.read_bytes()[-2:] == b"\xff\xd9", f"half a picture: {file}"
+                assert cv2.imread(str(file)) is not None
+        if (folder / "k.csv").exists():
+            lines = (folder / "k.csv").read_text().splitlines()
+            assert len(lines) == 3 and len({line.count(",") for line in lines}) == 1, lines
+
+    return Job(work, whole, lambda folder: (folder / "k.csv").read_bytes())
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, Path]]:
+    """A small official set behind a local address, and the list of its pixels."""
+    import hashlib
+
+    import test_fetch
+
+    with test_fetch.Server() as server, tempfile.TemporaryDirectory() as folder:
+        server.replies = [test_fetch.whole(test_fetch.archive(test_fetch.official_files()))]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        rows = ["file,width,height,sha1_of_rgb_bytes"]
+        for split, names in test_fetch.LABELLED.items():
+            for i, name in enumerate(names):
+                pixels = test_fetch.picture(i + 10 * (split == "test")).tobytes()
+                rows.append(f"{split}/{name},40,30,{hashlib.sha1(pixels).hexdigest()}")
+        (Path(folder) / "pixels.csv").write_text("\n".join(rows) + "\n")
+        yield server.url, Path(folder) / "pixels.csv"
+        server.shutdown()
+
+
+def fetching(url: str, manifest: Path) -> Job:
+    """The download: a set that looks like one is a whole one."""
+
+    def work(folder: Path) -> None:
+        data_load.fetch(url, folder, manifest)
+
+    def whole(folder: Path) -> None:
+        if all((folder / f"{split}_frames_keypoints.csv").exists() for split in ("training", "test")):
+            report = data_load.verify(folder, manifest)
+            assert report.ok, report
+
+    return Job(work, whole, lambda folder: (folder / "test_frames_keypoints.csv").read_bytes())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100, help="of each job")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "soak.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # threads of a parent do not survive a fork
+    rng = np.random.default_rng(SEED)
+    with serving() as (url, manifest):
+        jobs = {"training": training(), "detecting": detecting(), "fetching": fetching(url, manifest)}
+        for name, job in jobs.items():
+            result = torture(job, options.kills, rng)
+            print(name, json.dumps(result), flush=True)
+            keep(options.out, "kills", {name: {"seed": SEED, **result}})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
