@@ -17,12 +17,13 @@ EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook 
            --ExecutePreprocessor.extra_arguments=--IPKernelApp.log_level=40
 export PYTHONHASHSEED := 0
 
-.PHONY: help notebooks test refresh data verify train photo twin evaluate failures benchmark lab clean
+.PHONY: help notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
 	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
+	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make data        fetch the official data set into data/ and verify it"
 	@echo "make train       run the recipe outside a notebook: saved_models/mine.pt"
@@ -76,6 +77,13 @@ test: .venv/made-for-tests
 	@$(PY) -m ruff check .
 	@$(PY) -m pytest
 	@KEYPOINTS_DATA=sample $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
+
+soak: .venv/made-for-tests
+	@$(PIP_INSTALL) -r tests/soak/requirements.txt
+	@$(PY) tests/soak/fuzz.py
+	@$(PY) tests/soak/kills.py
+	@$(PY) tests/soak/calls.py
+	@$(PY) tests/soak/mutants.py
 
 data: .venv/made
 	@$(PY) -m data_load fetch

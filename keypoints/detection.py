@@ -162,10 +162,10 @@ def crop_view(image: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarr
     height, width = image.shape[:2]
     view = np.asarray(view, np.float64)
     roll = float(view[3]) if len(view) > 3 else 0.0
-    if not np.isfinite(view).all() or view[2] > LARGEST_VIEW * max(height, width):
+    if not np.isfinite(view).all() or not 0 < view[2] <= LARGEST_VIEW * max(height, width):
         raise ValueError(
-            f"got a face box whose view has a side of {view[2]:.6g} pixels, expected at most {LARGEST_VIEW} times the "
-            f"longer side of the image of {width}×{height} pixels"
+            f"got a face box whose view has a side of {view[2]:.6g} pixels, expected more than none and at most "
+            f"{LARGEST_VIEW} times the longer side of the image of {width}×{height} pixels"
         )
     if roll:
         return _crop_turned(image, *view[:3], roll)

@@ -30,9 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 SEED = 2026
-HANG = 10  # seconds
+HANG, STUCK = 10, 60  # seconds of computing, and of waiting, after which a case counts as hanging
 MEMORY = 1000  # MB: the largest resident size of the process, Python, PyTorch and all
 SHARES = {"image": 0.5, "labels": 0.2, "weights": 0.1, "filter": 0.19, "video": 0.01}
+QUICK = {"image": 400, "labels": 150, "weights": 50, "filter": 150, "video": 5}  # cases of the ordinary tests
 SPECIAL = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"nan", b"-1", b"1e999", b'"', b",,", b"\n"]
 
 
@@ -209,14 +210,17 @@ def work(kind: str, cases: range, out: Path) -> int:
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a case that hangs ends the process
+    for name in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(name, signal.SIG_DFL)  # a case that hangs ends the process
     seeds = KINDS[kind][1]()
     with tempfile.TemporaryDirectory() as folder, out.open("a", encoding="utf-8") as file:
         for case in cases:
             file.write(json.dumps({"case": case}) + "\n")
             file.flush()
-            signal.alarm(HANG)
+            signal.setitimer(signal.ITIMER_PROF, HANG)
+            signal.alarm(STUCK)
             wrong = run_case(kind, case, seeds, Path(folder))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
             if peak > MEMORY:

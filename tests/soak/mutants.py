@@ -2,8 +2,8 @@
 
     python tests/soak/mutants.py                    # writes how many were noticed into results/soak.json
 
-mutmut (https://mutmut.readthedocs.io) changes one thing in a module, a sign, a constant, a comparison, and runs the tests
-that reach it; a mutant that they let pass has survived. It works in a copy of the repository.
+mutmut (https://mutmut.readthedocs.io) changes one thing in a module, a sign, a constant, a comparison, and runs the
+tests that reach it; a mutant that they let pass has survived. It works in a copy of the repository.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def run(module: str, most: int) -> dict:
         also = [name for name in COPIED if name != "pyproject.toml"]
         settings = {"source_paths": [module], "pytest_add_cli_args_test_selection": tests, "also_copy": also}
         with (Path(folder) / "pyproject.toml").open("a") as file:
-            file.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+            lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+            file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
         mutmut = [sys.executable, "-m", "mutmut"]
         # A first run of nothing makes the mutants; then those that belong here are drawn.
         done = subprocess.run([*mutmut, "run", "none.*"], cwd=folder, capture_output=True, text=True)
