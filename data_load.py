@@ -26,12 +26,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pandas as pd
-import torch
-from torch.utils.data import Dataset
-from torchvision.transforms import Compose
+MOST_PIXELS = 2**27  # of an image, 400 MB as RGB: a file of some kilobytes can claim to be gigabytes large
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV looks at it when it is imported
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from torch.utils.data import Dataset  # noqa: E402
+from torchvision.transforms import Compose  # noqa: E402
 
 NUM_KEYPOINTS = 68
 DATA_DIR = Path(__file__).resolve().parent / "data"
@@ -65,7 +68,11 @@ def read_image(path: str | Path) -> np.ndarray:
     data = np.frombuffer(Path(path).read_bytes(), np.uint8)  # not cv2.imread: it fails on non-ASCII paths on Windows
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except cv2.error:  # for instance a picture above OpenCV's limit of 2^30 pixels
+    except cv2.error as error:
+        if "MAX_IMAGE" in str(error):
+            raise ValueError(
+                f"{path}: got an image of more pixels than are read, expected at most {MOST_PIXELS:,}"
+            ) from None
         image = None
     if image is None:
         raise ValueError(f"{path}: expected an image, got {data.size} bytes that do not decode as one")

@@ -3,12 +3,17 @@ from __future__ import annotations
 import copy
 import csv
 import itertools
+import os
+import struct
+import subprocess
+import sys
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import csv_header, face_points, find_dot, paint_dot, write_labels, write_set
+from helpers import ROOT, csv_header, face_points, find_dot, paint_dot, write_labels, write_set
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose
@@ -94,6 +99,24 @@ def test_what_is_no_image_raises_one_sentence_that_names_the_file(tmp_path, cont
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"note\.jpg: expected an image, got \d+ bytes that do not decode as one$"):
         read_image(path)
+
+
+def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    width, height = 20_000, 10_000  # 600 MB as RGB
+    squeeze = zlib.compressobj(9)
+    rows = b"".join(squeeze.compress(bytes(width + 1)) for _ in range(height)) + squeeze.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    assert len(bomb) < 300_000
+    for module in ("data_load", "keypoints.plots"):  # whichever comes first, the limit is there before OpenCV
+        command = [sys.executable, "-c", f"import {module}, data_load; data_load.read_image('bomb.png')"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert "bomb.png: got an image of more pixels than are read, expected at most 134,217,728" in done.stderr
 
 
 def test_a_directory_and_a_missing_file_are_os_errors(tmp_path):
