@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -364,7 +365,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
         "framing": net.framing,
         "state_dict": {name: value.detach().cpu() for name, value in net.state_dict().items()},
     }
-    write_atomically(path, lambda part: torch.save(content, part))
+    write_tensors(path, content)
     if record is not None:
         record = {
             "weights": path.name,
@@ -420,6 +421,13 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def write_tensors(path: str | Path, content: dict) -> None:
+    """Write what :func:`torch.save` makes of tensors and plain values."""
+    buffer = io.BytesIO()  # on a full disk torch itself would raise no OSError
+    torch.save(content, buffer)
+    write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
+
+
 def write_json(path: str | Path, content: dict) -> None:
     """Write indented JSON (floats as they are) such that a half-written file never carries the name."""
     write_atomically(
@@ -428,12 +436,19 @@ def write_json(path: str | Path, content: dict) -> None:
 
 
 def write_atomically(path: str | Path, write) -> None:
-    """Let ``write(part)`` fill a neighbour of ``path`` and rename it when it is whole."""
+    """Let ``write(part)`` fill a neighbour of ``path`` and rename it when it is whole.
+
+    Raises:
+        OSError: it can't be written; the error names the file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
         os.replace(part, path)
+    except OSError as error:  # a full disk names no file
+        error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)

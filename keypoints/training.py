@@ -21,7 +21,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from data_load import NUM_KEYPOINTS, Normalize
 from keypoints import distributed, metrics
-from models import TwoLooks, write_atomically
+from models import TwoLooks, write_tensors
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: lis
         "history": json.dumps(history),
         **{name: part.state_dict() for name, part in state.items()},
     }
-    write_atomically(checkpoint, lambda part: torch.save(content, part))
+    write_tensors(checkpoint, content)
 
 
 def _names(dataset: Dataset) -> list[str]:

@@ -398,3 +398,34 @@ def test_the_package_runs_as_a_command(weights, tmp_path):
     assert done.returncode == 1
     assert done.stderr == "none.jpg: No such file or directory\n"
     assert done.stdout.startswith(f"{ASTRONAUT}: face 0 at left ")
+
+
+# A full disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("what", ["CSV", "pictures", "a filter's picture", "weights", "figures"])
+def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(weights, photo_set, tmp_path, what):
+    import resource
+    import signal
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk, a write fails instead of the process
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments, file = {
+        "CSV": (["detect", ASTRONAUT, "--csv", str(out / "k.csv")], "k.csv"),
+        "pictures": (["detect", ASTRONAUT, "--draw", str(out)], "astronaut.jpg"),
+        "a filter's picture": (["filter", ASTRONAUT, "--filter", "cat", "--out", str(out / "c.png")], "c.png"),
+        "weights": (["train", *photo_set, "--epochs", "1", "--out", str(out / "net.pt")], "net.checkpoint"),
+        "figures": (["evaluate", "--model", weights, *photo_set, "--json", str(out / "e.json")], "e.json"),
+    }[what]
+    done = subprocess.run(
+        [sys.executable, "-m", "keypoints", *arguments], cwd=ROOT, capture_output=True, text=True, preexec_fn=no_room
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ")
+    assert "Traceback" not in done.stderr and list(out.iterdir()) == []
