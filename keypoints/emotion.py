@@ -51,7 +51,7 @@ ACTIONS: dict[str, str] = {
 }
 
 ANCHORS = [36, 39, 42, 45, *range(NOSE.start, NOSE.stop)]  # what moves least in an expression
-RIGHT_HALF = np.flatnonzero(FLIP_INDEX >= np.arange(NUM_KEYPOINTS))  # one of each pair, and the points of the middle
+RIGHT_HALF = np.flatnonzero(np.arange(NUM_KEYPOINTS) <= FLIP_INDEX)  # one of each pair, and the points of the middle
 PAIRED = RIGHT_HALF[FLIP_INDEX[RIGHT_HALF] != RIGHT_HALF]
 FEATURE_POINTS = np.concatenate([PAIRED, RIGHT_HALF])  # the point that a feature is of: first x of pairs, then y
 NUM_FEATURES = len(FEATURE_POINTS)
@@ -70,9 +70,8 @@ def frontal_face(keypoints: np.ndarray, pose: Pose | None = None) -> np.ndarray:
     Raises:
         ValueError: keypoints of another shape, not finite or all in one place.
 
-    >>> face = frontal_face(80 * REFERENCE_FACE[:, :2] + 200)
-    >>> abs(face - REFERENCE_FACE[:, :2]).max() < 0.05
-    True
+    >>> frontal_face(80 * REFERENCE_FACE[:, :2] + 200)[[36, 45], 0].round(1)
+    array([-0.5,  0.5])
     """
     points = _checked(keypoints)
     if pose is None:
@@ -185,8 +184,8 @@ class Reason:
     movement: np.ndarray
 
     def __str__(self) -> str:
-        less = "" if self.strength >= 0 else "not "
-        return f"{less}{self.action} ({self.strength:+.1f}) {'for' if self.effect >= 0 else 'against'} {self.effect:+.1f}"
+        contrary = "" if self.strength >= 0 else "not "
+        return f"{contrary}{self.action} {'speaks for it' if self.effect >= 0 else 'speaks against it'} ({self.effect:+.1f})"
 
 
 @dataclass(frozen=True)

@@ -359,21 +359,29 @@ def _mean_of_six(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.mean([values[labels == k].mean(axis=0) for k in np.unique(labels) if k != NEUTRAL], axis=0)
 
 
-def learn_maps(sources: Sources, parts: Sequence[np.ndarray] = (UPPER, LOWER)) -> dict[str, np.ndarray]:
-    """The map without a neutral face and that with one, as the fields of ExpressionModel; not yet calibrated.
+def _floor(sources: Sources) -> np.ndarray:
+    return sources.scatter + SCATTER**2 * np.eye(len(sources.scatter))
+
+
+def learn_map(sources: Sources, parts: Sequence[np.ndarray] = (UPPER, LOWER)) -> tuple[np.ndarray, np.ndarray]:
+    """The map without a neutral face, weights (F, 7) and bias (7,), not yet calibrated.
 
     Args:
         parts: features learned apart, each with the same say.
     """
-    floor = sources.scatter + SCATTER**2 * np.eye(len(sources.scatter))
     data = stacked(sources, sources.values, list(sources.values))
-    maps = [learn(*data, sources.between + floor, columns) for columns in parts]
+    maps = [learn(*data, sources.between + _floor(sources), columns) for columns in parts]
     weights, bias = (np.mean(found, axis=0) for found in zip(*maps, strict=True))
+    return weights, bias
+
+
+def learn_maps(sources: Sources) -> dict[str, np.ndarray]:
+    """The map without a neutral face and that with one, as the fields of ExpressionModel; not yet calibrated."""
+    weights, bias = learn_map(sources)
     moved = movements(sources)
     known = {name: np.isfinite(values[:, 0]).all(axis=1) for name, values in moved.items()}
-    chosen = sources.part(known)
-    data = stacked(chosen, {name: values[known[name]] for name, values in moved.items()}, list(moved))
-    movement, movement_bias = learn(*data, FACE_LEFT * sources.between + floor, WHOLE)
+    data = stacked(sources.part(known), {name: values[known[name]] for name, values in moved.items()}, list(moved))
+    movement, movement_bias = learn(*data, FACE_LEFT * sources.between + _floor(sources), WHOLE)
     return {
         "weights": weights,
         "bias": bias,

@@ -8,11 +8,11 @@ neither the map nor its calibration.
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from data_load import find_data
 from keypoints.emotion import ACTIONS, EXPRESSIONS, THRESHOLD, ExpressionClassifier, ExpressionModel, features, register
 from keypoints.emotion_training import (
     LOWER,
@@ -29,8 +29,10 @@ from keypoints.emotion_training import (
     joined,
     learn,
     learn_actions,
-    learn_maps,
+    learn_map,
     measure,
+    person_covariance,
+    posed_names,
     read_faces,
     stacked,
 )
@@ -120,8 +122,7 @@ def _model(weights: np.ndarray, bias: np.ndarray) -> ExpressionModel:
 def of_parts(*parts: np.ndarray):
     """A learner that knows some parts only."""
     def learned(sources: Sources) -> ExpressionModel:
-        maps = learn_maps(sources, parts)
-        return _model(maps["weights"], maps["bias"])
+        return _model(*learn_map(sources, parts))
 
     return learned
 
@@ -138,7 +139,7 @@ def without_pose(points: np.ndarray) -> np.ndarray:
 
 
 def majority(sources: Sources) -> ExpressionModel:
-    counts = sum(np.bincount(labels, minlength=7) for labels in sources.labels.values())
+    counts = sum(np.bincount(sources.labels[name], minlength=7) for name in posed_names(sources))
     return _model(np.zeros((sources.values["rendered"].shape[-1], 7)), counts.astype(float))
 
 
@@ -156,7 +157,7 @@ def reliability(found: dict, sources: Sources, which: int) -> dict:
     sure = top >= THRESHOLD
     return {
         "faces": len(labels),
-        "ece": float(np.average([abs(b["probability"] - b["right"]) for b in bins], weights=[b["faces"] for b in bins])),
+        "ece": sum(b["faces"] * abs(b["probability"] - b["right"]) for b in bins) / len(labels),
         "bins": bins,
         "threshold": THRESHOLD,
         "coverage": 100 * float(sure.mean()),
@@ -185,8 +186,7 @@ def action_figures(sources: Sources, test: Faces) -> dict:
     values, people = sources.values["rendered"], sources.people["rendered"]
     folds, found = fold_of(people, FOLDS, SEED), np.zeros_like(sources.actions)
     for fold in range(FOLDS):
-        rest = sources.part({"rendered": folds != fold})
-        part = Sources(**{**vars(rest), "actions": sources.actions[folds != fold]})
+        part = replace(sources.part({"rendered": folds != fold}), actions=sources.actions[folds != fold])
         found[folds == fold] = told(part, values[folds == fold, 0])
     return {
         "test_heads": len(test),
@@ -240,8 +240,10 @@ def main() -> None:
         result["reliability"]["with_neutral"] = reliability(known, sources, 1)
     flat = gather(posed, rendered, people, without_pose)
     raw = gather(posed, rendered, people, raw_points)
-    real = Sources(**{**vars(sources), "values": {k: v for k, v in sources.values.items() if k != "rendered"}})
-    rest = gather(posed, rendered, None) if people is not None else sources
+    real = replace(sources, values={name: sources.values[name] for name in posed})
+    at_rest = rendered.labels == NEUTRAL
+    between = person_covariance(sources.values["rendered"][at_rest, 0], rendered.people[at_rest])
+    unreal = replace(sources, between=between)
     rows = {
         "majority": (sources, majority),
         "raw points, logistic regression": (raw, plain),
@@ -251,7 +253,7 @@ def main() -> None:
         "whole face as one part": (sources, of_parts(WHOLE)),
         "upper and lower part": (sources, of_parts(UPPER, LOWER)),
         "… pose left in": (flat, of_parts(UPPER, LOWER)),
-        "… without real people's differences": (rest, of_parts(UPPER, LOWER)),
+        "… without real people's differences": (unreal, of_parts(UPPER, LOWER)),
         "… without rendered heads": (real, of_parts(UPPER, LOWER)),
     }
     result["rows"] = {name: cross_validated(*how)[0] for name, how in rows.items()}
