@@ -128,7 +128,8 @@ class ExpressionModel:
         neutral_weights, movement_weights, neutral_bias: (F, 7), (F, 7), (7,): the same with a known neutral face,
             for the features and for their differences from the neutral face's.
         mean: (F,) a mean neutral face.
-        action_weights, action_bias: (F, A) and (A,): features less the mean → how strong each of ACTIONS is, 0..1.
+        hidden_weights, hidden_bias, action_weights, action_bias: (F, H), (H,), (H, A), (A,), two layers: features →
+            how strong each of ACTIONS is, 0..1.
         action_movement: (A, F), how an action of strength 1 moves the features.
     """
 
@@ -138,6 +139,8 @@ class ExpressionModel:
     movement_weights: np.ndarray
     neutral_bias: np.ndarray
     mean: np.ndarray
+    hidden_weights: np.ndarray
+    hidden_bias: np.ndarray
     action_weights: np.ndarray
     action_bias: np.ndarray
     action_movement: np.ndarray
@@ -156,8 +159,9 @@ class ExpressionModel:
 
     def actions(self, values: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarray:
         """As :meth:`logits` → (…, A), the strength of each of :data:`ACTIONS`, about 0..1, not clipped."""
-        rest = self.mean if neutral is None else neutral
-        return (values - rest) @ self.action_weights + self.action_bias
+        own = values if neutral is None else values - neutral + self.mean  # as if the mean head moved so
+        hidden = np.tanh(own @ self.hidden_weights + self.hidden_bias)
+        return hidden @ self.action_weights + self.action_bias
 
 
 @cache
@@ -185,7 +189,8 @@ class Reason:
 
     def __str__(self) -> str:
         contrary = "" if self.strength >= 0 else "not "
-        return f"{contrary}{self.action} {'speaks for it' if self.effect >= 0 else 'speaks against it'} ({self.effect:+.1f})"
+        side = "speaks for it" if self.effect >= 0 else "speaks against it"
+        return f"{contrary}{self.action} {side} ({self.effect:+.1f})"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from data_load import Data, find_data, person_of, read_image, read_keypoints
@@ -50,6 +51,7 @@ FRONTAL = 30  # degrees of yaw: as far as faces of people tell how people differ
 SCATTER = 0.003  # outer-eye distances: what no covariance below this is believed
 FACE_LEFT = 0.2  # of the differences between people: so much stays when the neutral face is taken off
 RIDGE = 0.01
+HIDDEN, STEPS = 32, 800  # of the network that tells the strengths of actions
 
 
 def columns_of(*parts: slice) -> np.ndarray:
@@ -227,6 +229,7 @@ class Sources:
 
     def part(self, kept: dict[str, np.ndarray]) -> Sources:
         """Those of masks, source → (N,); sources without a mask stay whole. The covariances stay."""
+
         def take(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {name: array[kept[name]] if name in kept else array for name, array in arrays.items()}
 
@@ -391,18 +394,33 @@ def learn_maps(sources: Sources) -> dict[str, np.ndarray]:
     }
 
 
-def learn_actions(sources: Sources) -> dict[str, np.ndarray]:
+def learn_actions(sources: Sources, seed: int = 0) -> dict[str, np.ndarray]:
     """How features tell actions and actions move features, as the fields of ExpressionModel, from rendered heads."""
     values, labels, strengths = sources.values["rendered"][:, 0], sources.labels["rendered"], sources.actions
-    mean = values[labels == NEUTRAL].mean(axis=0)
-    centred, middle = values - values.mean(axis=0), strengths.mean(axis=0)
-    gram = centred.T @ centred
-    ridge = 1e-3 * np.diag(np.diag(gram))
-    weights = np.linalg.solve(gram + ridge, centred.T @ (strengths - middle))
-    bias = middle - (values.mean(axis=0) - mean) @ weights
-    inputs = np.column_stack([strengths, np.ones(len(strengths))])
-    movement = np.linalg.lstsq(inputs, values, rcond=None)[0][:-1]
-    return {"mean": mean, "action_weights": weights, "action_bias": bias, "action_movement": movement}
+    middle, spread = values.mean(axis=0), values.std(axis=0) + 1e-9
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(values.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, strengths.shape[1]))
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
+    inputs, targets = (torch.tensor(a, dtype=torch.float32) for a in ((values - middle) / spread, strengths))
+    for _ in range(STEPS):
+        batch = torch.randint(len(inputs), (256,))
+        loss = ((net(inputs[batch]) - targets[batch]) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    weights, bias, out, out_bias = (own.detach().numpy().astype(np.float64) for own in net.parameters())
+    weights = weights.T / spread[:, None]
+    movement = np.linalg.lstsq(np.column_stack([strengths, np.ones(len(strengths))]), values, rcond=None)[0][:-1]
+    return {
+        "mean": values[labels == NEUTRAL].mean(axis=0),
+        "hidden_weights": weights,
+        "hidden_bias": bias - middle @ weights,
+        "action_weights": out.T,
+        "action_bias": out_bias,
+        "action_movement": movement,
+    }
 
 
 def fold_of(people: np.ndarray, count: int, seed: int = 0) -> np.ndarray:

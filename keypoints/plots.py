@@ -298,7 +298,13 @@ def draw_pose(ax: Axes, pose: Pose, size: float = 0.7, box: bool = True) -> Axes
 
 
 def draw_emotion(
-    ax: Axes, image: np.ndarray, keypoints: np.ndarray, pose: Pose, emotion: Emotion, reasons: int = 3, stretch: float = 2
+    ax: Axes,
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    pose: Pose,
+    emotion: Emotion,
+    reasons: int = 3,
+    stretch: float = 2,
 ) -> Axes:
     """An expression with the movements that moved the decision: arrows on the face, words below it.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_load import find_data, read_keypoints
 from keypoints.emotion import ACTIONS, EXPRESSIONS, THRESHOLD, ExpressionClassifier, ExpressionModel, features, register
 from keypoints.emotion_training import (
     LOWER,
@@ -70,7 +71,7 @@ def scores(logits: np.ndarray, labels: np.ndarray, people: np.ndarray, folds: np
     low, high = np.percentile(100 * draws[:, 0] / draws[:, 1], [2.5, 97.5])
     share = [100 * right[folds == fold].mean() for fold in np.unique(folds)]
     true, told, hit = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
-    f1 = [200 * hit[k] / (true[k] + told[k]) for k in words]
+    f1 = [200 * hit[k] / (true[k] + told[k]) for k in words if true[k]]
     return {
         "faces": len(labels),
         "people": len(names),
@@ -113,14 +114,13 @@ def plain(sources: Sources) -> ExpressionModel:
 
 
 def _model(weights: np.ndarray, bias: np.ndarray) -> ExpressionModel:
-    none = np.zeros((len(weights), 0))
-    return ExpressionModel(
-        weights, bias, weights, 0 * weights, bias, np.zeros(len(weights)), none, np.zeros(0), none.T
-    )
+    none = np.zeros(0)  # no strengths of actions are asked for
+    return ExpressionModel(weights, bias, weights, 0 * weights, bias, none, none, none, none, none, none)
 
 
 def of_parts(*parts: np.ndarray):
     """A learner that knows some parts only."""
+
     def learned(sources: Sources) -> ExpressionModel:
         return _model(*learn_map(sources, parts))
 
@@ -166,34 +166,60 @@ def reliability(found: dict, sources: Sources, which: int) -> dict:
     }
 
 
-def action_figures(sources: Sources, test: Faces) -> dict:
-    """Correlation of strengths with the rendered truth: on the sample's test people, and on all others in five folds.
+def action_figures(sources: Sources, test: Faces, true: np.ndarray) -> dict:
+    """Correlations of strengths with the rendered truth: on the sample's test people, and on all others in five folds.
 
-    The test people's eyes are hardly ever closed, so eye closure is told by the folds.
+    The test people's eyes are hardly ever closed, so eye closure is told by the folds. ``true`` are the labels' own
+    points (N, 68, 2) of the others: what the detector's errors cost.
     """
-    def correlations(found: np.ndarray, true: np.ndarray) -> dict:
-        names = list(ACTIONS)
-        groups = {**UNITS, **{name: [name] for name in names}}
-        mean = {key: [names.index(unit) for unit in units] for key, units in groups.items()}
-        return {
-            key: float(np.corrcoef(found[:, i].mean(axis=1), true[:, i].mean(axis=1))[0, 1]) for key, i in mean.items()
-        }
 
-    def told(part: Sources, values: np.ndarray) -> np.ndarray:
-        model = learn_actions(part)
-        return (values - model["mean"]) @ model["action_weights"] + model["action_bias"]
+    def correlations(found: np.ndarray, strengths: np.ndarray) -> dict:
+        names, result = list(ACTIONS), {}
+        for key, words in {**UNITS, **{name: [name] for name in names}}.items():
+            own = [names.index(word) for word in words]
+            result[key] = float(np.corrcoef(found[:, own].mean(axis=1), strengths[:, own].mean(axis=1))[0, 1])
+        return result
 
-    values, people = sources.values["rendered"], sources.people["rendered"]
-    folds, found = fold_of(people, FOLDS, SEED), np.zeros_like(sources.actions)
-    for fold in range(FOLDS):
-        part = replace(sources.part({"rendered": folds != fold}), actions=sources.actions[folds != fold])
-        found[folds == fold] = told(part, values[folds == fold, 0])
+    def told(part: Sources, values: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarray:
+        none = np.zeros(0)
+        return ExpressionModel(none, none, none, none, none, **learn_actions(part)).actions(values, neutral)
+
+    def in_folds(whole: Sources, known: bool) -> dict:
+        values, folds = whole.values["rendered"][:, 0], fold_of(whole.people["rendered"], FOLDS, SEED)
+        rest = np.isfinite(whole.neutral["rendered"]).all(axis=1)
+        found = np.full_like(whole.actions, np.nan)
+        for fold in range(FOLDS):
+            out = (folds == fold) & rest if known else folds == fold
+            part = replace(whole.part({"rendered": folds != fold}), actions=whole.actions[folds != fold])
+            found[out] = told(part, values[out], whole.neutral["rendered"][out] if known else None)
+        there = np.isfinite(found).all(axis=1)
+        return correlations(found[there], whole.actions[there])
+
+    exact = replace(sources, values={**sources.values, "rendered": measure(true[:, None])})
     return {
         "test_heads": len(test),
         "test": correlations(told(sources, measure(test.points)[:, 0]), test.actions),
-        "folds_heads": len(found),
-        "folds": correlations(found, sources.actions),
+        "folds_heads": len(sources.actions),
+        "folds": in_folds(sources, known=False),
+        "folds_neutral_known": in_folds(sources, known=True),
+        "folds_true_points": in_folds(exact, known=False),
     }
+
+
+def rendered_by_yaw(sources: Sources, rendered: Faces) -> list[dict]:
+    """Rendered heads whose people were left out, by how far they are turned: what undoing the pose is worth."""
+    values, labels = sources.values["rendered"][:, 0], sources.labels["rendered"]
+    folds, right = fold_of(sources.people["rendered"], FOLDS, SEED), np.zeros(len(labels), bool)
+    for fold in range(FOLDS):
+        weights, bias = learn_map(sources.part({"rendered": folds != fold}))
+        out = folds == fold
+        right[out] = (values[out] @ weights + bias).argmax(axis=1) == labels[out]
+    yaw = np.abs([estimate_pose(points, tuple(np.ptp(points, axis=0))).yaw for points in rendered.points[:, 0]])
+    ranges = [(low, high, (yaw >= low) & (yaw < high)) for low, high in ((0, 15), (15, 30), (30, 45), (45, 90))]
+    return [
+        {"from": low, "to": high, "heads": int(there.sum()), "accuracy": 100 * float(right[there].mean())}
+        for low, high, there in ranges
+    ]
 
 
 def on_test_heads(model: ExpressionModel, test: Faces) -> dict:
@@ -258,7 +284,10 @@ def main() -> None:
     }
     result["rows"] = {name: cross_validated(*how)[0] for name, how in rows.items()}
     model = fit(sources)
-    result["actions"], result["test_heads"] = action_figures(sources, test), on_test_heads(model, test)
+    roots = [find_data("sample").root, *options.rendered]
+    true = np.concatenate([read_keypoints(root / "training_frames_keypoints.csv")[1] for root in roots])
+    result["actions"], result["test_heads"] = action_figures(sources, test, true), on_test_heads(model, test)
+    result["rendered_by_yaw"] = rendered_by_yaw(sources, rendered)
     result["milliseconds"] = milliseconds(joined([rendered]), model)
     write_json(options.out, result)
     for name, row in {**result["rows"], "ours": ours, "ours, neutral known": result["with_neutral"]}.items():

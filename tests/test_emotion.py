@@ -82,7 +82,7 @@ def test_most_rendered_heads_are_read_and_the_sure_ones_better(classifier, heads
     right = np.array([e.likeliest == word for e, word in zip(emotions, table.expression, strict=True)])
     sure = np.array([e.label != UNSURE for e in emotions])
     assert right.mean() > 0.6  # always "neutral" is right for 38 %
-    assert right[sure].mean() > right.mean() + 0.05
+    assert 10 < (~sure).sum() < 75 and right[sure].mean() > right[~sure].mean() + 0.1
 
 
 def test_a_known_neutral_face_helps(classifier, heads):
@@ -113,7 +113,7 @@ def turned(points: np.ndarray, degrees: float) -> np.ndarray:
     return points @ np.array([[c, s], [-s, c]])
 
 
-@pytest.mark.parametrize("change", [lambda p: 3.7 * p, lambda p: p + (150, -40), lambda p: turned(p, 35)])
+@pytest.mark.parametrize("change", [lambda p: 3.7 * p, lambda p: p + np.array([150, -40]), lambda p: turned(p, 35)])
 def test_size_place_and_roll_do_not_matter(classifier, heads, change):
     for points in heads[0][:12]:
         np.testing.assert_allclose(chances(classifier(change(points))), chances(classifier(points)), atol=1e-6)
@@ -124,7 +124,9 @@ def test_the_mirror_image_has_the_same_expression(classifier, heads):
         mirrored = chances(classifier(flip_keypoints(points, 400)))  # the pose's regressor is mirrored but nearly
         np.testing.assert_allclose(mirrored, chances(classifier(points)), atol=0.03)
     face = register(FACE)
-    np.testing.assert_allclose(features(register(flip_keypoints(FACE + (3, 1), 400))), features(face), atol=1e-12)
+    np.testing.assert_allclose(
+        features(register(flip_keypoints(FACE + np.array([3, 1]), 400))), features(face), atol=1e-12
+    )
 
 
 def test_features_and_movements_belong_together():
@@ -134,16 +136,21 @@ def test_features_and_movements_belong_together():
 
 
 def test_a_turned_head_looks_like_the_same_head_from_the_front():
-    rows = []
-    for yaw in (0, 25):
-        turn = np.radians(yaw)
-        turn = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
-        points = REFERENCE_FACE @ turn.T
-        rows.append(100 * 16 * points[17:, :2] / (16 + points[17:, 2:]))
-    front, side = (frontal_face(np.vstack([FACE[:17] * 0 + own.mean(axis=0) + 0.9 * FACE[:17] - 180, own]))[17:]
-                   for own in rows)  # fmt: skip
-    flat = [register(np.vstack([FACE[:17], own]))[17:] for own in rows]
-    assert np.abs(side - front).mean() < 0.4 * np.abs(flat[1] - flat[0]).mean()
+    data = find_data("sample")
+    with np.load(data.root / "test_geometry.npz") as file:
+        heads = file["points"][:40, :68].astype(float)
+    off = []
+    for head in heads:
+        seen = []
+        for yaw in (0, 25):
+            c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
+            turned = head @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
+            seen.append(1000 * turned[:, :2] / (turned[:, 2:] + 16))
+        front, side = (frontal_face(points)[17:] for points in seen)
+        left, right = (register(points)[17:] for points in seen)
+        off.append((np.abs(side - front).mean(), np.abs(right - left).mean()))
+    undone, left_in = np.mean(off, axis=0)
+    assert undone < 0.5 * left_in
 
 
 # What it refuses ------------------------------------------------------------------------------------------------------
@@ -159,9 +166,10 @@ def test_a_turned_head_looks_like_the_same_head_from_the_front():
     ],
 )
 def test_bad_keypoints_are_refused_with_a_sentence(classifier, points, told):
-    for arguments in ({"keypoints": points}, {"keypoints": FACE, "neutral": points[None]}):
-        with pytest.raises(ValueError, match=told):
-            classifier(**arguments)
+    with pytest.raises(ValueError, match=told):
+        classifier(points)
+    with pytest.raises(ValueError, match=r"got (neutral )?keypoints of shape .*expected"):
+        classifier(FACE, neutral=points)
 
 
 def test_other_bad_input_is_refused(classifier):
@@ -271,7 +279,8 @@ def made_faces(seed: int, people: int, each: int = 7) -> training.Faces:
     strength[np.arange(len(labels)), 2 * labels] = 1  # each expression has one action of its own
     base = REFERENCE_FACE[:, :2] + feature_movement(strength @ model.action_movement)
     points = 80 * (base + rng.normal(0, 0.003, base.shape)) + 200
-    return training.Faces(points[:, None], labels, np.repeat([f"{seed}-{i}" for i in range(people)], each), (), strength)
+    names = np.repeat([f"{seed}-{i}" for i in range(people)], each)
+    return training.Faces(points[:, None], labels, names, (), strength)
 
 
 def test_what_is_taught_is_learned_and_kept_in_the_file(tmp_path):
