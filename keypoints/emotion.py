@@ -189,8 +189,7 @@ class Reason:
 
     def __str__(self) -> str:
         contrary = "" if self.strength >= 0 else "not "
-        side = "speaks for it" if self.effect >= 0 else "speaks against it"
-        return f"{contrary}{self.action} {side} ({self.effect:+.1f})"
+        return f"{contrary}{self.action}: {'for' if self.effect >= 0 else 'against'} it ({self.effect:+.1f})"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from models import write_atomically
 
 PREDICTION, TRUTH, BOX = "#ff8c1a", "#27e0ff", "#ffe14d"  # told apart by colour-blind eyes too
 FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements that speak for and against an expression
+ARROWS = 8  # for each movement, at the points that it moves most
 STYLE = {
     "figure.dpi": 90,
     "savefig.dpi": 90,
@@ -303,6 +304,7 @@ def draw_emotion(
     keypoints: np.ndarray,
     pose: Pose,
     emotion: Emotion,
+    title: str = "",
     reasons: int = 3,
     stretch: float = 2,
 ) -> Axes:
@@ -311,22 +313,26 @@ def draw_emotion(
     An arrow shows which way an action moved the points; for the expression they are green, against it magenta.
 
     Args:
-        keypoints: (68, 2) pixels; pose, emotion: of the same face.
+        keypoints: (68, 2) pixels; pose, emotion: of the same face. title: what to write before the word.
         reasons: how many to show, the largest effects first.
         stretch: by which arrows are longer than the movement.
     """
-    draw_image(ax, image, f"{emotion.label}: {emotion.likeliest} {emotion.probability:.0%}")
-    ax.scatter(*np.asarray(keypoints).T, s=4, color=PREDICTION, linewidths=0)
-    head, shown = pose.points[:NUM_KEYPOINTS], emotion.reasons[:reasons]
+    points = np.asarray(keypoints)
+    unsure = "" if emotion.label == emotion.likeliest else f"{emotion.label}: "
+    draw_image(ax, image, f"{title}{unsure}{emotion.likeliest} {100 * emotion.probability:.0f} %")
+    ax.scatter(*points.T, s=4, color=PREDICTION, linewidths=0)
+    shown = emotion.reasons[:reasons]
     for reason in shown:
         length = np.linalg.norm(reason.movement, axis=1)
-        moved = np.flatnonzero(length > 0.6 * length.max())
-        depth = np.zeros((len(moved), 1))
-        start = pose.project(head[moved] - stretch * np.hstack([reason.movement[moved], depth]))
-        way = pose.project(head[moved]) - start
-        ends = np.asarray(keypoints)[moved]
+        moved = np.argsort(-length, kind="stable")[:ARROWS]
+        ahead = pose.points[moved]
+        before = ahead - stretch * np.hstack([reason.movement[moved], np.zeros((ARROWS, 1))])
+        way = pose.project(ahead) - pose.project(before)
         colour = FOR if reason.effect >= 0 else AGAINST
-        ax.quiver(*(ends - way).T, *way.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.008, zorder=3)
+        start = points[moved] - way
+        ax.quiver(*start.T, *way.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.009, zorder=3)
+    middle, reach = (points.min(axis=0) + points.max(axis=0)) / 2, 0.75 * np.ptp(points, axis=0).max()
+    ax.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] + reach, middle[1] - reach))
     ax.text(0.5, -0.02, "\n".join(map(str, shown)), transform=ax.transAxes, ha="center", va="top", fontsize=7.5)
     return ax
 

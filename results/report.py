@@ -163,11 +163,11 @@ def emotion_table(record: dict | None = None) -> str:
         "posed."
     )
     lines.append(
-        f"The probabilities are off by {both['ece']:.3f} on the mean (ECE, ten bins of equally many faces, both sets "
-        f"together; {known['ece']:.3f} with the neutral face). Where the likeliest word has less than "
-        f"{both['threshold']:.0%}, the label is \"unsure\": that leaves {both['coverage']:.0f} % of the faces, of which "
-        f"{both['accuracy_where_sure']:.0f} % are right. Strength of movements against the rendered truth, "
-        "correlation on people left out (in brackets: were the keypoints exact): "
+        f"The probabilities are off by {both['ece']:.3f} on the mean (ECE, ten bins of equally many faces, both "
+        f"sets together; {known['ece']:.3f} with the neutral face). Where the likeliest word has less than "
+        f"{100 * both['threshold']:.0f} %, the label is \"unsure\": that leaves {both['coverage']:.0f} % of the "
+        f"faces, of which {both['accuracy_where_sure']:.0f} % are right. Strength of movements against the rendered "
+        "truth, correlation on people left out (in brackets: were the keypoints exact): "
         + ", ".join(
             f"{name} {record['actions']['folds'][name]:.2f} ({record['actions']['folds_true_points'][name]:.2f})"
             for name in ("jaw open", "smile", "brow raise", "brow lower", "eye closure")

@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import zipfile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT
+from matplotlib.quiver import Quiver
 
 from data_load import find_data
 from keypoints import emotion_training as training
+from keypoints import plots
 from keypoints.detection import Face
 from keypoints.emotion import (
     ACTIONS,
@@ -213,7 +216,7 @@ def test_reasons_name_the_movements_of_a_smile(classifier, heads):
     assert np.mean([r.action == "mouth corners raised" and r.effect > 0 for r in first]) > 0.7
     rise = np.mean([reason.movement[[48, 54], 1] for reason in first])
     assert rise < -0.03  # the corners of the mouth move up, outer-eye distances
-    assert str(first[0]).startswith("mouth corners raised speaks for it (+")
+    assert str(first[0]).startswith("mouth corners raised: for it (+")
 
 
 def test_actions_follow_the_rendered_truth(classifier, heads):
@@ -334,3 +337,25 @@ def test_the_committed_figures_are_of_the_shipped_keypoints():
     record = json.loads((ROOT / "results" / "emotion.json").read_text(encoding="utf-8"))
     assert record["keypoints_sha256"] == sha256(DEFAULT_MODEL)
     assert record["expressions"] == list(EXPRESSIONS)
+
+
+# Drawings -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_arrows_of_a_smile_point_up(classifier, heads):
+    points, table = heads
+    i = int(np.flatnonzero((table.expression == "happiness") & (table.yaw.abs() < 10))[0])
+    emotion, pose = classifier(points[i]), estimate_pose(points[i], (300, 300))
+    _, ax = plt.subplots()
+    plots.draw_emotion(ax, np.zeros((300, 300, 3), np.uint8), points[i], pose, emotion, reasons=1)
+    [arrows] = [thing for thing in ax.collections if isinstance(thing, Quiver)]
+    assert emotion.likeliest in ax.get_title() and str(emotion.reasons[0]) in ax.texts[0].get_text()
+    assert emotion.reasons[0].action == "mouth corners raised" and np.mean(arrows.V) < 0  # y grows downwards
+    plt.close()
+
+
+def test_the_matrix_shows_every_count():
+    counts = np.arange(49).reshape(7, 7)
+    ax = plots.draw_confusion(plt.figure().add_subplot(), counts)
+    assert sorted(int(text.get_text()) for text in ax.texts) == list(range(1, 49))
+    plt.close()
