@@ -274,13 +274,12 @@ def main() -> None:
         "majority": (sources, majority),
         "raw points, logistic regression": (raw, plain),
         "features, logistic regression": (sources, plain),
-        "brows and eyes": (sources, of_parts(UPPER)),
-        "mouth and jaw": (sources, of_parts(LOWER)),
+        "brows and eyes alone": (sources, of_parts(UPPER)),
+        "mouth and jaw alone": (sources, of_parts(LOWER)),
         "whole face as one part": (sources, of_parts(WHOLE)),
-        "upper and lower part": (sources, of_parts(UPPER, LOWER)),
-        "… pose left in": (flat, of_parts(UPPER, LOWER)),
-        "… without real people's differences": (unreal, of_parts(UPPER, LOWER)),
-        "… without rendered heads": (real, of_parts(UPPER, LOWER)),
+        "ours, pose left in": (flat, of_parts(UPPER, LOWER)),
+        "ours without real people's differences": (unreal, of_parts(UPPER, LOWER)),
+        "ours without rendered heads": (real, of_parts(UPPER, LOWER)),
     }
     result["rows"] = {name: cross_validated(*how)[0] for name, how in rows.items()}
     model = fit(sources)
