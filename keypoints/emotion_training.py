@@ -166,9 +166,11 @@ def read_people(data: Data, detector: KeypointDetector) -> Faces:
     return Faces(np.stack(points), np.full(len(chosen), -1), np.array([person_of(names[i]) for i in chosen]))
 
 
-def kept(name: str, read) -> Faces | dict[str, Faces]:
-    """What ``read(detector)`` returns, from the cache where the shipped detector's weights are the same."""
-    path = CACHE / f"{name}_{sha256(DEFAULT_MODEL)[:12]}.npz"
+def kept(name: str, table: Path, read) -> Faces | dict[str, Faces]:
+    """What ``read(detector)`` returns, from the cache where the table of labels and the shipped detector's weights are
+    the same.
+    """
+    path = CACHE / f"{name}_{sha256(table)[:12]}_{sha256(DEFAULT_MODEL)[:12]}.npz"
     if not path.exists():
         result = read(KeypointDetector())
         sets = result if isinstance(result, dict) else {"": result}
@@ -485,21 +487,24 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rendered", type=Path, nargs="+", default=[], metavar="DIR", help="beside the sample")
 
 
+def read_posed_kept(folder: Path) -> dict[str, Faces]:
+    """:func:`read_posed`, each picture looked at once."""
+    return kept("posed", folder / "labels.csv", lambda detector: read_posed(folder, detector))
+
+
 def read_faces(options: argparse.Namespace) -> tuple[dict[str, Faces], Faces, Faces, Faces | None]:
     """Posed faces by set, rendered heads to learn from and to test on, and people, each with the detector's points."""
     sample = find_data("sample").root
-    posed = kept("posed", lambda detector: read_posed(options.emotion, detector))
-    roots = [sample, *options.rendered]
-    heads = [
-        kept(f"rendered_{root.name}", lambda detector, root=root: read_rendered(root, "training", detector))
-        for root in roots
-    ]
-    test = kept("rendered_test", lambda detector: read_rendered(sample, "test", detector))
-    people = None
-    data = Data("official", options.people) if options.people else find_data()
+
+    def heads(root: Path, split: str) -> Faces:
+        table = Data("rendered", root).csv_file(split)
+        return kept(f"rendered_{split}", table, lambda detector: read_rendered(root, split, detector))
+
+    rendered = joined([heads(root, "training") for root in (sample, *options.rendered)])
+    people, data = None, Data("official", options.people) if options.people else find_data()
     if data.name == "official":
-        people = kept("people", lambda detector: read_people(data, detector))
-    return posed, joined(heads), test, people
+        people = kept("people", data.csv_file("training"), lambda detector: read_people(data, detector))
+    return read_posed_kept(options.emotion), rendered, heads(sample, "test"), people
 
 
 def save_expression_model(model: ExpressionModel, path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,7 @@ from matplotlib.quiver import Quiver
 from data_load import find_data
 from keypoints import emotion_training as training
 from keypoints import plots
-from keypoints.detection import Face
+from keypoints.detection import Face, KeypointDetector
 from keypoints.emotion import (
     ACTIONS,
     EXPRESSION_MODEL,
@@ -30,8 +31,10 @@ from keypoints.emotion import (
     register,
 )
 from keypoints.landmarks import REFERENCE_FACE, flip_keypoints
+from keypoints.plots import write_image
 from keypoints.pose import estimate_pose
 from models import DEFAULT_MODEL, sha256
+from results.emotion import scores
 
 FACE = 80 * REFERENCE_FACE[:, :2] + 200
 
@@ -331,6 +334,49 @@ def test_small_crops_are_enlarged_and_padded():
     assert training.padded(crop).shape == (384, 384, 3)
     large = np.zeros((256, 256, 3), np.uint8)
     assert training.padded(large) is large
+
+
+def test_posed_pictures_are_read_and_lost_faces_are_named(tmp_path):
+    data = find_data("sample")
+    picture = data.image_dir("test") / data.dataset("test").names[1]
+    shutil.copy(picture, tmp_path / "head.jpg")
+    write_image(tmp_path / "black.jpg", np.zeros((48, 48, 3), np.uint8))
+    rows = ["file,subject,label,set", "head.jpg,ann,fear,made", "black.jpg,bo,anger,made"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    detector = KeypointDetector()
+    made = training.read_posed(tmp_path, detector)["made"]
+    assert made.lost == ("black.jpg",) and made.people.tolist() == ["ann"]
+    assert [EXPRESSIONS[label] for label in made.labels] == ["fear"]
+    assert made.points.shape == (1, 1 + training.LOOKS, 68, 2)
+    np.testing.assert_array_equal(made.points[0, 0], detector(tmp_path / "head.jpg")[0].keypoints)
+    assert np.abs(made.points[0, 1:] - made.points[0, 0]).mean() < 2  # other framings, the same face
+
+
+def test_faces_are_looked_at_again_when_their_table_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(training, "KeypointDetector", lambda: None)
+    table, looks = tmp_path / "labels.csv", []
+
+    def read(_):
+        looks.append(table.read_text(encoding="utf-8"))
+        return {"made": made_faces(len(looks), 2)}
+
+    for text in ("one", "one", "two"):
+        table.write_text(text, encoding="utf-8")
+        last = training.kept("made", table, read)["made"]
+    assert looks == ["one", "two"]
+    np.testing.assert_allclose(last.points, made_faces(2, 2).points, atol=1e-4)
+
+
+def test_figures_on_a_case_computed_by_hand():
+    labels = np.array([1, 1, 2, 2])
+    logits = np.full((4, 7), -9.0)
+    logits[[0, 1, 2, 3], [1, 2, 2, 0]] = 1  # right, wrong, right, and neutral, which the set does not have
+    figures = scores(logits, labels, np.array(list("aabb")), np.array([0, 0, 1, 1]), [1, 2])
+    assert figures["accuracy"] == 50 and figures["folds"] == [50, 50]  # a tie of 1 and 2 falls to 1
+    assert figures["interval"] == [50, 50]  # each person has one of two right
+    assert np.array(figures["confusion"])[1:3, 1:3].tolist() == [[1, 1], [1, 1]]
+    assert figures["macro_f1"] == pytest.approx(50)
 
 
 def test_the_committed_figures_are_of_the_shipped_keypoints():
