@@ -44,6 +44,7 @@ CSV_HEADER = [
     "pitch",
     "roll",
 ]
+EMOTION_COLUMNS = ["emotion", "emotion_probability"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     detect.add_argument("images", nargs="+", metavar="IMAGE")
     detect.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write file, face, box, keypoints and pose, a row a face"
+        "--csv", type=Path, metavar="FILE", help="write file, face, box, keypoints, pose and emotion, a row a face"
+    )
+    detect.add_argument(
+        "--no-emotion", action="store_true", help="leave out the posed expression and how probable it is"
     )
     detect.add_argument("--draw", type=Path, metavar="DIR", help="write each image with its faces drawn in")
     detect.add_argument(
@@ -204,9 +208,13 @@ def run_detect(options: argparse.Namespace) -> int:
             print(f"{file}: no face found")
         for number, face in enumerate(faces):
             box = [f"{value:g}" for value in face.box]
-            print(f"{file}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels")
+            place = f"{file}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels"
             angles = (face.pose.yaw, face.pose.pitch, face.pose.roll)
             rows.append([file, number, *box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))])
+            if not options.no_emotion:
+                place += f", {face.emotion.label}"
+                rows[-1] += [face.emotion.label, f"{face.emotion.probability:.2f}"]
+            print(place)
         if options.draw:
             name, again = Path(file).stem, 2
             while name in drawn:  # pictures of the same name from different folders
@@ -215,7 +223,8 @@ def run_detect(options: argparse.Namespace) -> int:
             plots.write_image(options.draw / f"{name}.jpg", plots.draw_faces(image, faces))
     if options.csv:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([CSV_HEADER, *rows])
+        header = CSV_HEADER if options.no_emotion else CSV_HEADER + EMOTION_COLUMNS
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
         write_atomically(options.csv, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
     return status
 

@@ -15,6 +15,7 @@ from torch import nn
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS, read_image
 from keypoints import metrics
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
+from keypoints.emotion import Emotion, ExpressionClassifier
 from keypoints.pose import Pose, estimate_pose
 from keypoints.training import describe, predict
 from models import DEFAULT_MODEL, load_model
@@ -44,6 +45,15 @@ class Face:
         """How the head is turned and where it is: ``.yaw``, ``.pitch``, ``.roll`` in degrees, and more."""
         size = self.image_size or tuple(self.box[:2] + self.box[2:])
         return estimate_pose(self.keypoints, size, self.confidence)
+
+    @cached_property
+    def emotion(self) -> Emotion:
+        """The posed expression: ``.label``, one of seven words or "unsure", ``.probabilities``, and ``.reasons``.
+
+        Geometry alone, and no judgement of what somebody feels; :mod:`keypoints.emotion` tells its limits, and reads a
+        face better whose neutral one is known.
+        """
+        return ExpressionClassifier()(self.keypoints, self.pose)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,13 @@ from matplotlib.figure import Figure
 
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import landmarks, metrics
+from keypoints.emotion import EXPRESSIONS, Emotion
 from keypoints.pose import Pose
 from models import write_atomically
 
 PREDICTION, TRUTH, BOX = "#ff8c1a", "#27e0ff", "#ffe14d"  # told apart by colour-blind eyes too
+FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements that speak for and against an expression
+ARROWS = 8  # for each movement, at the points that it moves most
 STYLE = {
     "figure.dpi": 90,
     "savefig.dpi": 90,
@@ -332,6 +335,71 @@ def draw_pose(ax: Axes, pose: Pose, size: float = 0.7, box: bool = True) -> Axes
         ax.plot(*ends.T, color="white", linewidth=4.4, solid_capstyle="round", alpha=0.8)
         ax.plot(*ends.T, color=colour, linewidth=2.8, solid_capstyle="round")
     return ax
+
+
+def draw_emotion(
+    ax: Axes,
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    pose: Pose,
+    emotion: Emotion,
+    title: str = "",
+    reasons: int = 3,
+    stretch: float = 2,
+) -> Axes:
+    """An expression with the movements that moved the decision: arrows on the face, words below it.
+
+    An arrow shows which way an action moved the points; for the expression they are green, against it magenta.
+
+    Args:
+        keypoints: (68, 2) pixels; pose, emotion: of the same face. title: what to write before the word.
+        reasons: how many to show, the largest effects first.
+        stretch: by which arrows are longer than the movement.
+    """
+    points = np.asarray(keypoints)
+    unsure = "" if emotion.label == emotion.likeliest else f"{emotion.label}: "
+    draw_image(ax, image, f"{title}{unsure}{emotion.likeliest} {100 * emotion.probability:.0f} %")
+    ax.scatter(*points.T, s=4, color=PREDICTION, linewidths=0)
+    shown = emotion.reasons[:reasons]
+    for reason in shown:
+        length = np.linalg.norm(reason.movement, axis=1)
+        moved = np.argsort(-length, kind="stable")[:ARROWS]
+        ahead = pose.points[moved]
+        before = ahead - stretch * np.hstack([reason.movement[moved], np.zeros((ARROWS, 1))])
+        way = pose.project(ahead) - pose.project(before)
+        colour = FOR if reason.effect >= 0 else AGAINST
+        start = points[moved] - way
+        ax.quiver(*start.T, *way.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.009, zorder=3)
+    middle, reach = (points.min(axis=0) + points.max(axis=0)) / 2, 0.75 * np.ptp(points, axis=0).max()
+    ax.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] + reach, middle[1] - reach))
+    ax.text(0.5, -0.02, "\n".join(map(str, shown)), transform=ax.transAxes, ha="center", va="top", fontsize=7.5)
+    return ax
+
+
+def draw_confusion(ax: Axes, confusion: np.ndarray, title: str = "") -> Axes:
+    """How often each expression (row) was called each (column), (7, 7) counts; shades are shares of the row."""
+    counts = np.asarray(confusion)
+    ax.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    ax.grid(False)
+    for row, column in np.argwhere(counts):
+        dark = counts[row, column] > 0.5 * counts[row].sum()
+        ax.text(column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black")
+    places = range(len(EXPRESSIONS))
+    ax.set_xticks(places, EXPRESSIONS, rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(places, EXPRESSIONS, fontsize=8)
+    ax.set(title=title, xlabel="called", ylabel="posed")
+    return ax
+
+
+def show_expression_curve(times: Sequence[float], emotions: Sequence[Emotion]) -> Figure:
+    """The probabilities of the seven expressions over time, in seconds."""
+    figure, ax = plt.subplots(figsize=(9, 2.8))
+    for number, word in enumerate(EXPRESSIONS):
+        ax.plot(times, [emotion.probabilities[word] for emotion in emotions], color=f"C{number}", label=word)
+    ax.axhline(emotions[0].threshold, color="#909090", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="time (s)", ylabel="probability", ylim=(0, 1))
+    ax.legend(ncols=7, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return figure
 
 
 def draw_faces(image: np.ndarray, faces: Sequence) -> np.ndarray:

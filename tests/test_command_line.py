@@ -23,7 +23,7 @@ from keypoints.splits import people_split
 from models import Net, load_model, save_model, sha256
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
-HEADER += ["yaw", "pitch", "roll"]
+HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
 ASTRONAUT = str(PHOTOS / "astronaut.jpg")
 
 
@@ -70,6 +70,14 @@ def test_detect_prints_a_line_a_face_and_writes_a_row_a_face(weights, tmp_path, 
         assert row[:2] == [ASTRONAUT, str(i)]
         np.testing.assert_array_equal(np.array(row[2:6], float), face.box)
         np.testing.assert_allclose(np.array(row[6:142], float).reshape(68, 2), face.keypoints, atol=0.006)
+        assert row[145] == face.emotion.label and float(row[146]) == pytest.approx(face.emotion.probability, abs=0.006)
+
+
+def test_detect_leaves_the_emotion_out_when_told_to(weights, tmp_path, capsys):
+    assert main(["detect", ASTRONAUT, "--no-emotion", "--csv", str(tmp_path / "out.csv"), "--model", weights]) == 0
+    header, *table = rows(tmp_path / "out.csv")
+    assert header == HEADER[:-2] and {len(row) for row in table} == {len(header)}
+    assert capsys.readouterr().out.endswith("pixels\n")
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(weights, tmp_path, capsys):
