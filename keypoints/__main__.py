@@ -1,16 +1,23 @@
-"""Command line: ``python -m keypoints detect|filter|evaluate|failures|train|export``."""
+"""Command line: ``python -m keypoints detect|track|filter|evaluate|failures|train|export``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
+import os
+import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
+import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Subset
+from tqdm import tqdm
 
 from data_load import (
     NUM_KEYPOINTS,
@@ -25,12 +32,14 @@ from data_load import (
 )
 from keypoints import distributed, filters, plots
 from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
-from keypoints.detection import KeypointDetector, framing_dict, measure_framing
+from keypoints.detection import Face, KeypointDetector, framing_dict, measure_framing
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
 from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
+from keypoints.tracking import LOST, FaceTracker
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
+from keypoints.video import Rows, Video, VideoFile
 from models import DEFAULT_MODEL, MODEL_DIR, Net, PhotoNet, load_model, save_model, write_atomically, write_json
 
 BUILD = RESULTS.parent / "build"
@@ -68,6 +77,34 @@ def _parser() -> argparse.ArgumentParser:
         "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
     )
     detect.set_defaults(run=run_detect)
+
+    track = commands.add_parser(
+        "track",
+        help="follow the faces of a video or a camera",
+        description="Follow the faces of a video or a camera, with steady points and ids. Ctrl-C finishes the files.",
+    )
+    track.add_argument("source", metavar="SOURCE", help="a video file, the number of a camera, or a stream's address")
+    track.add_argument(
+        "--out",
+        type=Path,
+        metavar="VIDEO",
+        help="write the video with the faces drawn in: .mp4 (VP9, or H.264 where OpenCV has it only) or .webm (VP8, "
+        "written faster); it has its name once it is whole",
+    )
+    track.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write frame, time, id, state, box, keypoints, pose, blink and mouth_open, a row a face; the file grows "
+        "under its name, at most a second behind",
+    )
+    track.add_argument("--filter", nargs="+", metavar="NAME", help="wear these instead of points; see filter --list")
+    track.add_argument("--pose", action="store_true", help="draw the head's axes, too")
+    track.add_argument("--show", action="store_true", help="show it in a window; q ends it")
+    track.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+    )
+    track.set_defaults(run=run_track)
 
     wear = commands.add_parser(
         "filter",
@@ -207,8 +244,7 @@ def run_detect(options: argparse.Namespace) -> int:
         for number, face in enumerate(faces):
             box = [f"{value:g}" for value in face.box]
             print(f"{file}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels")
-            angles = (face.pose.yaw, face.pose.pitch, face.pose.roll)
-            rows.append([file, number, *box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))])
+            rows.append([file, number, *_columns(face)])
         if options.draw:
             name, again = Path(file).stem, 2
             while name in drawn:  # pictures of the same name from different folders
@@ -220,6 +256,107 @@ def run_detect(options: argparse.Namespace) -> int:
         csv.writer(text, lineterminator="\n").writerows([CSV_HEADER, *rows])
         write_atomically(options.csv, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
     return status
+
+
+def _columns(face: Face) -> list[str]:
+    """A face's columns of CSV_HEADER, but for the file and its number."""
+    box = [f"{value:g}" for value in face.box]
+    angles = (face.pose.yaw, face.pose.pitch, face.pose.roll)
+    return [*box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))]
+
+
+TRACK_HEADER = ["frame", "time", "id", "state", *CSV_HEADER[2:], "blink", "mouth_open"]
+
+
+def run_track(options: argparse.Namespace) -> int:
+    for file in filter(None, (options.out, options.csv)):
+        if file.exists() and Path(options.source).exists() and file.samefile(options.source):
+            raise ValueError(f"{file}: the source would be overwritten, expected another file")
+    if options.show and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        raise ValueError("got --show where no window can be opened, expected a display")
+    effects = [filters.load_filter(name) for name in options.filter or ()]
+    tracker = FaceTracker(options.model)
+    with contextlib.ExitStack() as stack:
+        video = Video(options.source)
+        stack.callback(video.close)
+        rows = out = None
+        if options.out:
+            out = VideoFile(options.out, video.fps, video.size)
+            stack.callback(out.discard)  # nothing, once it has its name
+        if options.csv:
+            rows = Rows(options.csv, TRACK_HEADER)
+            stack.callback(rows.close)
+        seconds, interrupted = _track(options, video, tracker, effects, rows, out)
+        if out:
+            out.close()
+    _tell(options, video, tracker, seconds, out)
+    return 130 if interrupted and not video.live else 0
+
+
+def _track(options, video, tracker, effects, rows, out) -> tuple[dict[str, list[float]], bool]:
+    """Frame by frame; what each step took, seconds a frame, and whether Ctrl-C or a polite kill ended it."""
+    seconds: dict[str, list[float]] = {"tracking": [], "rows": [], "drawing": [], "writing": []}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt) if threading.current_thread() is threading.main_thread() else None
+    try:
+        # A live source goes on for ever: its length says nothing.
+        for number, (time, frame) in enumerate(
+            tqdm(video, total=video.count or None, unit=" frames", leave=False, mininterval=1)
+        ):
+            clock = [perf_counter()]
+            faces = tracker(frame, time)
+            clock.append(perf_counter())
+            if rows:
+                rows.write(
+                    [number, f"{time:.3f}", face.id, face.state, *_columns(face), int(face.blink), int(face.mouth_open)]
+                    for face in faces
+                )
+            clock.append(perf_counter())
+            if out or options.show:
+                picture = filters.dress(frame, [face for face in faces if face.state != LOST], effects)
+                if not effects or options.pose:
+                    picture = plots.draw_tracked(picture, faces, points=not effects, pose=options.pose)
+            clock.append(perf_counter())
+            if out:
+                out.write(picture, time)
+            clock.append(perf_counter())
+            for step, took in zip(seconds, np.diff(clock), strict=True):
+                seconds[step].append(float(took))
+            if options.show and not plots.show_frame(picture, f"{options.source} (q ends)"):
+                break
+        return seconds, False
+    except KeyboardInterrupt:
+        return seconds, True
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _tell(options, video, tracker, seconds, out) -> None:
+    """What was done, and how long each step took."""
+    frames = len(seconds["tracking"])
+    if not frames:
+        return
+    milliseconds = {step: 1000 * float(np.median(took)) for step, took in seconds.items()}
+    print(
+        f"{options.source}: {frames} frames, {tracker.faces} face{'s' * (tracker.faces != 1)}, detector on "
+        f"{tracker.detections} frames"
+    )
+    print(
+        f"tracking {1000 / milliseconds['tracking']:.0f} frames/s (median; mean "
+        f"{frames / sum(seconds['tracking']):.0f}); beside it, ms a frame: "
+        f"decoding {1000 * video.decoding / frames:.1f}, pose and rows {milliseconds['rows']:.1f}, drawing "
+        f"{milliseconds['drawing']:.1f}, writing {milliseconds['writing']:.1f}"
+    )
+    if video.count and frames < video.count and not video.live:
+        print(f"{options.source}: the file promises {video.count} frames", file=sys.stderr)
+    if out:
+        print(f"wrote {options.out} ({out.codec})")
+    if options.csv:
+        print(f"wrote {options.csv}")
 
 
 def run_filter(options: argparse.Namespace) -> int:
