@@ -13,6 +13,7 @@ each other in its own frame. A still head holds a mouth that talks, and a mouth 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -89,14 +90,16 @@ class Smoothing:
     ``python -m results.tracking`` measures what they do and others would.
     """
 
-    place: tuple[float, float, float, float] = (0.5, 40.0, 8.0, 0.1)
-    shape: tuple[float, float, float, float] = (1.0, 20.0, 4.0, 0.0)
+    place: tuple[float, float, float, float] = (4.0, 105.0, 15.0, 0.31)
+    shape: tuple[float, float, float, float] = (0.32, 72.0, 2.6, 0.0)
 
 
 _FLAT = REFERENCE_FACE[:, :2] - REFERENCE_FACE[:, :2].mean(axis=0)
 # Points that an affine map makes of the flat face: sums of these three columns, of mean square 1 and orthogonal, so
 # that the length of a change of the coefficients is how far the points move (root mean square).
 _AFFINE = np.linalg.qr(np.column_stack([_FLAT, np.ones(NUM_KEYPOINTS)]))[0] * np.sqrt(NUM_KEYPOINTS)
+
+_TO_AFFINE = np.linalg.pinv(np.column_stack([_FLAT, np.ones(NUM_KEYPOINTS)]))  # points → its matrix, (3, 2)
 
 
 class Smoother:
@@ -117,62 +120,78 @@ class Smoother:
         place = _AFFINE.T @ points / NUM_KEYPOINTS
         flat = _AFFINE @ place
         # What the affine map leaves, turned upright and in face sizes.
-        shape = (points - flat) @ (1, 1j) / _upright(flat)
+        shape = (points - flat) @ (1, 1j) / _scale_and_turn(flat)
         shape = self._shape(np.column_stack([shape.real, shape.imag]), time) @ (1, 1j)
         flat = _AFFINE @ self._place(place.ravel(), time, float(face_size(points))).reshape(3, 2)
-        shape = shape * _upright(flat)
+        shape = shape * _scale_and_turn(flat)
         return flat + np.column_stack([shape.real, shape.imag])
 
 
-def _upright(points: np.ndarray) -> complex:
+def _scale_and_turn(points: np.ndarray) -> complex:
     """How large the face is, pixels, and how turned: the similarity of complex numbers from the flat face."""
     flat = _FLAT @ (1, 1j)
     return complex(flat.conj() @ (points @ (1, 1j)) / (flat.conj() @ flat).real * face_size(_FLAT))
 
 
-@dataclass(frozen=True)
 class Signals:
     """Whether the eyes are shut and the mouth is open, by aspect ratios with hysteresis.
 
-    The eyes' ratio (Soukupová and Čech, Real-time eye blink detection using facial landmarks, 2016) differs from person
-    to person and with the head's turn, so it is compared with that of this face's open eyes, learned on the way.
+    Both are measured on the face's points with turn and foreshortening taken out. How high open eyes are differs from
+    person to person, and predicted points follow a blink only part of the way. So the eyes' ratio (Soukupová and Čech,
+    Real-time eye blink detection using facial landmarks, 2016) is compared with its own median of the last moments.
+    That finds blinks; eyes that stay shut are told only where the ratio falls by half.
 
     Attributes:
-        open_eyes: the ratio of open eyes, as far as known.
+        blink, mouth_open: as of the last look.
     """
 
-    blink: bool = False
-    mouth_open: bool = False
-    open_eyes: float = 0.0
-    time: float | None = None
+    SHUT, AGAIN_OPEN = 0.88, 0.93  # of the median: below the first a blink begins, above the second it ends
+    DEEP = 0.5  # of the open eyes' ratio: below that they are shut however long it lasts
+    LOOK_BACK, LEARN = 0.32, 5.0  # seconds of the median; in which the open eyes' ratio is learned
+    OPEN, AGAIN_SHUT = 0.12, 0.105  # the mouth: gap to width
 
-    SHUT, AGAIN_OPEN = 0.62, 0.72  # of the open eyes' ratio: below the first a blink begins, above the second it ends
-    OPEN, AGAIN_SHUT = 0.12, 0.09  # the same of the mouth: gap to width
-    RISES, FALLS = 0.15, 4.0  # seconds in which the open eyes' ratio follows a larger and a smaller one
+    def __init__(self) -> None:
+        self.blink = self.mouth_open = False
+        self._past: deque[tuple[float, float]] = deque()  # times and ratios
+        self._open_eyes = 0.0
 
-    def then(self, keypoints: np.ndarray, time: float) -> Signals:
-        """The signals after a further look at the points, (68, 2)."""
-        eyes, mouth = eye_ratio(keypoints), mouth_ratio(keypoints)
-        blink = eyes < (self.AGAIN_OPEN if self.blink else self.SHUT) * self.open_eyes
-        mouth_open = mouth > (self.AGAIN_SHUT if self.mouth_open else self.OPEN)
-        if self.time is None:
-            return Signals(False, bool(mouth_open), eyes, time)
-        seconds = max(0.0, time - self.time)
-        follows = self.RISES if eyes > self.open_eyes else self.FALLS
-        open_eyes = self.open_eyes + (1 - np.exp(-seconds / follows)) * (eyes - self.open_eyes)
-        return Signals(bool(blink), bool(mouth_open), float(open_eyes), time)
-
-
-def eye_ratio(keypoints: np.ndarray) -> float:
-    """Height to width of the eyes, both taken together, so that the nearer one of a turned head counts more."""
-    eyes = np.stack([keypoints[RIGHT_EYE], keypoints[LEFT_EYE]])
-    height = np.linalg.norm(eyes[:, 1:3] - eyes[:, [5, 4]], axis=2).mean(axis=1)
-    return float(height.sum() / max(1e-6, np.linalg.norm(eyes[:, 0] - eyes[:, 3], axis=1).sum()))
+    def __call__(self, keypoints: np.ndarray, time: float) -> Signals:
+        """Look at the points of the next frame, (68, 2), not smoothed."""
+        own = upright(keypoints)
+        eyes, mouth = eye_ratio(own), mouth_ratio(own)
+        self.mouth_open = mouth > (self.AGAIN_SHUT if self.mouth_open else self.OPEN)
+        last, seconds = (self._past[-1][1], time - self._past[-1][0]) if self._past else (eyes, 0.0)
+        self._past.append((time, eyes))
+        while self._past[0][0] < time - self.LOOK_BACK - 1e-6:
+            self._past.popleft()
+        if eyes > self._open_eyes or not self.blink:
+            self._open_eyes += (1 - np.exp(-seconds / self.LEARN)) * (eyes - self._open_eyes) if seconds else eyes
+        usual, now = float(np.median([ratio for _, ratio in self._past])), (eyes + last) / 2
+        dips = now < (self.AGAIN_OPEN if self.blink else self.SHUT) * usual
+        self.blink = bool(dips or now < self.DEEP * self._open_eyes)
+        return self
 
 
-def mouth_ratio(keypoints: np.ndarray) -> float:
+def upright(keypoints: np.ndarray) -> np.ndarray:
+    """The points (68, 2) in the face's own frame, (68, 2): turned, sized and stretched as the mean face from ahead."""
+    affine = _TO_AFFINE @ np.asarray(keypoints, np.float64)
+    return (keypoints - affine[2]) @ np.linalg.pinv(affine[:2])
+
+
+def eye_ratio(own: np.ndarray) -> float:
+    """Height of the eyes, both taken together, to the width of the mean face's; of :func:`upright` points.
+
+    >>> eye_ratio(upright(_FLAT)).__round__(2)
+    0.29
+    """
+    eyes, usual = (np.stack([face[RIGHT_EYE], face[LEFT_EYE]]) for face in (own, _FLAT))
+    height = np.linalg.norm(eyes[:, 1:3] - eyes[:, [5, 4]], axis=2).mean()
+    return float(height / np.linalg.norm(usual[:, 0] - usual[:, 3], axis=1).mean())
+
+
+def mouth_ratio(own: np.ndarray) -> float:
     """The gap between the inner lips to their width."""
-    inner = keypoints[MOUTH][12:]
+    inner = own[MOUTH][12:]
     gap = np.linalg.norm(inner[1:4] - inner[[7, 6, 5]], axis=1).mean()
     return float(gap / max(1e-6, np.linalg.norm(inner[0] - inner[4])))
 
@@ -231,6 +250,7 @@ class _Track:
         return float(face_size(self.points))
 
 
+SURE = 0.95  # score from which a face counts that was looked for where the detector saw none
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
 SAME = 0.35  # face sizes: two faces' centroids nearer than that are one face
@@ -319,7 +339,7 @@ class FaceTracker:
         for track in self._tracks:
             if track.id not in found:
                 track.lost = True
-                if time - track.time > self.memory or not _inside(track.predict(time), image):
+                if time - track.time > self.memory:
                     continue
                 faces.append(self._expected(track, time))
             kept.append(track)
@@ -375,7 +395,8 @@ class FaceTracker:
                 continue
             for face in self.detector.faces(image, self.detector.framing.boxes(expected)):
                 points = face.keypoints.astype(np.float64)
-                if face.score is not None and _likely(track, points, time) and not _taken(points, seen + found):
+                sure = face.score is not None and face.score >= SURE
+                if sure and _likely(track, points, time) and not _taken(points, seen + found):
                     found.append((track, points, face.confidence, face.score))
         return found
 
@@ -443,7 +464,7 @@ class FaceTracker:
         self, track: _Track, image: np.ndarray, confidence: np.ndarray | None, score: float | None
     ) -> TrackedFace:
         points = track.points if track.smoother is None else track.smoother(track.points, track.time)
-        track.signals = track.signals.then(points, track.time)
+        track.signals(track.points, track.time)
         track.face = TrackedFace(
             box=self.detector.framing.boxes(points)[0],
             keypoints=points.astype(np.float32),
