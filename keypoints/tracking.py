@@ -90,8 +90,8 @@ class Smoothing:
     ``python -m results.tracking`` measures what they do and others would.
     """
 
-    place: tuple[float, float, float, float] = (4.0, 105.0, 15.0, 0.31)
-    shape: tuple[float, float, float, float] = (0.32, 72.0, 2.6, 0.0)
+    place: tuple[float, float, float, float] = (4.0, 312.0, 12.0, 0.39)
+    shape: tuple[float, float, float, float] = (0.86, 50.0, 2.5, 0.044)
 
 
 _FLAT = REFERENCE_FACE[:, :2] - REFERENCE_FACE[:, :2].mean(axis=0)
