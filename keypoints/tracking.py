@@ -17,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -250,6 +251,15 @@ class _Track:
         return float(face_size(self.points))
 
 
+class _Seen(NamedTuple):
+    """A face found on this frame, and whose it is."""
+
+    track: _Track
+    points: np.ndarray  # (68, 2) float64
+    confidence: np.ndarray | None
+    score: float | None
+
+
 SURE = 0.95  # score from which a face counts that was looked for where the detector saw none
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
@@ -262,7 +272,7 @@ SAMPLED = 1.0  # pixels to one of the close view, each way, beyond which they ar
 ASTRAY = 12.0  # percent of the face's size: followed points that are off a fresh look's by more start anew
 CUT = 0.35  # correlation of a frame with the last one below which the scene is another
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
-PATIENCE = 0.4  # seconds between detections while nobody is there or somebody is missing
+PATIENCE = 0.4  # seconds between the detector's further passes while nobody is seen
 
 
 class FaceTracker:
@@ -346,7 +356,7 @@ class FaceTracker:
         self._tracks = kept
         return sorted(faces, key=lambda face: face.id)
 
-    def _follow(self, image: np.ndarray, time: float) -> list[tuple]:
+    def _follow(self, image: np.ndarray, time: float) -> list[_Seen]:
         """Those of the tracked faces that the second look finds where they are expected."""
         tracks, views, places, expected = [], [], [], []
         for track in self._tracks:
@@ -368,11 +378,11 @@ class FaceTracker:
         none = [None] * len(tracks)
         confidence, score = (none if part is None else part.cpu().numpy() for part in said[1:])
         seen = []
-        for entry in zip(tracks, points, confidence, score, strict=True):
-            track, found, _, sure = entry
-            enough = track.unconfirmed < ODD_ONES if sure is None else sure >= self.detector.min_score
-            if enough and _likely(track, found, time) and _inside(found, image):
-                seen.append(entry)
+        for one in map(_Seen, tracks, points, confidence, score):
+            known = one.score is not None
+            enough = one.score >= self.detector.min_score if known else one.track.unconfirmed < ODD_ONES
+            if enough and _likely(one.track, one.points, time) and _inside(one.points, image):
+                seen.append(one)
         return _each_once(seen, time)
 
     def _view(self, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
@@ -385,9 +395,9 @@ class FaceTracker:
         matrix = np.column_stack([place[:, :2] * 2 / side, place[:, 2] + place[:, :2].sum(axis=1) * (1 / side - 1)])
         return cut_out(image, matrix, side, finest=SAMPLED), place
 
-    def _again(self, image: np.ndarray, time: float, seen: list[tuple]) -> list[tuple]:
+    def _again(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
         """Both looks near the place of faces that could not be followed: moved too fast, or hidden for a moment."""
-        missing = [track for track in self._tracks if all(track is not other[0] for other in seen)]
+        missing = [track for track in self._tracks if all(track is not other.track for other in seen)]
         found = []
         for track in missing:
             expected = track.predict(time)
@@ -397,10 +407,10 @@ class FaceTracker:
                 points = face.keypoints.astype(np.float64)
                 sure = face.score is not None and face.score >= SURE
                 if sure and _likely(track, points, time) and not _taken(points, seen + found):
-                    found.append((track, points, face.confidence, face.score))
+                    found.append(_Seen(track, points, face.confidence, face.score))
         return found
 
-    def _detect(self, image: np.ndarray, time: float, seen: list[tuple]) -> list[tuple]:
+    def _detect(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
         """Faces that come in or back, and followed ones that a fresh look corrects, if it is time to look for them."""
         regular, hurry = time >= self._next_check, len(seen) < max(1, len(self._tracks))
         if not regular and not hurry:
@@ -415,34 +425,35 @@ class FaceTracker:
         for boxes in islice(self.detector.passes(image), None if far else 1):
             boxes, confirmed = self._strange(boxes, seen)
             if regular:
-                for track, *_ in seen:
+                for track in (one.track for one in seen):
                     track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
             fresh = self.detector.faces(image, boxes)
             if fresh:
                 break
         return self._place(fresh, time, seen)
 
-    def _strange(self, boxes: np.ndarray, seen: list[tuple]) -> tuple[np.ndarray, set[int]]:
+    def _strange(self, boxes: np.ndarray, seen: list[_Seen]) -> tuple[np.ndarray, set[int]]:
         """Those boxes that frame no followed face as it should be framed; ids of the faces that are framed so."""
         if not seen or not len(boxes):
             return boxes, set()
-        known = self.detector.framing.boxes(np.stack([points for _, points, *_ in seen]))
+        known = self.detector.framing.boxes(np.stack([one.points for one in seen]))
         shared = overlap(boxes, known)
-        confirmed = {seen[i][0].id for i in np.flatnonzero(shared.max(axis=0) > FRAMED)}
+        confirmed = {seen[i].track.id for i in np.flatnonzero(shared.max(axis=0) > FRAMED)}
         return boxes[shared.max(axis=1) <= FRAMED], confirmed
 
-    def _place(self, fresh: list[Face], time: float, seen: list[tuple]) -> list[tuple]:
+    def _place(self, fresh: list[Face], time: float, seen: list[_Seen]) -> list[_Seen]:
         """Which face is whose: lost ones that are back, and new ones. Followed ones that went astray are put right."""
-        found: list[tuple] = []
-        missing = [track for track in self._tracks if all(track is not other for other, *_ in seen)]
+        found: list[_Seen] = []
+        missing = [track for track in self._tracks if all(track is not other.track for other in seen)]
         for face in sorted(fresh, key=lambda face: -(face.score or 0)):
             points = face.keypoints.astype(np.float64)
             if _taken(points, found):
                 continue
             same = [i for i, other in enumerate(seen) if _taken(points, [other])]
             if same:
-                if nme(seen[same[0]][1][None], points[None])[0] > ASTRAY and face.score is not None:
-                    seen[same[0]] = (seen[same[0]][0], points, face.confidence, face.score)
+                old = seen[same[0]]
+                if nme(old.points[None], points[None])[0] > ASTRAY and face.score is not None:
+                    seen[same[0]] = _Seen(old.track, points, face.confidence, face.score)
                 continue
             near = [(_off(track, points, time), track) for track in missing if _likely(track, points, time)]
             if near:
@@ -452,7 +463,7 @@ class FaceTracker:
                 track = _Track(self.faces, points, time, self._smoother())
                 self._tracks.append(track)
                 self.faces += 1
-            found.append((track, points, face.confidence, face.score))
+            found.append(_Seen(track, points, face.confidence, face.score))
         return found
 
     def _smoother(self) -> Smoother | None:
@@ -501,13 +512,12 @@ def _likely(track: _Track, points: np.ndarray, time: float) -> bool:
     return near and size > SMALLEST and track.size / resized < size < track.size * resized
 
 
-def _taken(points: np.ndarray, entries: list[tuple]) -> bool:
+def _taken(points: np.ndarray, entries: list[_Seen]) -> bool:
     """Whether a face is one of those already seen on this frame."""
-    for _, other, *_ in entries:
-        size = min(face_size(points), face_size(other))
-        if np.linalg.norm(points.mean(axis=0) - other.mean(axis=0)) < SAME * size:
-            return True
-    return False
+    centroid, size = points.mean(axis=0), face_size(points)
+    return any(
+        np.linalg.norm(centroid - one.points.mean(axis=0)) < SAME * min(size, face_size(one.points)) for one in entries
+    )
 
 
 def _inside(points: np.ndarray, image: np.ndarray) -> bool:
@@ -516,12 +526,12 @@ def _inside(points: np.ndarray, image: np.ndarray) -> bool:
     return 0 <= x < image.shape[1] and 0 <= y < image.shape[0]
 
 
-def _each_once(seen: list[tuple], time: float) -> list[tuple]:
+def _each_once(seen: list[_Seen], time: float) -> list[_Seen]:
     """Where two tracks have come to lie on one face: whom it is nearer to keeps it."""
-    kept: list[tuple] = []
-    for entry in sorted(seen, key=lambda entry: _off(entry[0], entry[1], time)):
-        if not _taken(entry[1], kept):
-            kept.append(entry)
+    kept: list[_Seen] = []
+    for one in sorted(seen, key=lambda one: _off(one.track, one.points, time)):
+        if not _taken(one.points, kept):
+            kept.append(one)
     return kept
 
 
