@@ -92,7 +92,7 @@ class Smoothing:
     """
 
     place: tuple[float, float, float, float] = (4.0, 312.0, 12.0, 0.39)
-    shape: tuple[float, float, float, float] = (0.86, 50.0, 2.5, 0.044)
+    shape: tuple[float, float, float, float] = (0.86, 70.0, 2.5, 0.044)
 
 
 _FLAT = REFERENCE_FACE[:, :2] - REFERENCE_FACE[:, :2].mean(axis=0)

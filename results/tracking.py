@@ -31,7 +31,7 @@ STILL, FAST = 10.0, 50.0  # percent of the face's size a second: a point below t
 LAGS = np.arange(-0.5, 2.501, 0.02)  # frames
 SEEDS = (0, 2, 3)  # of the noise; the parameters were chosen on 1
 # Of the plot: beta and noise of the place, beta of the shape; the rest is as chosen.
-GRID = itertools.product((10.0, 20.0, 40.0, 80.0, 160.0, 320.0), (0.0, 0.2, 0.39), (10.0, 25.0, 50.0, 100.0))
+GRID = itertools.product((10.0, 20.0, 40.0, 80.0, 160.0, 320.0), (0.0, 0.2, 0.39), (10.0, 25.0, 70.0, 140.0))
 
 
 def read_clip() -> tuple[list[np.ndarray], pd.DataFrame, np.ndarray]:
