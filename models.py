@@ -98,6 +98,12 @@ class TwoLooks(nn.Module):
             view: (N, 1, close, close).
             place: (N, 2, 3): ``place @ (x, y, 1)`` brings a position in the view to one in the image, view units both.
         """
+        place = self.place(points)
+        grid = functional.affine_grid(place, [image.shape[0], 1, self.close, self.close], align_corners=False)
+        return functional.grid_sample(image, grid, padding_mode="border", align_corners=False), place
+
+    def place(self, points: torch.Tensor) -> torch.Tensor:
+        """Where the close view of points (N, 68, 2), in view units of an image, lies in it: (N, 2, 3)."""
         centroid = points.mean(dim=1)
         radius = (points - centroid[:, None]).square().sum(dim=2).mean(dim=1).clamp_min(1e-8).sqrt()
         radius = radius.clamp(0.1, 0.8)  # untrained points may all lie on one spot, or anywhere
@@ -107,9 +113,22 @@ class TwoLooks(nn.Module):
         middle = centroid.clamp(-1, 1) + 0.15 * radius[:, None] * down
         right = torch.stack([down[:, 1], -down[:, 0]], dim=1)
         scale = (radius / (2 * self.spread))[:, None]
-        place = torch.stack([scale * right, scale * down, middle], dim=2)
-        grid = functional.affine_grid(place, [image.shape[0], 1, self.close, self.close], align_corners=False)
-        return functional.grid_sample(image, grid, padding_mode="border", align_corners=False), place
+        return torch.stack([scale * right, scale * down, middle], dim=2)
+
+    def follow(
+        self, view: torch.Tensor, before: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The second look alone, for a video: the points of the frame before take the first look's place.
+
+        Args:
+            view: (N, 1, close, close), cut out where :meth:`place` says for these points.
+            before: (N, 68, 2) in view units of ``view``: where the points are expected.
+
+        Returns:
+            points: (N, 68, 2) in view units of ``view``.
+            confidence, score: as PhotoNet's ``describe``; None where the network does not tell.
+        """
+        return self.points(self.probabilities(view, 1), 1), None, None
 
     def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:
         first = self.first_look(image)
@@ -228,6 +247,9 @@ class PhotoNet(TwoLooks):
         # Logistic regressions, fitted after training by keypoints.confidence; until then all they say is one half.
         self.register_buffer("confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
         self.register_buffer("score_weights", torch.zeros(2 * c3 + self.EVIDENCE + 1))
+        # The same for a face that is followed through a video, which is looked at once.
+        self.register_buffer("follow_confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
+        self.register_buffer("follow_score_weights", torch.zeros(c3 + self.EVIDENCE + 1))
         self.to(memory_format=torch.channels_last)
 
     def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -253,19 +275,30 @@ class PhotoNet(TwoLooks):
         first = self.points(probability, 0)
         view, place = self.close_view(image, first)
         probability, close = self.seen(view, 1)
-        expected, corrected = soft_argmax(probability), self.points(probability, 1)
+        corrected = self.points(probability, 1)
         second = from_view(corrected, place)
+        scale = place[:, :, 0].norm(dim=1, keepdim=True).clamp_min(1e-6)  # zero where eyes and mouth are on one spot
+        evidence = self.evidence(probability, corrected, (second - first).norm(dim=2) / scale)
+        face = torch.cat([whole.float(), close.float(), evidence.mean(dim=1)], dim=1)
+        return network_units(second), evidence, face
+
+    def followed(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What :meth:`follow` judges by: points (N, 68, 2), evidence (N, 68, 4), and of the face (N, 196)."""
+        probability, close = self.seen(view, 1)
+        points = self.points(probability, 1)
+        evidence = self.evidence(probability, points, (points - before).norm(dim=2))
+        return points, evidence, torch.cat([close.float(), evidence.mean(dim=1)], dim=1)
+
+    @staticmethod
+    def evidence(probability: torch.Tensor, corrected: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+        """What a point's confidence is judged by, (N, 68, 4): see :meth:`judged`."""
+        expected = soft_argmax(probability)
         height, width = probability.shape[2:]
         x, y = probability.sum(dim=2), probability.sum(dim=3)
         square = x @ cell_middles(width, x).square() + y @ cell_middles(height, y).square()
         spread = (square - expected.square().sum(dim=2)).clamp_min(1e-6).sqrt()
-        scale = place[:, :, 0].norm(dim=1, keepdim=True).clamp_min(1e-6)  # zero where eyes and mouth are on one spot
-        moved = (second - first).norm(dim=2) / scale
         peak = probability.flatten(2).amax(dim=2).clamp_min(1e-6)
-        corrected_by = (corrected - expected).norm(dim=2)
-        evidence = torch.stack([spread.log(), peak.log(), corrected_by, moved], dim=2)
-        face = torch.cat([whole.float(), close.float(), evidence.mean(dim=1)], dim=1)
-        return network_units(second), evidence, face
+        return torch.stack([spread.log(), peak.log(), (corrected - expected).norm(dim=2), moved], dim=2)
 
     def describe(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Points, and how sure of them.
@@ -276,9 +309,22 @@ class PhotoNet(TwoLooks):
             score: (N,) in [0, 1]: how probable it is that there is a face.
         """
         points, evidence, face = self.judged(image)
-        weights = self.confidence_weights
-        confidence = ((evidence * weights[:, :-1]).sum(dim=2) + weights[:, -1]).sigmoid()
-        return points, confidence, (face @ self.score_weights[:-1] + self.score_weights[-1]).sigmoid()
+        return points, logistic(evidence, self.confidence_weights), logistic(face, self.score_weights)
+
+    def follow(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        points, evidence, face = self.followed(view, before)
+        confidence = logistic(evidence, self.follow_confidence_weights)
+        return points, confidence, logistic(face, self.follow_score_weights)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *more: object) -> None:
+        for name in ("follow_confidence_weights", "follow_score_weights"):  # weights saved before there was tracking
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
+
+def logistic(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Probabilities (…,) of features (…, F) by weights (…, F + 1), of which the last is the shift."""
+    return ((features * weights[..., :-1]).sum(dim=-1) + weights[..., -1]).sigmoid()
 
 
 class Chain(nn.Sequential):

@@ -1,16 +1,24 @@
-"""Command line: ``python -m keypoints detect|filter|evaluate|failures|train|export``."""
+"""Command line: ``python -m keypoints detect|track|filter|evaluate|failures|train|export``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
+import os
+import signal
 import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
+import numpy as np
 import torch
 from torch.utils.data import Subset
+from tqdm import tqdm
 
 from data_load import (
     NUM_KEYPOINTS,
@@ -22,13 +30,16 @@ from data_load import (
     training_transform,
 )
 from keypoints import distributed, filters, plots
-from keypoints.detection import KeypointDetector, framing_dict, measure_framing
+from keypoints.detection import Face, KeypointDetector, framing_dict, measure_framing
+from keypoints.emotion import Emotion, ExpressionSmoother
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
 from keypoints.photo_training import photo_data
 from keypoints.splits import find_wild, people_split
+from keypoints.tracking import LOST, FaceTracker, TrackedFace
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
+from keypoints.video import Rows, Video, VideoFile
 from models import DEFAULT_MODEL, MODEL_DIR, Net, PhotoNet, load_model, save_model, write_atomically, write_json
 
 BUILD = RESULTS.parent / "build"
@@ -70,6 +81,37 @@ def _parser() -> argparse.ArgumentParser:
         "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
     )
     detect.set_defaults(run=run_detect)
+
+    track = commands.add_parser(
+        "track",
+        help="follow the faces of a video or a camera",
+        description="Follow the faces of a video or a camera, with steady points and ids. Ctrl-C finishes the files.",
+    )
+    track.add_argument("source", metavar="SOURCE", help="a video file, the number of a camera, or a stream's address")
+    track.add_argument(
+        "--out",
+        type=Path,
+        metavar="VIDEO",
+        help="write the video with the faces drawn in: .mp4 (VP9, or H.264 where OpenCV has it only) or .webm (VP8, "
+        "written faster); it has its name once it is whole",
+    )
+    track.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write frame, time, id, state, box, keypoints, pose, emotion, blink and mouth_open, a row a face; the "
+        "file grows under its name, at most a second behind",
+    )
+    track.add_argument(
+        "--no-emotion", action="store_true", help="leave out the posed expression and how probable it is"
+    )
+    track.add_argument("--filter", nargs="+", metavar="NAME", help="wear these instead of points; see filter --list")
+    track.add_argument("--pose", action="store_true", help="draw the head's axes, too")
+    track.add_argument("--show", action="store_true", help="show it in a window; q ends it")
+    track.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+    )
+    track.set_defaults(run=run_track)
 
     wear = commands.add_parser(
         "filter",
@@ -209,11 +251,10 @@ def run_detect(options: argparse.Namespace) -> int:
         for number, face in enumerate(faces):
             box = [f"{value:g}" for value in face.box]
             place = f"{file}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels"
-            angles = (face.pose.yaw, face.pose.pitch, face.pose.roll)
-            rows.append([file, number, *box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))])
+            rows.append([file, number, *_columns(face)])
             if not options.no_emotion:
                 place += f", {face.emotion.label}"
-                rows[-1] += [face.emotion.label, f"{face.emotion.probability:.2f}"]
+                rows[-1] += _emotion_columns(face.emotion)
             print(place)
         if options.draw:
             name, again = Path(file).stem, 2
@@ -227,6 +268,133 @@ def run_detect(options: argparse.Namespace) -> int:
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
         write_atomically(options.csv, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
     return status
+
+
+def _emotion_columns(emotion: Emotion | None) -> list[str]:
+    """An expression's columns of EMOTION_COLUMNS; empty for a face that is not seen."""
+    return ["", ""] if emotion is None else [emotion.label, f"{emotion.probability:.2f}"]
+
+
+def _columns(face: Face) -> list[str]:
+    """A face's columns of CSV_HEADER, but for the file and its number."""
+    box = [f"{value:g}" for value in face.box]
+    angles = (face.pose.yaw, face.pose.pitch, face.pose.roll)
+    return [*box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))]
+
+
+def _track_header(emotion: bool) -> list[str]:
+    own = [*CSV_HEADER[2:], *(EMOTION_COLUMNS if emotion else ())]
+    return ["frame", "time", "id", "state", *own, "blink", "mouth_open"]
+
+
+class _Expressions:
+    """The expressions of tracked faces, each smoothed over its own time."""
+
+    def __init__(self) -> None:
+        self._smoothers: dict[int, ExpressionSmoother] = {}
+
+    def __call__(self, faces: Sequence[TrackedFace]) -> dict[int, Emotion | None]:
+        """Id → expression, of a lost face None."""
+        known = self._smoothers
+        self._smoothers = {face.id: known.get(face.id) or ExpressionSmoother() for face in faces}
+        return {
+            face.id: None if face.state == LOST else self._smoothers[face.id](face.emotion, face.time)
+            for face in faces
+        }
+
+
+def run_track(options: argparse.Namespace) -> int:
+    for file in filter(None, (options.out, options.csv)):
+        if file.exists() and Path(options.source).exists() and file.samefile(options.source):
+            raise ValueError(f"{file}: the source would be overwritten, expected another file")
+    if options.show and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        raise ValueError("got --show where no window can be opened, expected a display")
+    effects = [filters.load_filter(name) for name in options.filter or ()]
+    tracker = FaceTracker(options.model)
+    with contextlib.ExitStack() as stack:
+        video = Video(options.source)
+        stack.callback(video.close)
+        rows = out = None
+        if options.out:
+            out = VideoFile(options.out, video.fps, video.size)
+            stack.callback(out.discard)  # nothing, once it has its name
+        if options.csv:
+            rows = Rows(options.csv, _track_header(not options.no_emotion))
+            stack.callback(rows.close)
+        seconds, interrupted = _track(options, video, tracker, effects, rows, out)
+        if out:
+            out.close()
+    _tell(options, video, tracker, seconds, out)
+    return 130 if interrupted and not video.live else 0
+
+
+def _track(options, video, tracker, effects, rows, out) -> tuple[dict[str, list[float]], bool]:
+    """Frame by frame; what each step took, seconds a frame, and whether Ctrl-C or a polite kill ended it."""
+    seconds: dict[str, list[float]] = {"tracking": [], "rows": [], "drawing": [], "writing": []}
+    expressions = _Expressions()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt) if threading.current_thread() is threading.main_thread() else None
+    try:
+        # A live source goes on for ever: its length says nothing.
+        for number, (time, frame) in enumerate(
+            tqdm(video, total=video.count or None, unit=" frames", leave=False, mininterval=1)
+        ):
+            clock = [perf_counter()]
+            faces = tracker(frame, time)
+            clock.append(perf_counter())
+            emotions = expressions(faces) if not options.no_emotion and (rows or out or options.show) else {}
+            if rows:
+                for face in faces:
+                    more = _emotion_columns(emotions[face.id]) if emotions else []
+                    signals = [int(face.blink), int(face.mouth_open)]
+                    rows.write([[number, f"{time:.3f}", face.id, face.state, *_columns(face), *more, *signals]])
+            clock.append(perf_counter())
+            if out or options.show:
+                picture = filters.dress(frame, [face for face in faces if face.state != LOST], effects)
+                if not effects or options.pose:
+                    words = {number: emotion.label for number, emotion in emotions.items() if emotion}
+                    picture = plots.draw_tracked(picture, faces, points=not effects, pose=options.pose, words=words)
+            clock.append(perf_counter())
+            if out:
+                out.write(picture, time)
+            clock.append(perf_counter())
+            for step, took in zip(seconds, np.diff(clock), strict=True):
+                seconds[step].append(float(took))
+            if options.show and not plots.show_frame(picture, f"{options.source} (q ends)"):
+                break
+        return seconds, False
+    except KeyboardInterrupt:
+        return seconds, True
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _tell(options, video, tracker, seconds, out) -> None:
+    """What was done, and how long each step took."""
+    frames = len(seconds["tracking"])
+    if not frames:
+        return
+    milliseconds = {step: 1000 * float(np.median(took)) for step, took in seconds.items()}
+    print(
+        f"{options.source}: {frames} frames, {tracker.faces} face{'s' * (tracker.faces != 1)}, detector on "
+        f"{tracker.detections} frames"
+    )
+    print(
+        f"tracking {1000 / milliseconds['tracking']:.0f} frames/s (median; mean "
+        f"{frames / sum(seconds['tracking']):.0f}); beside it, ms a frame: "
+        f"decoding {1000 * video.decoding / frames:.1f}, pose, emotion and rows {milliseconds['rows']:.1f}, drawing "
+        f"{milliseconds['drawing']:.1f}, writing {milliseconds['writing']:.1f}"
+    )
+    if video.count and frames < video.count and not video.live:
+        print(f"{options.source}: the file promises {video.count} frames", file=sys.stderr)
+    if out:
+        print(f"wrote {options.out} ({out.codec})")
+    if options.csv:
+        print(f"wrote {options.csv}")
 
 
 def run_filter(options: argparse.Namespace) -> int:

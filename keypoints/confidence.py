@@ -3,7 +3,8 @@
 A point's confidence is the probability that its error is under 5 % of the face's size; it is fitted on people and
 photos that the network was not trained on, since on its own training faces it is better than anywhere else. The face
 score is the probability that a view shows a face at all; its negatives are boxes that the Haar cascades gave off every
-labelled face (``results/negatives.json``).
+labelled face (``results/negatives.json``). A face that is followed through a video is looked at once and not twice, so
+it has two regressions of its own, fitted on close views cut by points that are moved as a head moves between frames.
 
 Command line: ``python -m keypoints.confidence --model FILE`` fits both, writes them into the weights and what they are
 worth into the record beside.
@@ -21,16 +22,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from data_load import NUM_KEYPOINTS, FacialKeypointsDataset, Normalize, ToTensor, find_data, person_of, read_image
+from data_load import (
+    IMAGE_SIZE,
+    NUM_KEYPOINTS,
+    FacialKeypointsDataset,
+    Normalize,
+    ToTensor,
+    find_data,
+    person_of,
+    read_image,
+)
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, RandomDamage, RandomView
 from keypoints.detection import Framing, crop_view
 from keypoints.evaluation import evaluate_framings
 from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
-from models import MODEL_DIR, load_model, save_model
+from models import MODEL_DIR, from_view, load_model, logistic, save_model
 
 SURE = 5.0  # percent of the face's size: a point nearer to the truth counts as right
 VIEWS = 3  # random views of each face
+STILL_ON, ASTRAY = 10.0, 25.0  # percent of the face's size, the NME of a followed face: up to it tracked; lost from it
 NEGATIVES = MODEL_DIR.parent / "results" / "negatives.json"
 
 
@@ -135,12 +146,97 @@ def face_features(net: nn.Module, views: torch.Tensor) -> torch.Tensor:
     return torch.cat([net.judged(batch)[2] for batch in views.split(32)])
 
 
-def calibrate(net: nn.Module, seed: int = 0) -> dict:
-    """Fit both regressions in place, on the official set and the wild one.
+def moved(points: torch.Tensor, far: bool) -> torch.Tensor:
+    """Points (N, 68, 2) as a video's last frame would have left them: shifted, turned, scaled and scattered.
+
+    Args:
+        far: as when the face was lost: most lie beside it, or are of another size.
+    """
+    size, middle = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).sqrt()[:, None, None], points.mean(1, True)
+    shift, turn, scale = (0.6, 0.5, 0.5) if far else (0.04, 0.04, 0.03)
+    angle = turn * torch.randn(len(points), 1, 1)
+    x, y = ((points - middle) * (scale * torch.randn(len(points), 1, 1)).exp()).split(1, dim=2)
+    turned = torch.cat([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()], dim=2)
+    return middle + turned + size * (shift * torch.randn(len(points), 1, 2) + 0.01 * torch.randn_like(points))
+
+
+@torch.no_grad()
+def judge_followed(
+    net: nn.Module, views: torch.Tensor, true: np.ndarray | None = None, far: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """What the network sees of views (N, 1, 224, 224) whose points it had in the frame before.
+
+    Args:
+        true: (N, 68, 2) pixels of the views; without them they show no face.
 
     Returns:
-        confidence and face_score: what they are worth; by_person: the network's figures on the validation people, and
-        on the test people, who decided nothing.
+        evidence (N, 68, 4), face features (N, 196), point errors (N, 68) in percent, infinite without a face.
+    """
+    parts = []
+    for start in range(0, len(views), 32):
+        image = views[start : start + 32]
+        points = (Normalize.inverse(net(image)).unflatten(1, (NUM_KEYPOINTS, 2)) + 0.5) / (IMAGE_SIZE / 2) - 1
+        before = moved(points, far)
+        view, place = net.close_view(image, before)
+        inside = torch.linalg.solve(place[:, :, :2], (before - place[:, None, :, 2]).mT).mT
+        points, evidence, face = net.followed(view, inside)
+        found = ((from_view(points, place) + 1) * (IMAGE_SIZE / 2) - 0.5).numpy()
+        labels = None if true is None else true[start : start + 32]
+        errors = np.full(found.shape[:2], np.inf) if labels is None else metrics.point_errors(found, labels)
+        parts.append((evidence, face, torch.from_numpy(errors)))
+    evidence, face, errors = (torch.cat(part) for part in zip(*parts, strict=True))
+    return evidence, face, errors.numpy()
+
+
+def calibrate_following(
+    net: nn.Module, training: Sequence[dict], validation: Sequence[dict], test: Sequence[dict], negative: dict
+) -> dict:
+    """Fit the regressions of followed faces in place; samples and (N, 1, 224, 224) negatives as in :func:`calibrate`.
+
+    Returns:
+        what they are worth: of the confidence as on single images, of the score on validation faces and negatives.
+    """
+
+    def followed(samples: Sequence[dict], far: bool) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        true = Normalize.inverse(torch.stack([sample["keypoints"] for sample in samples])).numpy()
+        return judge_followed(net, torch.stack([sample["image"] for sample in samples]), true, far)
+
+    def cases(samples: Sequence[dict], others: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+        """Face features and mean errors: faces still followed, faces lost, and what never was one."""
+        seen = [followed(samples, False), followed(samples, True), judge_followed(net, others)]
+        features = torch.cat([part[1] for part in seen])
+        errors = np.concatenate([part[2].mean(axis=1) for part in seen])
+        clear = (errors <= STILL_ON) | (errors >= ASTRAY)
+        return features[clear], errors[clear]
+
+    features, errors = cases(training, negative["training"])
+    labels = torch.from_numpy(errors <= STILL_ON).float()
+    net.follow_score_weights.copy_(fit_logistic(features[:, None], labels[:, None], 1e-4)[0])
+    evidence, _, off = followed(validation, False)
+    net.follow_confidence_weights.copy_(fit_logistic(evidence, torch.from_numpy(off < SURE).float(), 1e-4))
+    evidence, _, off = followed(test, False)
+    confidence = logistic(evidence, net.follow_confidence_weights).numpy().ravel()
+    error, reliability = calibration_error(confidence, (off < SURE).ravel())
+    features, errors = cases(validation, negative["validation"])
+    score = logistic(features, net.follow_score_weights).numpy()
+    on, off = score[errors <= STILL_ON], score[errors >= ASTRAY]
+    return {
+        "ece_test_people": round(error, 4),
+        "reliability_test_people": [[round(value, 4) for value in row] for row in reliability],
+        "faces": len(on),
+        "lost": len(off),
+        "roc_auc": round(roc_auc(on, off), 5),
+        "faces_kept": round(float((on >= 0.5).mean()), 4),
+        "lost_dropped": round(float((off < 0.5).mean()), 4),
+    }
+
+
+def calibrate(net: nn.Module, seed: int = 0) -> dict:
+    """Fit all regressions in place, on the official set and the wild one.
+
+    Returns:
+        confidence, face_score and following: what they are worth; by_person: the network's figures on the validation
+        people, and on the test people, who decided nothing.
     """
     data, wild = find_data("official"), find_wild()
     if wild is None:
@@ -160,33 +256,34 @@ def calibrate(net: nn.Module, seed: int = 0) -> dict:
 
     net.eval()
     boxes, framing = json.loads(NEGATIVES.read_text(encoding="utf-8")), Framing(**net.framing)
-    negative = {
+    no_faces = {
         part: torch.cat(
-            [
-                face_features(net, negative_views(boxes["wild"][part], wild, framing)),
-                face_features(net, negative_views(boxes["official"][part], images, framing)),
-            ]
+            [negative_views(boxes[of][part], at, framing) for of, at in (("wild", wild), ("official", images))]
         )
         for part in ("training", "validation")
     }
-    _, positive, _ = judge(net, views("training", damaged=True))
+    negative = {part: face_features(net, there) for part, there in no_faces.items()}
+    training = views("training", damaged=True)
+    _, positive, _ = judge(net, training)
     cases = torch.cat([positive, negative["training"]])
     labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative["training"]))])
     net.score_weights.copy_(fit_logistic(cases[:, None], labels[:, None], 1e-4)[0])
 
-    evidence, faces, right = judge(net, views("validation", damaged=False))
+    validation = views("validation", damaged=False)
+    evidence, faces, right = judge(net, validation)
     net.confidence_weights.copy_(fit_logistic(evidence, right, 1e-4))
-    unseen = judge(net, views("test", damaged=False))  # other people than those it was fitted on
+    test = views("test", damaged=False)
+    unseen = judge(net, test)  # other people than those it was fitted on
 
     def confidence(seen: torch.Tensor) -> np.ndarray:
-        weights = net.confidence_weights
-        return ((seen * weights[:, :-1]).sum(dim=2) + weights[:, -1]).sigmoid().numpy().ravel()
+        return logistic(seen, net.confidence_weights).numpy().ravel()
 
     def score(features: torch.Tensor) -> np.ndarray:
-        return (features @ net.score_weights[:-1] + net.score_weights[-1]).sigmoid().numpy()
+        return logistic(features, net.score_weights).numpy()
 
     error, reliability = calibration_error(confidence(unseen[0]), unseen[2].numpy().ravel())
     at_home, _ = calibration_error(confidence(evidence), right.numpy().ravel())
+    following = calibrate_following(net, training[::VIEWS], validation, test, no_faces)
     by_person = {
         part: evaluate_framings(net, csv_file, images, names=people[part], offset=True)
         for part in ("validation", "test")
@@ -207,6 +304,7 @@ def calibrate(net: nn.Module, seed: int = 0) -> dict:
             "faces_kept": round(float((of_faces >= 0.5).mean()), 4),
             "false_alarms_dropped": round(float((of_others < 0.5).mean()), 4),
         },
+        "following": following,
         "by_person": by_person,
     }
 
@@ -220,7 +318,7 @@ def main() -> None:
     record = json.loads(options.model.with_suffix(".json").read_text(encoding="utf-8"))
     of_the_file = ("weights", "sha256")  # written anew
     save_model(net, options.model, {name: value for name, value in record.items() if name not in of_the_file} | worth)
-    print(json.dumps({name: worth[name] for name in ("confidence", "face_score")}, indent=1))
+    print(json.dumps({name: worth[name] for name in ("confidence", "face_score", "following")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -198,29 +198,47 @@ def crop_view(image: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _crop_turned(image: np.ndarray, left: float, top: float, side: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
-    height, width = image.shape[:2]
     cut = np.array([left, top, side, roll])
-    # The part of the image that the turned square touches, shrunk by averaging where the square is larger than a crop.
-    corners = to_image(np.array([[0, 0], [IMAGE_SIZE, 0], [0, IMAGE_SIZE], [IMAGE_SIZE, IMAGE_SIZE]]) - 0.5, cut) + 0.5
+    # warpAffine asks where a pixel of the crop lies in the image: three points tell.
+    there = to_image(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), cut)
+    crop = cut_out(image, np.column_stack([there[1] - there[0], there[2] - there[0], there[0]]), IMAGE_SIZE)
+    if crop is None:
+        raise _outside(round(left), round(top), round(side), image)
+    return crop, cut
+
+
+def cut_out(image: np.ndarray, matrix: np.ndarray, side: int, finest: float = 1.0) -> np.ndarray | None:
+    """Cut a square out of an image, turned and scaled in one go.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) grey.
+        matrix: (2, 3), a similarity: ``matrix @ (x, y, 1)`` is where the pixel (x, y) of the square lies in the image.
+        side: of the square, pixels.
+        finest: as many pixels of the image to one of the square, each way, are looked at one by one; where there are
+            more, they are averaged first.
+
+    Returns:
+        (side, side) uint8 grey, which repeats the image's border outside it; None where it lies outside altogether.
+    """
+    height, width = image.shape[:2]
+    # The part of the image that the square touches.
+    corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])
+    corners = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
     x0, y0 = np.maximum(np.floor(corners.min(axis=0)) - 2, 0).astype(int)
     x1, y1 = np.minimum(np.ceil(corners.max(axis=0)) + 2, [width, height]).astype(int)
     if x0 >= x1 or y0 >= y1:
-        raise _outside(round(left), round(top), round(side), image)
-    part, scale = _grey(image[y0:y1, x0:x1]), min(1.0, IMAGE_SIZE / side)
-    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    # warpAffine asks where a pixel of the crop lies in the part: three points tell.
-    three = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    there = (to_image(three, cut) + 0.5 - [x0, y0]) * [size[0] / (x1 - x0), size[1] / (y1 - y0)] - 0.5
-    matrix = np.column_stack([there[1] - there[0], there[2] - there[0], there[0]])
-    crop = cv2.warpAffine(
-        part,
-        matrix,
-        (IMAGE_SIZE, IMAGE_SIZE),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return crop, cut
+        return None
+    part, scale = _grey(image[y0:y1, x0:x1]), finest / np.hypot(*matrix[:, 0])
+    matrix = np.array(matrix, np.float64)
+    matrix[:, 2] -= x0, y0
+    if scale < 1:
+        size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        shrunk = np.array([size[0] / (x1 - x0), size[1] / (y1 - y0)])
+        matrix[:, 2] = (matrix[:, 2] + 0.5) * shrunk - 0.5
+        matrix[:, :2] *= shrunk[:, None]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(part, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def to_image(points: np.ndarray, cuts: np.ndarray) -> np.ndarray:
@@ -290,15 +308,19 @@ class KeypointDetector:
             image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
         """
         image = as_rgb(image)
-        size = (image.shape[1], image.shape[0])
-        for boxes in self._passes(image):
-            boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
-            looked = zip(boxes, *self._look(image, boxes), strict=True)
-            faces = [Face(box[:BOX], points, size, confidence, score) for box, points, confidence, score in looked]
-            faces = [face for face in faces if face.score is None or face.score >= self.min_score]
+        for boxes in self.passes(image):
+            faces = self.faces(image, boxes)
             if faces:
                 return faces
         return []
+
+    def faces(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
+        """Those of (N, 4) or (N, 5) boxes that hold a face, largest first; image as :func:`as_rgb` gives it."""
+        size, boxes = (image.shape[1], image.shape[0]), upright(boxes)
+        boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
+        looked = zip(boxes, *self._look(image, boxes), strict=True)
+        faces = [Face(box[:BOX], points, size, confidence, score) for box, points, confidence, score in looked]
+        return [face for face in faces if face.score is None or face.score >= self.min_score]
 
     def keypoints(self, image: np.ndarray | str | Path, boxes: np.ndarray) -> np.ndarray:
         """The keypoints of faces whose boxes are known; none is dropped.
@@ -315,7 +337,7 @@ class KeypointDetector:
         """
         return self._look(as_rgb(image), upright(boxes))[0]
 
-    def _passes(self, image: np.ndarray) -> Iterator[np.ndarray]:
+    def passes(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """The detector's boxes, (N, 5), pass by pass where it has several."""
         if hasattr(self.detect, "passes"):
             yield from self.detect.passes(image)

@@ -162,6 +162,45 @@ def notebooks_table() -> str:
     return markdown(["notebook", "what happens", "on the sample"], rows)
 
 
+def tracking_table() -> str:
+    """How steady, true and fast tracking is, in Markdown; `python -m results.tracking` measured it."""
+    record = load(HERE / "tracking.json")
+    clip, rows = record["rendered"], []
+    kinds = {name: figures for name, figures in clip.items() if isinstance(figures, dict)}
+    for name, figures in kinds.items():
+        for way in ("frame by frame", "followed", "smoothed"):
+            row = figures[way]
+            numbers = [f"{100 * row['jitter_ratio']:.0f}", f"{row['nme_box']:.2f}", f"{row['lag_frames']:.2f}"]
+            rows.append([name, way, *numbers])
+    head = ["the rendered clip", "points", "jitter at rest, %", "NME_box, %", "lag on fast moves, frames"]
+    lines = [markdown(head, rows)]
+    signals = [f"{figures['signals']['blinks_f1']:.2f} ({name})" for name, figures in kinds.items()]
+    mouths = [f"{figures['signals']['mouth_open_frames_f1']:.2f}" for figures in kinds.values()]
+    blinks = next(iter(kinds.values()))["signals"]["blinks"]
+    lines.append(
+        f"F1 of the clip's {blinks:.0f} blinks: {', '.join(signals)}; of the frames with an open mouth: "
+        f"{', '.join(mouths)}."
+    )
+    if "talking" in record:
+        real = record["talking"]
+        speed, threads = real["frames_per_second"], real["threads"]
+        lines.append(
+            f"A real video of one person who talks ({real['frames']} frames of {real['size'][0]}×{real['size'][1]} "
+            f"pixels): {real['tracked']:.1f} % of the frames within an NME_box of 5 % of a fresh detection, "
+            f"{real['ids']} id{'s' * (real['ids'] != 1)}, the detector on {real['detector_ran_on']:.1f} % of them, "
+            f"{speed['median']:.0f} frames/s in the median and {speed['mean']:.0f} in the mean with {threads} "
+            f"thread{'s' * (threads != 1)} of a processor that calls itself '{record['processor']}'; decoding takes "
+            f"{real['decoding_ms']:.1f} ms a frame beside it."
+        )
+    if "memory" in record:
+        memory = record["memory"]
+        lines.append(
+            f"Memory at its highest: {memory['peak_mb_first_tenth']:.0f} MB in the first "
+            f"{memory['frames'] // 10:,} frames, {memory['peak_mb']:.0f} MB in {memory['frames']:,}."
+        )
+    return "\n\n".join(lines)
+
+
 def haar_table() -> str:
     """How many of the sample's heads the Haar cascade finds, by yaw, in Markdown."""
     haar = load(HERE / "sample_haar.json")
@@ -224,12 +263,13 @@ TABLES = {
     "benchmark": benchmark_table,
     "notebooks": notebooks_table,
     "cost": cost_table,
+    "tracking": tracking_table,
     "parts": parts_table,
     "slices": slices_table,
     "haar": haar_table,
 }
 PAGES = {
-    "README.md": ("results", "notebooks", "cost", "benchmark", "emotion"),
+    "README.md": ("results", "notebooks", "cost", "tracking", "emotion", "benchmark"),
     "saved_models/README.md": ("parts", "slices"),
     "data/README.md": ("haar",),
 }

@@ -1,8 +1,9 @@
-"""The clip: ten seconds of one person who talks, turns, nods, blinks and passes a hand before the chin.
+"""The clip: ten seconds of one person who talks, turns, nods, blinks and passes a hand before the chin. And a turn.
 
 A movement is a track: (second, value) pairs with smooth steps between them. Angles are degrees, times seconds.
 """
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,17 +14,39 @@ from people import develop, draw, make_person, meter
 from scenes import make_scene
 from shade import Surface, unit
 
-PERSON, SIDE, FPS, SECONDS = 907, 320, 25, 10.0
+PERSON, FPS = 907, 25
 FACE = 0.36  # the square root of the face's box, in sides of the picture, while it looks into the camera
-YAW = ((0, 0), (1.6, -4), (2.0, -4), (2.9, 45), (3.3, 45), (4.2, 0), (4.4, 0), (5.3, -45), (5.7, -45), (6.5, 0), (8, 6),
-       (10, -5))
-PITCH = ((0, 0), (1, 3), (2, -2), (6.5, 0), (6.75, -13), (7.0, 7), (7.25, -13), (7.5, 7), (7.75, -8), (8.0, 0), (10, 2))
-ROLL = ((0, 0), (1.2, 4), (2.4, -3), (4, 2), (5.5, -2), (8, 0), (9, 5), (10, 0))
-HAND = ((0, 0), (7.9, 0), (8.5, 0.5), (8.9, 0.5), (9.5, 1), (10, 1))  # 0 below on the right, 0.5 at the chin, 1 gone
-LIGHT = ((0, 1), (5.95, 1), (6.0, 2.1), (6.2, 2.1), (7.0, 1), (10, 1))  # the exposure jumps and is found again
-BLINKS = (0.8, 2.4, 3.8, 5.0, 7.1, 9.2)  # where they begin
+STILL = ((0, 0), (1, 0))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What happens in a clip of ``seconds``, ``side`` pixels square; blinks are where they begin."""
+
+    seconds: float
+    side: int
+    yaw: tuple = STILL
+    pitch: tuple = STILL
+    roll: tuple = STILL
+    hand: tuple = STILL  # 0 below on the right, 0.5 at the chin, 1 gone
+    light: tuple = ((0, 1), (1, 1))
+    blinks: tuple = ()
+    talking: tuple = ()
+
+
+CLIP = Motion(
+    seconds=10.0, side=320,
+    yaw=((0, 0), (1.6, -4), (2.0, -4), (2.9, 45), (3.3, 45), (4.2, 0), (4.4, 0), (5.3, -45), (5.7, -45), (6.5, 0),
+         (8, 6), (10, -5)),
+    pitch=((0, 0), (1, 3), (2, -2), (6.5, 0), (6.75, -13), (7.0, 7), (7.25, -13), (7.5, 7), (7.75, -8), (8.0, 0),
+           (10, 2)),
+    roll=((0, 0), (1.2, 4), (2.4, -3), (4, 2), (5.5, -2), (8, 0), (9, 5), (10, 0)),
+    hand=((0, 0), (7.9, 0), (8.5, 0.5), (8.9, 0.5), (9.5, 1), (10, 1)),
+    light=((0, 1), (5.95, 1), (6.0, 2.1), (6.2, 2.1), (7.0, 1), (10, 1)),  # the exposure jumps and is found again
+    blinks=(0.8, 2.4, 3.8, 5.0, 7.1, 9.2), talking=((0.2, 2.3), (3.4, 6.2), (7.9, 9.8)),
+)
+TURN = Motion(seconds=2.4, side=200, yaw=((0, 0), (0.2, 0), (0.9, 60), (1.2, 60), (1.9, 0), (2.4, 0)))
 BLINK_SHAPE = (0.35, 0.85, 1.0, 1.0, 0.8, 0.45, 0.15)  # lid weights, frame by frame
-TALKING = ((0.2, 2.3), (3.4, 6.2), (7.9, 9.8))
 MOUTHS = ({"jawOpen": 0.45, "mouthLowerDown*": 0.3}, {"mouthPucker": 0.7, "jawOpen": 0.1},
           {"mouthStretch*": 0.5, "jawOpen": 0.15, "mouthUpperUp*": 0.3}, {"mouthFunnel": 0.8, "jawOpen": 0.3},
           {"mouthSmile*": 0.5, "jawOpen": 0.2, "mouthUpperUp*": 0.2}, {"mouthPress*": 0.5}, {"jawOpen": 0.28}, {})
@@ -38,10 +61,10 @@ def track(points: tuple, time: float) -> float:
     return float(values[after - 1] + (values[after] - values[after - 1]) * share * share * (3 - 2 * share))
 
 
-def face_units(rng: np.random.Generator) -> list[dict[str, float]]:
+def face_units(rng: np.random.Generator, motion: Motion) -> list[dict[str, float]]:
     """The face units' weights, frame by frame."""
-    frames = [{"mouthSmileLeft": 0.12, "mouthSmileRight": 0.12} for _ in range(int(FPS * SECONDS))]
-    for begin, end in TALKING:
+    frames = [{"mouthSmileLeft": 0.12, "mouthSmileRight": 0.12} for _ in range(int(FPS * motion.seconds))]
+    for begin, end in motion.talking:
         time = begin
         while time < end:
             mouth, half = expand_units(MOUTHS[rng.integers(len(MOUTHS))]), rng.uniform(0.10, 0.16)
@@ -51,7 +74,7 @@ def face_units(rng: np.random.Generator) -> list[dict[str, float]]:
                 for name, weight in mouth.items():
                     frame[name] = frame.get(name, 0) + float(weight * strength * bump)
             time += 1.4 * half
-    for begin in BLINKS:
+    for begin in motion.blinks:
         for number, weight in enumerate(BLINK_SHAPE):
             frame = frames[round(begin * FPS) + number]
             frame["eyeBlinkLeft"] = frame["eyeBlinkRight"] = weight
@@ -82,25 +105,25 @@ def hand_surface(model: HeadModel, vertices: np.ndarray, chin: np.ndarray, progr
     return [Surface("skin", points, compact.reshape(-1, 3), forehead)]
 
 
-def write_clip(model: HeadModel, skull, path: Path, seed: int) -> tuple[list, list]:
-    """Write the clip as H.264 and return the header and the rows of its table, a row a frame."""
-    rng = np.random.default_rng([seed, PERSON])
+def write_clip(model: HeadModel, skull, path: Path, seed: int, motion: Motion = CLIP) -> tuple[list, list]:
+    """Write a clip as H.264 and return the header and the rows of its table, a row a frame."""
+    rng, side = np.random.default_rng([seed, PERSON]), motion.side
     person = make_person(model, skull, rng)
-    scene, lights = make_scene(np.random.default_rng([seed, PERSON, 1]), SIDE, SIDE)
+    scene, lights = make_scene(np.random.default_rng([seed, PERSON, 1]), side, side)
     distance, header, rows = 15.0, ["frame", "time", "yaw", "pitch", "roll", "blink", "mouth_open"], []
     header += [f"{axis}{point}" for point in range(68) for axis in "xy"]
     rest = posed(model.at(model.shaped(person.shape), model.keypoints), np.ones(68), (0, 0, 0), (0, 0, 0), distance)
     flat = rest[:, :2] / rest[:, 2:]
-    focal = FACE * SIDE / np.sqrt(np.prod(np.ptp(flat, axis=0)))
-    camera = Camera(focal, np.array([0.5, 0.57]) * SIDE - focal * (flat.min(0) + flat.max(0)) / 2, SIDE, SIDE)
+    focal = FACE * side / np.sqrt(np.prod(np.ptp(flat, axis=0)))
+    camera = Camera(focal, np.array([0.5, 0.57]) * side - focal * (flat.min(0) + flat.max(0)) / 2, side, side)
     encoder = subprocess.Popen(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s",
-         f"{SIDE}x{SIDE}", "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-crf", "20", "-preset", "slow",
+         f"{side}x{side}", "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-crf", "20", "-preset", "slow",
          "-threads", "1", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)], stdin=subprocess.PIPE)
     factor = None
-    for number, units in enumerate(face_units(rng)):
+    for number, units in enumerate(face_units(rng, motion)):
         time = number / FPS
-        pose = tuple(track(points, time) for points in (YAW, PITCH, ROLL))
+        pose = tuple(track(points, time) for points in (motion.yaw, motion.pitch, motion.roll))
         body = (0.25 * pose[0], 0.1 * pose[1], 0.2 * pose[2])
         vertices = model.shaped({**person.shape, **units})
 
@@ -112,11 +135,11 @@ def write_clip(model: HeadModel, skull, path: Path, seed: int) -> tuple[list, li
         paths = place_points(model.at(vertices, model.outlines).reshape(-1, 3), np.ones(16 * 33)).reshape(16, 33, 3)
         keypoints = outlined(own, paths, pose[0], camera)
         gaze = np.array([0.0016 * pose[0], -0.002 * pose[1]])  # the eyes stay with the camera for a while
-        hand = hand_surface(model, vertices, own[8], track(HAND, time))
+        hand = hand_surface(model, vertices, own[8], track(motion.hand, time))
         head = draw(model, person, vertices, place_points, gaze, camera, lights, 0.3, hand)
         image = head[..., :3] + (1 - head[..., 3:4]) * scene
         factor = factor or meter(image, head[..., 5], person.brightness)
-        image = cv2.GaussianBlur(develop(image, factor * track(LIGHT, time)), (0, 0), 0.45)
+        image = cv2.GaussianBlur(develop(image, factor * track(motion.light, time)), (0, 0), 0.45)
         image = image + rng.normal(0, 0.004, image.shape)
         encoder.stdin.write(np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8).tobytes())
         gap = np.linalg.norm(mesh[62] - mesh[66]) / np.linalg.norm(mesh[45] - mesh[36])

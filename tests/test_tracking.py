@@ -1,0 +1,489 @@
+"""Tracking on frames made from the sample's clip: rendered, with the truth known."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import ROOT, face_points
+
+from data_load import DATA_DIR
+from keypoints import tracking
+from keypoints.__main__ import TRACK_HEADER, main
+from keypoints.detection import KeypointDetector, cut_out
+from keypoints.metrics import face_size, nme
+from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker, OneEuro, Signals, Smoother
+from keypoints.video import Rows, Video, VideoFile
+from models import PhotoNet
+
+CLIP = DATA_DIR / "sample" / "clip.mp4"
+
+
+@cache
+def clip() -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
+    """Frames, true points (N, 68, 2) and the table."""
+    table = pd.read_csv(CLIP.with_suffix(".csv"))
+    points = table[[f"{axis}{i}" for i in range(68) for axis in "xy"]].to_numpy().reshape(-1, 68, 2)
+    video = Video(CLIP)
+    frames = [frame for _, frame in video]
+    video.close()
+    return frames, points, table
+
+
+@pytest.fixture(scope="module")
+def detector() -> KeypointDetector:
+    return KeypointDetector()
+
+
+@pytest.fixture
+def tracker(detector) -> FaceTracker:
+    return FaceTracker(detector)
+
+
+def follow(tracker: FaceTracker, numbers, change=None, step: float = 0.04) -> list[list]:
+    """The faces of these frames of the clip, changed by ``change(frame, number)``."""
+    frames = clip()[0]
+    changed = (frames[n] if change is None else change(frames[n].copy(), n) for n in numbers)
+    return [tracker(frame, n * step) for n, frame in zip(numbers, changed, strict=True)]
+
+
+def error(faces: list, number: int) -> float:
+    """NME_box in percent of the one face, infinite where there is none or several."""
+    seen = [face for face in faces if face.state != LOST]
+    return float(nme(seen[0].keypoints[None], clip()[1][number][None])[0]) if len(seen) == 1 else np.inf
+
+
+# Filters --------------------------------------------------------------------------------------------------------------
+
+
+def test_one_euro_is_the_papers_low_pass_by_hand():
+    steady = OneEuro(min_cutoff=2.0, beta=3.0, d_cutoff=1.0)
+    steady(np.array([5.0]), 0.0)
+    # dt = 0.5: speed (7 - 5) / 0.5 = 4, its low pass 4 r / (1 + r) with r = π; cutoff 2 + 3 times that.
+    speed = 4 * np.pi / (1 + np.pi)
+    rate = 2 * np.pi * (2 + 3 * speed) * 0.5
+    assert steady(np.array([7.0]), 0.5)[0] == pytest.approx(5 + 2 * rate / (1 + rate))
+
+
+def test_what_moves_slower_than_the_noise_is_averaged_as_if_it_stood_still():
+    still, deaf = OneEuro(1.0, 50.0, 1.0), OneEuro(1.0, 50.0, 1.0, noise=0.5)
+    plain = OneEuro(1.0, 0.0, 1.0)
+    for number in range(20):
+        value, at = np.array([0.002 * number]), 0.04 * number  # 0.05 a second
+        results = [one(value, at)[0] for one in (still, deaf, plain)]
+    assert results[1] == results[2] < results[0]
+
+
+def test_time_stamps_enter_the_filter_and_one_that_repeats_changes_nothing():
+    slow, fast = OneEuro(1.0, 0.0), OneEuro(1.0, 0.0)
+    for one, at in ((slow, 0.5), (fast, 0.02)):
+        one(np.zeros(1), 0.0)
+        one(np.ones(1), at)
+    assert slow.value[0] > 0.7 and fast.value[0] < 0.15
+    assert slow(np.full(1, 9.0), 0.5)[0] == slow.value[0] < 1
+
+
+def test_smoothing_does_not_depend_on_place_size_and_turn_of_the_picture():
+    random = np.random.default_rng(0)
+    faces = face_points(0, 0, 50) + random.normal(0, 0.5, (12, 68, 2)).cumsum(axis=0)
+    turn = 3.0 * np.array([[np.cos(2.5), np.sin(2.5)], [-np.sin(2.5), np.cos(2.5)]])
+    first, second = Smoother(), Smoother()
+    # The size that speeds are measured in is that of the upright box, which changes as a face turns: a little, here.
+    for number, face in enumerate(faces):
+        a, b = first(face, number / 25), second(face @ (3 * np.eye(2)) + [700, -300], number / 25)
+    np.testing.assert_allclose(a * 3 + [700, -300], b, atol=1e-6)
+    third = Smoother()
+    for number, face in enumerate(faces):
+        c = third(face @ turn, number / 25)
+    np.testing.assert_allclose(a @ turn, c, atol=0.01 * face_size(faces[0]) * 3)
+
+
+def test_trembling_is_smoothed_and_a_fast_head_is_not_delayed():
+    random = np.random.default_rng(1)
+    at = np.arange(75) / 25
+    way = 150.0 * np.clip(at - 1, 0, 1)[:, None, None] * [1, 0]  # still for a second, then 1.5 sizes a second
+    true = face_points(100, 100, 50) + way
+    seen = true + random.normal(0, 0.3, true.shape)
+    smoother = Smoother()
+    steady = np.stack([smoother(face, t) for face, t in zip(seen, at, strict=True)])
+    shake = [np.diff(points[5:24], 2, axis=0).std() for points in (seen, steady)]
+    assert shake[1] < 0.4 * shake[0]
+    behind = (true - steady)[35:48, :, 0].mean()
+    assert abs(behind) < 0.5 * 6  # half a frame's way
+
+
+# The second look alone ------------------------------------------------------------------------------------------------
+
+
+def test_following_places_points_where_both_looks_do(detector):
+    frames, true, _ = clip()
+    for number in (0, 75, 140):
+        [face] = detector.faces(frames[number], detector.framing.boxes(true[number]))
+        tracker = FaceTracker(detector, smoothing=False)
+        tracker(frames[number], 0.0)
+        [followed] = tracker(frames[number], 0.04)
+        assert followed.state == TRACKED
+        assert nme(followed.keypoints[None], face.keypoints[None])[0] < 1
+
+
+def test_a_view_is_cut_where_the_network_would_cut_it(detector):
+    net, side = detector.net, 224
+    row, column = np.mgrid[:side, :side]
+    image = np.uint8(np.repeat((100 + 0.4 * column + 0.25 * row)[..., None], 3, axis=2))
+    points = face_points(118, 109, 40).astype(np.float64)
+    units = torch.from_numpy((points + 0.5) / (side / 2) - 1)[None].float()
+    expected, _ = net.close_view(torch.from_numpy(image[None, None, ..., 0]).float(), units)
+    view, place = FaceTracker(detector)._view(image, points)
+    np.testing.assert_allclose(view, expected[0, 0], atol=1.1)
+    inside = np.linalg.solve(place[:, :2], (points - place[:, 2]).T).T
+    np.testing.assert_allclose(
+        inside.mean(axis=0), [0, -0.075], atol=0.04
+    )  # the middle lies a little below the centroid
+
+
+def test_a_cut_out_outside_the_image_is_none():
+    matrix = np.array([[1.0, 0, 500], [0, 1.0, 0]])
+    assert cut_out(np.zeros((100, 120), np.uint8), matrix, 50) is None
+
+
+def test_weights_from_before_there_was_tracking_say_one_half():
+    net = PhotoNet()
+    state = {name: value for name, value in net.state_dict().items() if not name.startswith("follow_")}
+    net.load_state_dict(state)
+    said = net.eval().follow(torch.rand(2, 1, 112, 112), torch.zeros(2, 68, 2))
+    assert said[0].shape == (2, 68, 2) and (said[1] == 0.5).all() and (said[2] == 0.5).all()
+    with pytest.raises(RuntimeError, match="Missing"):
+        net.load_state_dict({name: value for name, value in state.items() if name != "score_weights"})
+
+
+# Faces in time --------------------------------------------------------------------------------------------------------
+
+
+def test_one_face_keeps_its_id_and_the_detector_runs_now_and_then(tracker):
+    numbers = range(0, 60)
+    faces = follow(tracker, numbers)
+    assert [[face.id for face in found] for found in faces] == [[0]] * 60
+    assert [found[0].state for found in faces] == [NEW] + [TRACKED] * 59
+    assert tracker.detections == 3 and tracker.faces == 1
+    assert max(error(found, n) for n, found in zip(numbers, faces, strict=True)) < 4
+    face = faces[-1][0]
+    assert face.keypoints.dtype == np.float32 and face.confidence.shape == (68,) and 0 <= face.score <= 1
+    assert abs(face.pose.yaw - clip()[2].yaw[59]) < 10 and face.time == pytest.approx(59 * 0.04)
+
+
+def recovered(tracker: FaceTracker, numbers, after: int, change=None) -> None:
+    """One id all along, and from the fifth frame after ``after`` the error of a face that was never disturbed."""
+    numbers = list(numbers)
+    faces = follow(tracker, numbers, change)
+    assert {face.id for found in faces for face in found} == {0}
+    late = [error(found, n) for n, found in zip(numbers, faces, strict=True) if n >= after + 5]
+    assert len(late) >= 3 and max(late) < 4
+
+
+def test_a_hidden_chin_is_recovered_from(tracker):
+    hand = range(215, 223)
+
+    def cover(frame, number):
+        if number in hand:
+            x, y = clip()[1][number][8].astype(int)
+            frame[y - 35 : y + 60, x - 70 : x + 70] = 128
+        return frame
+
+    recovered(tracker, range(208, 232), hand[-1], cover)
+
+
+def test_a_turn_to_60_degrees_and_back_is_recovered_from(tracker):
+    table = pd.read_csv(CLIP.with_name("turn.csv"))
+    true = table[[f"{axis}{i}" for i in range(68) for axis in "xy"]].to_numpy().reshape(-1, 68, 2)
+    assert table.yaw.max() == 60 and table.yaw.iloc[-12:].max() == 0
+    errors, ids = [], set()
+    for number, (at, frame) in enumerate(Video(CLIP.with_name("turn.mp4"))):
+        faces = [face for face in tracker(frame, at) if face.state != LOST]
+        ids |= {face.id for face in faces}
+        errors.append(nme(faces[0].keypoints[None], true[number][None])[0] if faces else np.inf)
+    back = int(np.flatnonzero(table.yaw.abs() > 1)[-1]) + 1
+    assert ids == {0} and max(errors[back + 5 :]) < 4
+
+
+def test_an_exposure_jump_is_recovered_from(tracker):
+    def expose(frame, number):
+        return np.uint8(np.clip(frame * 2.4, 0, 255)) if 10 <= number < 16 else frame // 3 if number >= 16 else frame
+
+    recovered(tracker, range(0, 30), 16, expose)
+
+
+def test_dropped_frames_are_recovered_from(tracker):
+    random = np.random.default_rng(0)
+    numbers = [n for n in range(105, 165) if n == 105 or random.random() > 0.1]
+    assert 45 < len(numbers) < 58
+    faces = follow(tracker, numbers)
+    assert max(error(found, n) for n, found in zip(numbers, faces, strict=True)) < 4
+    assert {face.id for found in faces for face in found} == {0}
+
+
+def test_a_face_that_is_gone_is_lost_then_forgotten_and_comes_back_as_another(tracker):
+    def empty(frame, number):
+        if number >= 5 and number < 40:
+            frame[60:290, 60:260] = 200  # all of the head, and the wall stays: no cut
+        return frame
+
+    faces = follow(tracker, range(0, 44), empty)
+    states = [[face.state for face in found] for found in faces]
+    assert states[4] == [TRACKED] and states[5] == [LOST] and states[34] == []
+    assert states[42] == [TRACKED] and faces[42][0].id == 1
+    assert error(faces[43], 43) < 4
+
+
+def test_a_face_hidden_for_less_than_a_second_keeps_its_id(tracker):
+    def hide(frame, number):
+        if 5 <= number < 25:
+            frame[60:290, 60:260] = 200
+        return frame
+
+    faces = follow(tracker, range(0, 31), hide)
+    assert [found[0].state for found in faces[5:25]] == [LOST] * 20
+    assert faces[30][0].id == 0 and faces[30][0].state == TRACKED and error(faces[30], 30) < 4
+
+
+def test_after_a_cut_faces_are_others(tracker):
+    frames = clip()[0]
+    other = np.ascontiguousarray(frames[0][::-1, ::-1][:, ::-1] // 2)
+    other[:, :160] = 255 - other[:, :160]
+    tracker(frames[0], 0.0), tracker(frames[1], 0.04)
+    assert tracker(other, 0.08) == []
+    again = tracker(frames[2], 0.12)
+    assert [(face.id, face.state) for face in again] == [(1, NEW)]
+
+
+def test_two_faces_that_cross_keep_their_ids(tracker):
+    frames = clip()[0]
+    head = frames[0][70:290, 60:260]
+    behind, before = head[:, ::-1] // 2 + 30, head
+
+    def scene(left: int, right: int) -> np.ndarray:
+        canvas = np.full((260, 720, 3), 170, np.uint8)
+        canvas[20:240, right : right + 200] = behind
+        canvas[20:240, left : left + 200] = before
+        return canvas
+
+    wall = []
+    for number in range(41):
+        faces = tracker(scene(20 + 12 * number, 500 - 12 * number), number / 25)
+        wall.append({face.id: (face.state, float(face.keypoints[:, 0].mean())) for face in faces})
+    start, end = wall[0], wall[-1]
+    assert set(start) == set(end) == {0, 1}
+    assert LOST in {wall[20][key][0] for key in wall[20]}  # one hides the other in the middle
+    first = min(start, key=lambda key: start[key][1])
+    assert end[first][1] > end[1 - first][1] and {end[0][0], end[1][0]} == {TRACKED}
+
+
+def test_a_real_time_gap_and_a_restart_are_survived(tracker):
+    frames = clip()[0]
+    assert tracker(frames[0], 10.0)[0].id == 0
+    assert tracker(frames[3], 17.5)[0].keypoints.shape == (68, 2)  # a stream that stood still
+    [face] = tracker(frames[0], 1.0)  # the clock starts anew: another video
+    assert face.state == NEW and face.id == tracker.faces - 1 > 0
+
+
+def test_without_faces_there_is_an_empty_list(tracker):
+    for number in range(3):
+        assert tracker(np.full((120, 160), 90, np.uint8), number / 25) == []
+
+
+def test_a_network_that_looks_once_is_refused():
+    once = torch.nn.Linear(1, 1)
+    once.framing = {"scale": 1.6, "dx": 0, "dy": 0, "box_scale": 1.2, "box_dx": 0, "box_dy": 0}
+    with pytest.raises(ValueError, match="got a Linear, expected a network that looks twice"):
+        FaceTracker(KeypointDetector(once))
+
+
+# Signals --------------------------------------------------------------------------------------------------------------
+
+
+def test_blinks_and_open_mouths_of_true_points_are_told_as_they_are():
+    _, true, table = clip()
+    signals, said = Signals(), []
+    for points, at in zip(true, table.time, strict=True):
+        signals(points, at)
+        said.append((signals.blink, signals.mouth_open))
+    blink, mouth = np.array(said).T
+    begins = np.flatnonzero(np.diff(np.r_[0, table.blink]) > 0)
+    told = np.flatnonzero(np.diff(np.r_[0, blink.astype(int)]) > 0)
+    assert len(told) == len(begins) == 6 and np.abs(told - begins).max() <= 2
+    assert (mouth == table.mouth_open).mean() > 0.93
+
+
+def test_signals_do_not_flicker_between_the_two_thresholds():
+    face = np.float64(tracking._FLAT * 100)
+    signals = Signals()
+
+    def gap(ratio):
+        lips = face.copy()
+        width = np.linalg.norm(lips[60] - lips[64])
+        middle = lips[[60, 64]].mean(axis=0)
+        for upper, lower, part in ((61, 67, -0.5), (62, 66, 0), (63, 65, 0.5)):
+            lips[upper] = middle + np.array([part, -ratio / 2]) * width
+            lips[lower] = middle + np.array([part, ratio / 2]) * width
+        return lips
+
+    between = (Signals.OPEN + Signals.AGAIN_SHUT) / 2
+    told = [signals(gap(r), n / 25).mouth_open for n, r in enumerate((0.02, between, 0.2, between, 0.02, between))]
+    assert told == [False, False, True, True, False, False]
+
+
+# Videos ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_gives_its_frames_with_their_times():
+    video = Video(CLIP)
+    found = [(at, frame.shape) for _, (at, frame) in zip(range(4), video, strict=False)]
+    video.close()
+    assert [at for at, _ in found] == pytest.approx([0, 0.04, 0.08, 0.12]) and {s for _, s in found} == {(320, 320, 3)}
+    assert (video.fps, video.count, video.size, video.live) == (25, 250, (320, 320), False)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_written_video_shows_each_frame_at_its_time_and_has_its_name_only_when_whole(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    out = VideoFile(path, 25, (64, 48))
+    for level, at in ((40, 0.0), (40, 0.04), (200, 0.20), (200, 0.24)):  # three frames are missing
+        out.write(np.full((48, 64, 3), level, np.uint8), at)
+        assert not path.exists()
+    out.close()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] and out.codec in ("VP8", "VP9", "H.264")
+    assert len([frame for _, frame in Video(path)]) == 7
+
+
+def test_a_video_that_is_not_finished_leaves_nothing(tmp_path):
+    out = VideoFile(tmp_path / "out.webm", 25, (64, 48))
+    out.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    out.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_on_disk_within_a_second(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("keypoints.video.time.monotonic", lambda: clock[0])
+    rows = Rows(tmp_path / "rows.csv", ["a"])
+    rows.write([[1]])
+    clock[0] += 0.6
+    rows.write([[2]])
+    assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == "a\n1\n2\n"
+    rows.close()
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short(tmp_path) -> str:
+    """Twelve frames of the clip as a file of their own."""
+    out = VideoFile(tmp_path / "short.webm", 25, (320, 320))
+    for number, frame in enumerate(clip()[0][:12]):
+        out.write(frame, number / 25)
+    out.close()
+    return str(tmp_path / "short.webm")
+
+
+def read(path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_track_writes_a_row_a_face_and_a_video_that_can_be_read(short, tmp_path, capsys):
+    out, table = tmp_path / "new" / "out.webm", tmp_path / "rows.csv"
+    assert main(["track", short, "--out", str(out), "--csv", str(table), "--pose"]) == 0
+    header, *rows = read(table)
+    assert header == TRACK_HEADER and len(header) == 4 + 4 + 136 + 3 + 2
+    assert [row[0] for row in rows] == [str(n) for n in range(12)] and {row[2] for row in rows} == {"0"}
+    assert [row[3] for row in rows] == [NEW] + [TRACKED] * 11 and rows[3][1] == "0.120"
+    points = np.array([row[8:144] for row in rows], float).reshape(-1, 68, 2)
+    assert nme(points, clip()[1][:12]).max() < 4
+    assert len([frame for _, frame in Video(out)]) == 12
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{short}: 12 frames, 1 face, detector on 1 frames"
+    assert told[1].startswith("tracking ") and told[2:] == [f"wrote {out} (VP8)", f"wrote {table}"]
+
+
+def test_track_wears_a_filter(short, tmp_path):
+    out = tmp_path / "out.webm"
+    assert main(["track", short, "--out", str(out), "--filter", "sunglasses"]) == 0
+    [(_, frame), *_] = [pair for _, pair in zip(range(1), Video(out), strict=False)]
+    x, y = clip()[1][0][[19, 37]].mean(axis=0).astype(int)
+    assert frame[y, x].mean() < clip()[0][0][y, x].mean() - 40  # dark glass below the brow
+
+
+def test_ctrl_c_finishes_the_files(short, tmp_path, monkeypatch):
+    out, table = tmp_path / "out.webm", tmp_path / "rows.csv"
+    real, calls = FaceTracker.__call__, []
+
+    def interrupted(self, image, at):
+        calls.append(at)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(self, image, at)
+
+    monkeypatch.setattr(FaceTracker, "__call__", interrupted)
+    assert main(["track", short, "--out", str(out), "--csv", str(table)]) == 130
+    assert len(read(table)) == 6 and len([frame for _, frame in Video(out)]) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no kill that can't be caught")
+def test_a_kill_leaves_the_rows_and_no_half_video(tmp_path):
+    out, table = tmp_path / "out.mp4", tmp_path / "rows.csv"
+    command = [sys.executable, "-m", "keypoints", "--threads", "1", "track", str(CLIP), "--out", str(out)]
+    process = subprocess.Popen([*command, "--csv", str(table)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and process.poll() is None and not (table.exists() and len(read(table)) > 3):
+            time.sleep(0.05)
+        assert process.poll() is None
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(read(table)) > 3 and not out.exists()
+
+
+def test_bad_sources_are_one_sentence_and_exit_status_2(short, tmp_path, capfd):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "broken.mp4").write_bytes(CLIP.read_bytes()[:5000])
+    none = str(tmp_path / "none.mp4")
+    sentences = {
+        ("99",): "99: expected the number of a camera, got none that gives pictures",
+        (none,): f"{none}: No such file or directory",
+        (str(tmp_path / "empty.mp4"),): "a file without a frame that OpenCV can decode",
+        (str(tmp_path / "broken.mp4"),): "a file without a frame that OpenCV can decode",
+        (short, "--out", str(tmp_path / "out.avi")): "expected a name that ends in .mp4 or .webm, got '.avi'",
+        (short, "--out", short): "the source would be overwritten, expected another file",
+        (short, "--filter", "nose"): "got filter 'nose', expected one of",
+    }
+    for arguments, sentence in sentences.items():
+        assert main(["track", *arguments]) == 2
+        told = capfd.readouterr()
+        [line] = told.err.splitlines()
+        assert line.startswith("keypoints track: ") and sentence in line and told.out == ""
+
+
+def test_without_a_codec_there_is_one_sentence(short, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("keypoints.video.CODECS", {".webm": {"????": "none"}})
+    assert main(["track", short, "--out", str(tmp_path / "out.webm")]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.endswith("this OpenCV writes neither none into such a file")
+    assert [file.name for file in tmp_path.iterdir()] == ["short.webm"]
+
+
+def test_steadied_points_lie_on_the_face_in_a_grey_video(tracker):
+    frames, true, _ = clip()
+    for number in range(3):
+        faces = tracker(cv2.cvtColor(frames[number], cv2.COLOR_RGB2GRAY), number / 25)
+    assert nme(faces[0].keypoints[None], true[2][None])[0] < 4
