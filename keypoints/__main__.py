@@ -282,7 +282,8 @@ def _columns(face: Face) -> list[str]:
     return [*box, *(f"{value:.2f}" for value in (*face.keypoints.ravel(), *angles))]
 
 
-def _track_header(emotion: bool) -> list[str]:
+def track_header(emotion: bool) -> list[str]:
+    """The columns of `track`, with or without those of the expression."""
     own = [*CSV_HEADER[2:], *(EMOTION_COLUMNS if emotion else ())]
     return ["frame", "time", "id", "state", *own, "blink", "mouth_open"]
 
@@ -319,7 +320,7 @@ def run_track(options: argparse.Namespace) -> int:
             out = VideoFile(options.out, video.fps, video.size)
             stack.callback(out.discard)  # nothing, once it has its name
         if options.csv:
-            rows = Rows(options.csv, _track_header(not options.no_emotion))
+            rows = Rows(options.csv, track_header(not options.no_emotion))
             stack.callback(rows.close)
         seconds, interrupted = _track(options, video, tracker, effects, rows, out)
         if out:

@@ -19,8 +19,9 @@ from helpers import ROOT, face_points
 
 from data_load import DATA_DIR
 from keypoints import tracking
-from keypoints.__main__ import TRACK_HEADER, main
+from keypoints.__main__ import _emotion_columns, main, track_header
 from keypoints.detection import KeypointDetector, cut_out
+from keypoints.emotion import EXPRESSIONS, UNSURE
 from keypoints.metrics import face_size, nme
 from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker, OneEuro, Signals, Smoother
 from keypoints.video import Rows, Video, VideoFile
@@ -404,7 +405,7 @@ def test_track_writes_a_row_a_face_and_a_video_that_can_be_read(short, tmp_path,
     out, table = tmp_path / "new" / "out.webm", tmp_path / "rows.csv"
     assert main(["track", short, "--out", str(out), "--csv", str(table), "--pose"]) == 0
     header, *rows = read(table)
-    assert header == TRACK_HEADER and len(header) == 4 + 4 + 136 + 3 + 2
+    assert header == track_header(emotion=True) and len(header) == 4 + 4 + 136 + 3 + 2 + 2
     assert [row[0] for row in rows] == [str(n) for n in range(12)] and {row[2] for row in rows} == {"0"}
     assert [row[3] for row in rows] == [NEW] + [TRACKED] * 11 and rows[3][1] == "0.120"
     points = np.array([row[8:144] for row in rows], float).reshape(-1, 68, 2)
@@ -413,6 +414,13 @@ def test_track_writes_a_row_a_face_and_a_video_that_can_be_read(short, tmp_path,
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{short}: 12 frames, 1 face, detector on 1 frames"
     assert told[1].startswith("tracking ") and told[2:] == [f"wrote {out} (VP8)", f"wrote {table}"]
+    assert {row[147] for row in rows} <= {*EXPRESSIONS, UNSURE}
+
+
+def test_track_leaves_the_expression_out_and_of_a_lost_face_empty(short, tmp_path):
+    assert main(["track", short, "--csv", str(tmp_path / "rows.csv"), "--no-emotion"]) == 0
+    assert read(tmp_path / "rows.csv")[0] == track_header(emotion=False)
+    assert _emotion_columns(None) == ["", ""]
 
 
 def test_track_wears_a_filter(short, tmp_path):

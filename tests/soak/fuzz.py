@@ -163,11 +163,15 @@ def use_filter(file: Path, case: int) -> None:
 
 
 def use_video(file: Path, case: int) -> None:
-    from keypoints.video import frames_of
+    from keypoints.video import Video
 
-    for number, _ in enumerate(frames_of(file)):
-        if number == 5:
-            break
+    video = Video(file)
+    try:
+        for number, _ in enumerate(video):
+            if number == 5:
+                break
+    finally:
+        video.close()
 
 
 _cache: dict = {}
@@ -176,6 +180,7 @@ KINDS: dict[str, tuple[str, Callable[[], list[bytes]], Callable[[Path, int], Non
     "labels": (".csv", labels_seeds, use_labels),
     "weights": (".pt", weights_seeds, use_weights),
     "filter": (".json", filter_seeds, use_filter),
+    "video": (".mp4", video_seeds, use_video),
 }
 
 
