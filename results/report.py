@@ -195,8 +195,8 @@ def tracking_table() -> str:
     if "memory" in record:
         memory = record["memory"]
         lines.append(
-            f"Memory at its highest: {memory['peak_mb_first_tenth']:.0f} MB in the first "
-            f"{memory['frames'] // 10:,} frames, {memory['peak_mb']:.0f} MB in {memory['frames']:,}."
+            f"Memory in use: {memory['mb_after_a_tenth']:.0f} MB after {memory['frames'] // 10:,} frames, "
+            f"{memory['mb']:.0f} MB after {memory['frames']:,}."
         )
     return "\n\n".join(lines)
 
@@ -243,7 +243,7 @@ def emotion_table(record: dict | None = None) -> str:
     lines.append(
         f"The probabilities are off by {both['ece']:.3f} on the mean (ECE, ten bins of equally many faces, both "
         f"sets together; {known['ece']:.3f} with the neutral face). Where the likeliest word has less than "
-        f"{100 * both['threshold']:.0f} %, the label is \"unsure\": that leaves {both['coverage']:.0f} % of the "
+        f'{100 * both["threshold"]:.0f} %, the label is "unsure": that leaves {both["coverage"]:.0f} % of the '
         f"faces, of which {both['accuracy_where_sure']:.0f} % are right. Strength of movements against the rendered "
         "truth, correlation on people left out (in brackets: were the keypoints exact): "
         + ", ".join(
