@@ -415,6 +415,8 @@ def learn_map(sources: Sources, parts: Sequence[np.ndarray] = (UPPER, LOWER)) ->
 def learn_maps(sources: Sources) -> dict[str, np.ndarray]:
     """The map without a neutral face and that with one, as the fields of ExpressionModel; not yet calibrated."""
     weights, bias = learn_map(sources)
+    # Where the neutral face is known, no other face at rest need stand for it.
+    own, own_bias = learn_map(replace(sources, at_rest=np.zeros_like(sources.at_rest)))
     moved = movements(sources)
     known = {name: np.isfinite(values[:, 0]).all(axis=1) for name, values in moved.items()}
     data = stacked(sources.part(known), {name: values[known[name]] for name, values in moved.items()}, list(moved))
@@ -422,9 +424,9 @@ def learn_maps(sources: Sources) -> dict[str, np.ndarray]:
     return {
         "weights": weights,
         "bias": bias,
-        "neutral_weights": weights / 2,
+        "neutral_weights": own / 2,
         "movement_weights": movement / 2,
-        "neutral_bias": (bias + movement_bias) / 2,
+        "neutral_bias": (own_bias + movement_bias) / 2,
     }
 
 
