@@ -10,7 +10,8 @@ are kept in build/emotion/ under the name of its weights.
 Faces at rest differ, and few people pose for such pictures. How faces differ from person to person is therefore
 learned from more of them, people of whom there are several frames (``--people``, in the official layout): along these
 directions the map is held flat. That is ridge regression in the space in which the differences between people, and the
-detector's scatter, are white.
+detector's scatter, are white. Those of their frames in which no action is strong stand for a neutral face, with little
+weight: the posed pictures hold hardly any neutral face, and none as a video shows it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from keypoints.emotion import (
     frontal_face,
 )
 from keypoints.landmarks import JAW, LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE
+from keypoints.pose import estimate_pose
 from models import DEFAULT_MODEL, sha256, write_atomically, write_json
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "emotion"
@@ -47,7 +49,17 @@ NEUTRAL = EXPRESSIONS.index("neutral")
 SMALL = 100  # pixels: a smaller picture is a crop of a face, too small and too close for the detector
 LOOKS = 4  # at each real face beside the first: the detector's scatter is part of what the map must stand
 FRAMES = 4  # of a person, to learn how people differ
-FRONTAL = 30  # degrees of yaw: as far as faces of people tell how people differ
+# A frame in which none of these actions has this strength, and that is turned by no more, shows a face at rest.
+REST_ACTIONS = (
+    "brows lowered",
+    "nose wrinkled",
+    "upper lip raised",
+    "mouth corners raised",
+    "mouth stretched",
+    "jaw dropped",
+)
+REST_STRENGTH, REST_YAW = 0.3, 25  # degrees
+REST_SHARE = 0.03  # of such frames, beside 1 of all else: more costs expressions, less calls people at rest disgusted
 SCATTER = 0.003  # outer-eye distances: what no covariance below this is believed
 FACE_LEFT = 0.2  # of the differences between people: so much stays when the neutral face is taken off
 RIDGE = 0.01
@@ -228,6 +240,9 @@ class Sources:
     actions: np.ndarray
     between: np.ndarray
     scatter: np.ndarray
+    frames: np.ndarray
+    frame_people: np.ndarray
+    at_rest: np.ndarray
 
     def part(self, kept: dict[str, np.ndarray]) -> Sources:
         """Those of masks, source → (N,); sources without a mask stay whole. The covariances stay."""
@@ -276,20 +291,32 @@ def gather(posed: dict[str, Faces], rendered: Faces, people: Faces | None, measu
     looks = np.concatenate([off.reshape(-1, off.shape[-1]) for off in looks if off.shape[1] > 1] or [np.zeros((1, 68))])
     scatter = looks.T @ looks / max(1, len(looks) * LOOKS / (1 + LOOKS))
     if people is None:
-        at_rest = rendered.labels == NEUTRAL
-        between = person_covariance(values["rendered"][at_rest, 0], rendered.people[at_rest])
+        neutral_heads = rendered.labels == NEUTRAL
+        own, whose = values["rendered"][neutral_heads, 0], rendered.people[neutral_heads]
     else:
         own, whose = measured(people.points)[:, 0], people.people
-        between = person_covariance(own, whose)
-    return Sources(
+    sources = Sources(
         values,
         neutral,
         {name: faces.labels for name, faces in sets.items()},
         {name: faces.people for name, faces in sets.items()},
         rendered.actions,
-        between,
+        person_covariance(own, whose),
         scatter,
+        own,
+        whose,
+        np.zeros(len(own), bool),
     )
+    return sources if people is None else replace(sources, at_rest=find_rest(sources, people.points[:, 0]))
+
+
+def find_rest(sources: Sources, points: np.ndarray) -> np.ndarray:
+    """(U,) bool: which of the frames, with points (U, 68, 2), show a face at rest."""
+    none = np.zeros(0)
+    model = ExpressionModel(none, none, none, none, none, **learn_actions(sources))
+    strengths = model.actions(sources.frames)[:, [list(ACTIONS).index(word) for word in REST_ACTIONS]]
+    yaw = np.array([estimate_pose(own, tuple(np.ptp(own, axis=0))).yaw for own in points])
+    return (strengths.max(axis=1) < REST_STRENGTH) & (np.abs(yaw) < REST_YAW)
 
 
 def balanced(labels: np.ndarray) -> np.ndarray:
@@ -374,7 +401,12 @@ def learn_map(sources: Sources, parts: Sequence[np.ndarray] = (UPPER, LOWER)) ->
     Args:
         parts: features learned apart, each with the same say.
     """
-    data = stacked(sources, sources.values, list(sources.values))
+    values, labels, weights = stacked(sources, sources.values, list(sources.values))
+    rest = sources.frames[sources.at_rest]
+    if len(rest):
+        values, labels = np.concatenate([values, rest]), np.append(labels, np.full(len(rest), NEUTRAL))
+        weights = np.append(weights, np.full(len(rest), REST_SHARE / len(rest))) / (1 + REST_SHARE)
+    data = values, labels, weights
     maps = [learn(*data, sources.between + _floor(sources), columns) for columns in parts]
     weights, bias = (np.mean(found, axis=0) for found in zip(*maps, strict=True))
     return weights, bias
@@ -383,6 +415,8 @@ def learn_map(sources: Sources, parts: Sequence[np.ndarray] = (UPPER, LOWER)) ->
 def learn_maps(sources: Sources) -> dict[str, np.ndarray]:
     """The map without a neutral face and that with one, as the fields of ExpressionModel; not yet calibrated."""
     weights, bias = learn_map(sources)
+    # Where the neutral face is known, no other face at rest need stand for it.
+    own, own_bias = learn_map(replace(sources, at_rest=np.zeros_like(sources.at_rest)))
     moved = movements(sources)
     known = {name: np.isfinite(values[:, 0]).all(axis=1) for name, values in moved.items()}
     data = stacked(sources.part(known), {name: values[known[name]] for name, values in moved.items()}, list(moved))
@@ -390,9 +424,9 @@ def learn_maps(sources: Sources) -> dict[str, np.ndarray]:
     return {
         "weights": weights,
         "bias": bias,
-        "neutral_weights": weights / 2,
+        "neutral_weights": own / 2,
         "movement_weights": movement / 2,
-        "neutral_bias": (bias + movement_bias) / 2,
+        "neutral_bias": (own_bias + movement_bias) / 2,
     }
 
 
@@ -518,7 +552,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=EXPRESSION_MODEL, metavar="FILE")
     options = parser.parse_args(arguments)
     posed, rendered, _, people = read_faces(options)
-    save_expression_model(fit(gather(posed, rendered, people)), options.out)
+    sources = gather(posed, rendered, people)
+    save_expression_model(fit(sources), options.out)
     record = {
         "keypoints": DEFAULT_MODEL.name,
         "keypoints_sha256": sha256(DEFAULT_MODEL),
@@ -529,6 +564,7 @@ def main(arguments: list[str] | None = None) -> None:
         "rendered": {"faces": len(rendered), "people": len(set(rendered.people))},
         "people": None if people is None else {"frames": len(people), "people": len(set(people.people))},
         "ridge": RIDGE,
+        "at_rest": {"frames": int(sources.at_rest.sum()), "share": REST_SHARE},
         "looks": 1 + LOOKS,
         "sha256": sha256(options.out),
     }

@@ -250,11 +250,18 @@ def emotion_table(record: dict | None = None) -> str:
             f"{name} {record['actions']['folds'][name]:.2f} ({record['actions']['folds_true_points'][name]:.2f})"
             for name in ("jaw open", "smile", "brow raise", "brow lower", "eye closure")
         )
+        + (_unposed(record["unposed"]) if record["unposed"] else "")
         + ". Rendered heads of people left out are read rightly "
         + ", ".join(f"at {b['from']}–{b['to']}° of yaw in {b['accuracy']:.0f} %" for b in record["rendered_by_yaw"])
         + f". A face takes {record['milliseconds']['emotion']:.2f} ms once its pose is known."
     )
     return "\n\n".join(lines)
+
+
+def _unposed(found: dict) -> str:
+    """What is said of faces at rest, a clause."""
+    told = ", ".join(f"{word} {share:.0f} %" for word, share in found["at_rest"].items())
+    return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
 
 
 TABLES = {

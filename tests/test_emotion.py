@@ -82,13 +82,13 @@ def test_under_the_threshold_it_is_unsure(heads, classifier):
     assert unsure.label == UNSURE and unsure.likeliest == likeliest
 
 
-def test_most_rendered_heads_are_read_and_the_sure_ones_better(classifier, heads):
+def test_most_rendered_heads_are_read_and_the_right_ones_more_surely(classifier, heads):
     points, table = heads
     emotions = [classifier(own) for own in points]
     right = np.array([e.likeliest == word for e, word in zip(emotions, table.expression, strict=True)])
-    sure = np.array([e.label != UNSURE for e in emotions])
+    sure = np.array([e.probability for e in emotions])
     assert right.mean() > 0.6  # always "neutral" is right for 38 %
-    assert 10 < (~sure).sum() < 75 and right[sure].mean() > right[~sure].mean() + 0.1
+    assert sure[right].mean() > sure[~right].mean() + 0.08
 
 
 def test_a_known_neutral_face_helps(classifier, heads):
