@@ -65,11 +65,19 @@ class TwoLooks(nn.Module):
         """The maps of a view, (N, 68, H, W), and whatever else a subclass's :meth:`describe` wants of it."""
         raise NotImplementedError
 
-    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The same with each map made a probability: it sums to 1 over its cells."""
+    def seen(
+        self, view: torch.Tensor, look: int, bfloat16: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same with each map made a probability: it sums to 1 over its cells.
+
+        Args:
+            bfloat16: whether to compute the convolutions with 16 bits; by default while training, where
+                ``self.bfloat16`` says so.
+        """
+        short = self.bfloat16 and self.training if bfloat16 is None else bfloat16
         # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
         view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
+        with torch.autocast(view.device.type, torch.bfloat16, enabled=short):
             maps, more = self.draw(view, look)
         scores = maps.float().flatten(2) * self.log_temperature[look].exp()
         return scores.softmax(dim=2).unflatten(2, maps.shape[2:]), more
@@ -116,19 +124,20 @@ class TwoLooks(nn.Module):
         return torch.stack([scale * right, scale * down, middle], dim=2)
 
     def follow(
-        self, view: torch.Tensor, before: torch.Tensor
+        self, view: torch.Tensor, before: torch.Tensor, bfloat16: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """The second look alone, for a video: the points of the frame before take the first look's place.
 
         Args:
             view: (N, 1, close, close), cut out where :meth:`place` says for these points.
             before: (N, 68, 2) in view units of ``view``: where the points are expected.
+            bfloat16: compute the convolutions with 16 bits.
 
         Returns:
             points: (N, 68, 2) in view units of ``view``.
             confidence, score: as PhotoNet's ``describe``; None where the network does not tell.
         """
-        return self.points(self.probabilities(view, 1), 1), None, None
+        return self.points(self.seen(view, 1, bfloat16)[0], 1), None, None
 
     def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:
         first = self.first_look(image)
@@ -136,6 +145,13 @@ class TwoLooks(nn.Module):
         view, place = self.close_view(image, first.detach())
         second = from_view(self.points(self.probabilities(view, 1), 1), place)
         return network_units(torch.stack([first, second]) if every_look else second)
+
+
+def made_for_bfloat16() -> bool:
+    """Whether this processor multiplies numbers of 16 bits faster than those of 32 (AVX512_BF16, AMX)."""
+    # PyTorch tells by functions that it does not promise to keep.
+    ask = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(tell() for tell in ask if tell is not None)
 
 
 def soft_argmax(probability: torch.Tensor) -> torch.Tensor:
@@ -282,9 +298,11 @@ class PhotoNet(TwoLooks):
         face = torch.cat([whole.float(), close.float(), evidence.mean(dim=1)], dim=1)
         return network_units(second), evidence, face
 
-    def followed(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def followed(
+        self, view: torch.Tensor, before: torch.Tensor, bfloat16: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :meth:`follow` judges by: points (N, 68, 2), evidence (N, 68, 4), and of the face (N, 196)."""
-        probability, close = self.seen(view, 1)
+        probability, close = self.seen(view, 1, bfloat16)
         points = self.points(probability, 1)
         evidence = self.evidence(probability, points, (points - before).norm(dim=2))
         return points, evidence, torch.cat([close.float(), evidence.mean(dim=1)], dim=1)
@@ -311,8 +329,10 @@ class PhotoNet(TwoLooks):
         points, evidence, face = self.judged(image)
         return points, logistic(evidence, self.confidence_weights), logistic(face, self.score_weights)
 
-    def follow(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        points, evidence, face = self.followed(view, before)
+    def follow(
+        self, view: torch.Tensor, before: torch.Tensor, bfloat16: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        points, evidence, face = self.followed(view, before, bfloat16)
         confidence = logistic(evidence, self.follow_confidence_weights)
         return points, confidence, logistic(face, self.follow_score_weights)
 
