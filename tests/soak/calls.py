@@ -22,18 +22,13 @@ PROCESSES, THREADS = 4, 8
 WARM_UP = 0.2  # of the calls: until then memory may grow
 
 
-def resident_mb() -> float:
-    """The memory that this process holds now, in MB (10^6 bytes)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
-
-
 def callers(calls: int, threads: int) -> dict:
     """Call one detector from several threads: how many answers differ from the first, and how memory grew."""
     import torch
 
     from data_load import DATA_DIR, find_data, read_image
     from keypoints.detection import KeypointDetector
+    from results.tracking import resident_mb
 
     torch.set_num_threads(1)
     detector, sample = KeypointDetector(), find_data("sample").dataset("test")
