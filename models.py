@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
 
@@ -65,19 +67,11 @@ class TwoLooks(nn.Module):
         """The maps of a view, (N, 68, H, W), and whatever else a subclass's :meth:`describe` wants of it."""
         raise NotImplementedError
 
-    def seen(
-        self, view: torch.Tensor, look: int, bfloat16: bool | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The same with each map made a probability: it sums to 1 over its cells.
-
-        Args:
-            bfloat16: whether to compute the convolutions with 16 bits; by default while training, where
-                ``self.bfloat16`` says so.
-        """
-        short = self.bfloat16 and self.training if bfloat16 is None else bfloat16
+    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same with each map made a probability: it sums to 1 over its cells."""
         # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
         view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=short):
+        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
             maps, more = self.draw(view, look)
         scores = maps.float().flatten(2) * self.log_temperature[look].exp()
         return scores.softmax(dim=2).unflatten(2, maps.shape[2:]), more
@@ -124,20 +118,19 @@ class TwoLooks(nn.Module):
         return torch.stack([scale * right, scale * down, middle], dim=2)
 
     def follow(
-        self, view: torch.Tensor, before: torch.Tensor, bfloat16: bool = False
+        self, view: torch.Tensor, before: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """The second look alone, for a video: the points of the frame before take the first look's place.
 
         Args:
             view: (N, 1, close, close), cut out where :meth:`place` says for these points.
             before: (N, 68, 2) in view units of ``view``: where the points are expected.
-            bfloat16: compute the convolutions with 16 bits.
 
         Returns:
             points: (N, 68, 2) in view units of ``view``.
             confidence, score: as PhotoNet's ``describe``; None where the network does not tell.
         """
-        return self.points(self.seen(view, 1, bfloat16)[0], 1), None, None
+        return self.points(self.probabilities(view, 1), 1), None, None
 
     def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:
         first = self.first_look(image)
@@ -145,6 +138,26 @@ class TwoLooks(nn.Module):
         view, place = self.close_view(image, first.detach())
         second = from_view(self.points(self.probabilities(view, 1), 1), place)
         return network_units(torch.stack([first, second]) if every_look else second)
+
+
+def made_fast(net: nn.Module, bfloat16: bool = False) -> nn.Module:
+    """A network to use, not to train: BatchNorm is folded into the convolution before it, which gives the same.
+
+    Args:
+        net: in eval mode. Of a PhotoNet a copy is made; any other is given back as it is (in :class:`Net` maxima lie
+            between the two).
+        bfloat16: keep the weights of PhotoNet's pyramids with 16 bits and compute with these; points move by some
+            0.1 pixels of 224.
+    """
+    if isinstance(net, PhotoNet):
+        net = copy.deepcopy(net)
+        for part in net.modules():
+            if isinstance(part, (Convolution, Residual)):
+                part.convolution, part.norm = fuse_conv_bn_eval(part.convolution, part.norm), nn.Identity()
+        if bfloat16:
+            net.looks.to(torch.bfloat16)
+        net.to(memory_format=torch.channels_last)
+    return net
 
 
 def made_for_bfloat16() -> bool:
@@ -229,54 +242,32 @@ class Net(TwoLooks):
 
 
 class PhotoNet(TwoLooks):
-    """For photographs: residual blocks at three scales, and it says how sure it is of each point and of the face.
+    """For photographs: each look is a :class:`Pyramid`, and it says how sure it is of each point and of the face.
 
-    The maps are drawn from fine features where a point is and coarse ones of the whole face (a feature pyramid: Lin et
-    al., 2017, https://arxiv.org/abs/1612.03144, with the residual blocks of He et al., 2016,
-    https://arxiv.org/abs/1512.03385). As in :class:`Net` both looks share all convolutions, and BatchNorm counts apart.
+    The first look need only say where the face is, so its pyramid is thin.
 
     >>> PhotoNet()(torch.zeros(2, 1, 224, 224)).shape
     torch.Size([2, 136])
     """
 
-    CHANNELS = (24, 48, 128, 192)  # at 1/2, 1/4, 1/8 and 1/16 of the view
-    HEAD = 64
     on_features = True  # its points lie where the features are, not where the official set's labels do
     EVIDENCE = 4  # numbers that a point's confidence is judged by, see evidence
 
     def __init__(self) -> None:
-        c0, c1, c2, c3 = self.CHANNELS
-        super().__init__(
-            whole=56,
-            close=112,
-            spread=0.25,
-            fine=Chain(Convolution(1, c0, 5, 2), Convolution(c0, c1, 3, 2), Residual(c1), Residual(c1)),
-            middle=Chain(Convolution(c1, c2, 3, 2), Residual(c2), Residual(c2)),
-            coarse=Chain(Convolution(c2, c3, 3, 2), Residual(c3)),
-            to_middle=nn.Conv2d(c3, c2, 1),
-            to_fine=nn.Conv2d(c2, self.HEAD, 1),
-            at_fine=nn.Conv2d(c1, self.HEAD, 1),
-            together=Convolution(self.HEAD, self.HEAD, 3, 1),
-            to_maps=nn.Conv2d(self.HEAD, NUM_KEYPOINTS, 1),
-        )
+        first, second = Pyramid((16, 32, 64, 96), 32, 1), Pyramid((24, 48, 128, 192), 64, 2)
+        super().__init__(whole=56, close=96, spread=0.27, looks=nn.ModuleList([first, second]))
         self.arguments: dict = {}
         # Logistic regressions, fitted after training by keypoints.confidence; until then all they say is one half.
         self.register_buffer("confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
-        self.register_buffer("score_weights", torch.zeros(2 * c3 + self.EVIDENCE + 1))
+        self.register_buffer("score_weights", torch.zeros(first.width + second.width + self.EVIDENCE + 1))
         # The same for a face that is followed through a video, which is looked at once.
         self.register_buffer("follow_confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
-        self.register_buffer("follow_score_weights", torch.zeros(c3 + self.EVIDENCE + 1))
+        self.register_buffer("follow_score_weights", torch.zeros(second.width + self.EVIDENCE + 1))
         self.to(memory_format=torch.channels_last)
 
     def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor]:
-        fine = self.fine(view, look)
-        middle = self.middle(fine, look)
-        coarse = self.coarse(middle, look)
-        up = functional.interpolate(self.to_middle(coarse), size=middle.shape[2:], mode="nearest")
-        middle = functional.relu(middle + up)
-        up = functional.interpolate(self.to_fine(middle), size=fine.shape[2:], mode="bilinear", align_corners=False)
-        maps = self.to_maps(self.together(functional.relu(self.at_fine(fine) + up), look))
-        return maps, coarse.mean(dim=(2, 3))
+        pyramid = self.looks[look]
+        return pyramid(view.to(pyramid.to_maps.weight.dtype))
 
     def judged(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Points and what they can be judged by.
@@ -285,7 +276,7 @@ class PhotoNet(TwoLooks):
             points: (N, 136), as ``forward`` gives them.
             evidence: (N, 68, 4): the logarithms of how far a point's map spreads and of its highest probability, how
                 far the correction and the second look moved the point; lengths in view units.
-            face: (N, 388): the coarse features of both looks, and the mean evidence.
+            face: (N, 292): the coarse features of both looks, and the mean evidence.
         """
         probability, whole = self.seen(shrink(image, self.whole), 0)
         first = self.points(probability, 0)
@@ -299,10 +290,10 @@ class PhotoNet(TwoLooks):
         return network_units(second), evidence, face
 
     def followed(
-        self, view: torch.Tensor, before: torch.Tensor, bfloat16: bool = False
+        self, view: torch.Tensor, before: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :meth:`follow` judges by: points (N, 68, 2), evidence (N, 68, 4), and of the face (N, 196)."""
-        probability, close = self.seen(view, 1, bfloat16)
+        probability, close = self.seen(view, 1)
         points = self.points(probability, 1)
         evidence = self.evidence(probability, points, (points - before).norm(dim=2))
         return points, evidence, torch.cat([close.float(), evidence.mean(dim=1)], dim=1)
@@ -330,42 +321,64 @@ class PhotoNet(TwoLooks):
         return points, logistic(evidence, self.confidence_weights), logistic(face, self.score_weights)
 
     def follow(
-        self, view: torch.Tensor, before: torch.Tensor, bfloat16: bool = False
+        self, view: torch.Tensor, before: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        points, evidence, face = self.followed(view, before, bfloat16)
+        points, evidence, face = self.followed(view, before)
         confidence = logistic(evidence, self.follow_confidence_weights)
         return points, confidence, logistic(face, self.follow_score_weights)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *more: object) -> None:
-        for name in ("follow_confidence_weights", "follow_score_weights"):  # weights saved before there was tracking
-            state_dict.setdefault(prefix + name, getattr(self, name))
-        super()._load_from_state_dict(state_dict, prefix, *more)
-
 
 def logistic(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Probabilities (…,) of features (…, F) by weights (…, F + 1), of which the last is the shift."""
     return ((features * weights[..., :-1]).sum(dim=-1) + weights[..., -1]).sigmoid()
 
 
-class Chain(nn.Sequential):
-    """Layers one after the other that are told which look it is."""
+class Pyramid(nn.Module):
+    """Residual blocks at three scales; maps drawn from fine features where a point is, coarse ones of the whole face.
 
-    def forward(self, value: torch.Tensor, look: int) -> torch.Tensor:
-        for layer in self:
-            value = layer(value, look)
-        return value
+    A feature pyramid (Lin et al., 2017, https://arxiv.org/abs/1612.03144) of residual blocks (He et al., 2016,
+    https://arxiv.org/abs/1512.03385).
+
+    Args:
+        channels: at 1/2, 1/4, 1/8 and 1/16 of the view.
+        head: channels that the maps are drawn from.
+        depth: residual blocks at 1/4 and at 1/8; there is one at 1/16.
+
+    Input: (N, 1, S, S). Output: maps (N, 68, S/4, S/4), and the means of the coarsest features, (N, width).
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int], head: int, depth: int) -> None:
+        super().__init__()
+        c0, c1, c2, self.width = channels
+        blocks = [Residual(c1) for _ in range(depth)]
+        self.fine = nn.Sequential(Convolution(1, c0, 5, 2), Convolution(c0, c1, 3, 2), *blocks)
+        self.middle = nn.Sequential(Convolution(c1, c2, 3, 2), *(Residual(c2) for _ in range(depth)))
+        self.coarse = nn.Sequential(Convolution(c2, self.width, 3, 2), Residual(self.width))
+        self.to_middle = nn.Conv2d(self.width, c2, 1)
+        self.to_fine = nn.Conv2d(c2, head, 1)
+        self.at_fine = nn.Conv2d(c1, head, 1)
+        self.together = Convolution(head, head, 3)
+        self.to_maps = nn.Conv2d(head, NUM_KEYPOINTS, 1)
+
+    def forward(self, view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fine = self.fine(view)
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        up = functional.interpolate(self.to_middle(coarse), size=middle.shape[2:], mode="nearest")
+        middle = functional.relu(middle + up)
+        up = functional.interpolate(self.to_fine(middle), size=fine.shape[2:], mode="bilinear", align_corners=False)
+        return self.to_maps(self.together(functional.relu(self.at_fine(fine) + up))), coarse.mean(dim=(2, 3))
 
 
 class Convolution(nn.Module):
-    """Convolution, the look's own BatchNorm, ReLU."""
+    """Convolution, BatchNorm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(TwoLooks.LOOKS))
+        self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, value: torch.Tensor, look: int) -> torch.Tensor:
-        return functional.relu(self.norms[look](self.convolution(value)), inplace=True)
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return functional.relu(self.norm(self.convolution(value)), inplace=True)
 
 
 class Residual(nn.Module):
@@ -373,12 +386,12 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = Convolution(channels, channels, 3, 1)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(TwoLooks.LOOKS))
+        self.first = Convolution(channels, channels, 3)
+        self.convolution = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
 
-    def forward(self, value: torch.Tensor, look: int) -> torch.Tensor:
-        return functional.relu(value + self.norms[look](self.second(self.first(value, look))), inplace=True)
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return functional.relu(value + self.norm(self.convolution(self.first(value))), inplace=True)
 
 
 NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet}

@@ -18,7 +18,7 @@ from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
 from keypoints.emotion import Emotion, ExpressionClassifier
 from keypoints.pose import Pose, estimate_pose
 from keypoints.training import describe, predict
-from models import DEFAULT_MODEL, load_model
+from models import DEFAULT_MODEL, load_model, made_fast, made_for_bfloat16
 
 
 @dataclass(frozen=True)
@@ -278,6 +278,8 @@ class KeypointDetector:
             gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`. By default :class:`FaceFinder`.
         device: where the network runs.
         min_score: faces with a lower score are dropped, in [0, 1]; a network that gives no scores drops none.
+        bfloat16: compute PhotoNet's convolutions with 16 bits, which moves points by some 0.1 pixels of 224; by default
+            on a CPU that is made for it, where the network is a third faster. False gives the same on every machine.
 
     >>> faces = KeypointDetector()("data/photos/grace_hopper.jpg")
     >>> len(faces), faces[0].keypoints.shape
@@ -290,14 +292,17 @@ class KeypointDetector:
         detect: Callable[[np.ndarray], np.ndarray] | None = None,
         device: str = "cpu",
         min_score: float = 0.5,
+        bfloat16: bool | None = None,
     ) -> None:
-        self.net = model.to(device).eval() if isinstance(model, nn.Module) else load_model(model, device)
-        if not self.net.framing:
+        net = model.to(device).eval() if isinstance(model, nn.Module) else load_model(model, device)
+        if not net.framing:
             raise ValueError(
                 f"{'the network' if isinstance(model, nn.Module) else model}: got weights without a framing, expected "
                 "those of 'python -m keypoints train' or a network whose .framing was set with measure_framing"
             )
-        self.framing = Framing(**self.net.framing)
+        self.bfloat16 = device == "cpu" and made_for_bfloat16() if bfloat16 is None else bfloat16
+        self.net = made_fast(net, self.bfloat16)
+        self.framing = Framing(**net.framing)
         self.detect = detect or FaceFinder()
         self.min_score = min_score
 

@@ -81,7 +81,7 @@ def evaluate(
             scale = np.array([250 / min(raw[index]["image"].shape[:2]) for index in chosen], np.float32)[:, None, None]
             predicted = predicted + scale * label_offset(predicted / scale)[:, None]
     else:
-        detector, predicted = KeypointDetector(net), np.full_like(true, np.nan)
+        detector, predicted = KeypointDetector(net, bfloat16=False), np.full_like(true, np.nan)
         for i, index in enumerate(chosen):
             image = raw[index]["image"]
             if framing == "box":

@@ -84,14 +84,23 @@ def photo_data(
     validation_photos = None
     if wild is not None:
         share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
-        photos = FaceCrops(wild / WILD_CSV, wild, share["training"], transform)
-        training[WILD] = [photos, photos]  # twice an epoch: they are what it is for, and fewer than the frames
+        training[WILD] = [FaceCrops(wild / WILD_CSV, wild, share["training"], transform)]
         validation_photos = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
     samples = Subset(FacialKeypointsDataset(csv_file, images), people["training"])
     return PhotoData(
-        training=training,
+        training=balanced(training),
         frames=frames("validation", framed_transform()),
         wild=validation_photos,
         held_out=sorted({person_of(names[i]) for part in ("validation", "test") for i in people[part]}),
         framing=photo_framing(framing_dict(measure_framing(samples))),
     )
+
+
+def balanced(sets: dict[str, list]) -> dict[str, list]:
+    """The same with each kind repeated so often that an epoch has about as many faces of each.
+
+    >>> {kind: len(parts) for kind, parts in balanced({"many": [[0] * 50], "few": [[0] * 12, [0] * 5]}).items()}
+    {'many': 1, 'few': 6}
+    """
+    counts = {kind: sum(len(faces) for faces in parts) for kind, parts in sets.items()}
+    return {kind: parts * round(max(counts.values()) / counts[kind]) for kind, parts in sets.items()}

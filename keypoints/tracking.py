@@ -28,7 +28,6 @@ from keypoints.detection import Face, KeypointDetector, as_rgb, cut_out
 from keypoints.detectors import overlap
 from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE
 from keypoints.metrics import face_size, nme
-from models import made_for_bfloat16
 
 NEW, TRACKED, LOST = "new", "tracked", "lost"
 
@@ -284,8 +283,6 @@ class FaceTracker:
         check: seconds between looks of the detector for faces that came in.
         memory: seconds for which a lost face keeps its id.
         smoothing: the filters' parameters; False leaves the points as the network places them.
-        bfloat16: compute the convolutions of followed faces with 16 bits; by default on a CPU that is made for it,
-            where it is nearly twice as fast.
 
     Attributes:
         faces: how many different faces there were so far.
@@ -304,7 +301,6 @@ class FaceTracker:
         check: float = 1.0,
         memory: float = 1.0,
         smoothing: Smoothing | bool = True,
-        bfloat16: bool | None = None,
     ) -> None:
         if not isinstance(detector, KeypointDetector):
             detector = KeypointDetector(detector) if detector else KeypointDetector()
@@ -313,8 +309,6 @@ class FaceTracker:
             raise ValueError(f"got a {name}, expected a network that looks twice (models.TwoLooks)")
         self.detector, self.net = detector, detector.net
         self.check, self.memory, self.smoothing = check, memory, smoothing
-        on_cpu = next(self.net.parameters()).device.type == "cpu"
-        self.bfloat16 = on_cpu and made_for_bfloat16() if bfloat16 is None else bfloat16
         self.faces = self.detections = 0
         self.reset()
 
@@ -379,7 +373,7 @@ class FaceTracker:
         device = next(self.net.parameters()).device
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(views)[:, None]).to(device).float() / 255
-            said = self.net.follow(batch, torch.from_numpy(before).float().to(device), self.bfloat16)
+            said = self.net.follow(batch, torch.from_numpy(before).float().to(device))
         points = said[0].cpu().numpy().astype(np.float64) @ place[:, :, :2].swapaxes(1, 2) + place[:, None, :, 2]
         none = [None] * len(tracks)
         confidence, score = (none if part is None else part.cpu().numpy() for part in said[1:])

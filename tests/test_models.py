@@ -21,6 +21,7 @@ from models import (
     from_view,
     layer_table,
     load_model,
+    made_fast,
     network_units,
     save_model,
     shrink,
@@ -198,16 +199,14 @@ def test_batch_norm_counts_for_each_look_apart(net, images):
     assert not torch.allclose(first.running_mean, net.close_norms[0].running_mean)
 
 
-def test_photo_net_s_batch_norm_counts_for_each_look_apart(images):
+def test_photo_net_s_looks_share_nothing(images):
     net = PhotoNet().eval()
     with torch.no_grad():
         before = net(images, every_look=True)
-        norms = [layer.norms for layer in net.modules() if hasattr(layer, "norms")]
-        for layer in norms:
-            layer[1].bias += torch.linspace(0, 1, layer[1].num_features)
-            after = net(images, every_look=True)
-            assert torch.equal(after[0], before[0]) and not torch.equal(after[1], before[1])
-            before = after
+        for parameter in net.looks[1].parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        after = net(images, every_look=True)
+    assert torch.equal(after[0], before[0]) and not torch.allclose(after[1], before[1])
 
 
 def test_sixteen_bits_are_for_training_only(net, images):
@@ -240,7 +239,7 @@ def test_what_photo_net_describes_are_the_points_it_gives(images):
 def painting(maps: torch.Tensor) -> PhotoNet:
     """A PhotoNet that draws these maps, (1, 68, H, W), whatever it sees."""
     net = PhotoNet().eval()
-    net.draw = lambda view, look: (maps.expand(len(view), -1, -1, -1), torch.zeros(len(view), net.CHANNELS[-1]))
+    net.draw = lambda view, look: (maps.expand(len(view), -1, -1, -1), torch.zeros(len(view), net.looks[look].width))
     return net
 
 
@@ -274,6 +273,44 @@ def test_even_points_on_one_spot_have_a_confidence(images):
         net.linear[0].weight.zero_()
         net.confidence_weights.fill_(0.1), net.score_weights.fill_(0.1)
         assert all(torch.isfinite(part).all() for part in net.describe(images))
+
+
+def trained_a_little() -> PhotoNet:
+    """A PhotoNet whose BatchNorm has counted, so that folding it changes the convolutions."""
+    net = PhotoNet().train()
+    with torch.no_grad():
+        for _ in range(2):
+            net(torch.rand(8, 1, 224, 224))
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight.uniform_(0.5, 1.5), layer.bias.normal_(0, 0.1)
+    return net.eval()
+
+
+def test_a_network_made_fast_says_the_same_without_batch_norm(images):
+    net = trained_a_little()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.inference_mode():
+        fast = made_fast(net)
+        for slow_part, fast_part in zip(net.describe(images), fast.describe(images), strict=True):
+            np.testing.assert_allclose(fast_part, slow_part, atol=2e-4)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # the first is untouched
+
+
+def test_a_network_made_fast_with_sixteen_bits_says_nearly_the_same(images):
+    net = load_model()
+    with torch.inference_mode():
+        fast = made_fast(net, bfloat16=True)
+        points, confidence, _ = fast.describe(images)
+        exact = net.describe(images)
+    assert fast.looks[0].to_maps.weight.dtype == torch.bfloat16 and points.dtype == confidence.dtype == torch.float32
+    assert 0 < (points - exact[0]).abs().mean() < 0.02  # network units of 50 pixels
+    np.testing.assert_allclose(confidence, exact[1], atol=0.15)
+
+
+def test_other_networks_are_made_fast_by_leaving_them_alone(net):
+    assert made_fast(net, bfloat16=True) is net
 
 
 def test_photo_net_learns_two_samples_by_heart():

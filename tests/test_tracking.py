@@ -25,7 +25,6 @@ from keypoints.emotion import EXPRESSIONS, UNSURE
 from keypoints.metrics import face_size, nme
 from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker, OneEuro, Signals, Smoother
 from keypoints.video import Rows, Video, VideoFile
-from models import PhotoNet
 
 CLIP = DATA_DIR / "sample" / "clip.mp4"
 
@@ -155,16 +154,6 @@ def test_a_view_is_cut_where_the_network_would_cut_it(detector):
 def test_a_cut_out_outside_the_image_is_none():
     matrix = np.array([[1.0, 0, 500], [0, 1.0, 0]])
     assert cut_out(np.zeros((100, 120), np.uint8), matrix, 50) is None
-
-
-def test_weights_from_before_there_was_tracking_say_one_half():
-    net = PhotoNet()
-    state = {name: value for name, value in net.state_dict().items() if not name.startswith("follow_")}
-    net.load_state_dict(state)
-    said = net.eval().follow(torch.rand(2, 1, 112, 112), torch.zeros(2, 68, 2))
-    assert said[0].shape == (2, 68, 2) and (said[1] == 0.5).all() and (said[2] == 0.5).all()
-    with pytest.raises(RuntimeError, match="Missing"):
-        net.load_state_dict({name: value for name, value in state.items() if name != "score_weights"})
 
 
 # Faces in time --------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ SHAPE_SPREAD = {"head/head-scale-vert": 0.12, "forehead/forehead-scale-vert": 0.
                 "ears/?-ear-wing": 0.2}  # standard deviation of the weights; of all others 0.25
 HEAD_FORMS = ("oval", "round", "rectangular", "square", "triangular", "invertedtriangular", "diamond")
 
+CLOSED_EYES = 0.03, 0.5  # the share of heads whose eyes close, and by how much at least (1 is shut)
 # Face units at full strength; a star stands for the left and the right one.
 EXPRESSIONS = {
     "neutral": {"mouthSmile*": 0.1},
@@ -240,10 +241,10 @@ def expand_units(units: dict[str, float]) -> dict[str, float]:
             for side in (("Left", "Right") if unit.endswith("*") else ("",))}
 
 
-def random_expression(rng: np.random.Generator, name: str) -> dict[str, float]:
+def random_expression(rng: np.random.Generator, name: str, closed_eyes=CLOSED_EYES) -> dict[str, float]:
     """Face units and their weights for an expression of random strength, with a little of anything beside."""
-    strength = rng.uniform(0.65, 1.1)
-    closed = rng.uniform(0.5, 1) if rng.random() < 0.03 else rng.uniform(0, 0.15)
+    strength, (share, least) = rng.uniform(0.65, 1.1), closed_eyes
+    closed = rng.uniform(least, 1) if rng.random() < share else rng.uniform(0, 0.15)
     weights = {"eyeBlinkLeft": closed, "eyeBlinkRight": closed, "jawOpen": rng.choice([0.0, rng.uniform(0, 0.15)])}
     for unit, weight in EXPRESSIONS[name].items():
         weight *= strength * rng.uniform(0.8, 1.2)

