@@ -29,18 +29,17 @@ from data_load import (
     read_image,
     training_transform,
 )
-from keypoints import distributed, filters, plots
+from keypoints import distributed, filters, photo_training, plots
 from keypoints.detection import Face, KeypointDetector, framing_dict, measure_framing
 from keypoints.emotion import Emotion, ExpressionSmoother
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
-from keypoints.photo_training import photo_data
 from keypoints.splits import find_wild, people_split
 from keypoints.tracking import LOST, FaceTracker, TrackedFace
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
 from keypoints.video import Rows, Video, VideoFile
-from models import DEFAULT_MODEL, MODEL_DIR, Net, PhotoNet, load_model, save_model, write_atomically, write_json
+from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, write_atomically, write_json
 
 BUILD = RESULTS.parent / "build"
 CSV_HEADER = [
@@ -481,15 +480,10 @@ def train_photo_net(options: argparse.Namespace, world: distributed.World) -> in
     if options.twin:
         raise ValueError("got --twin with PhotoNet, which holds the validation and the test people out anyway")
     name, csv_file, images = _labelled(options, "training")
-    data = photo_data(name, csv_file, images, find_wild(options.wild), options.rendered)
+    data = photo_training.photo_data(name, csv_file, images, find_wild(options.wild), options.rendered)
     if world.first:
         print(f"faces an epoch: {data.counts}; {len(data.validation)} to validate on", flush=True)
-    recipe = _recipe(options, PHOTO_RECIPE)
-    torch.manual_seed(recipe.seed)
-    net = PhotoNet()
-    net.framing = data.framing
-    checkpoint = options.out.with_suffix(".checkpoint")
-    record = fit(net, data.together(), data.validation, recipe, options.device, checkpoint)
+    net, record = photo_training.train(data, _recipe(options, PHOTO_RECIPE), options.out, options.device)
     if not world.first:
         return 0
     save_model(net, options.out, {"data": name, "faces": data.counts, "held_out_people": data.held_out, **record})

@@ -6,16 +6,21 @@ figure of a network made from these is of people it never saw.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch.utils.data import ConcatDataset, Subset
 
 from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints
-from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
+from keypoints import distributed
+from keypoints.augmentation import FaceCrops, framed_transform, gentle_transform, photo_framing, photo_transform
 from keypoints.detection import framing_dict, measure_framing
 from keypoints.splits import WILD_CSV, people_split, read_splits
+from keypoints.training import Recipe, fit, settling
+from models import PhotoNet, load_model, save_model
 
 FRAMES, RENDERED, WILD = "frames", "rendered", "wild"  # the kinds of faces
 
@@ -51,6 +56,11 @@ class PhotoData:
     def together(self, kinds: Sequence[str] | None = None) -> ConcatDataset:
         """The training faces of these kinds, by default of all, as one set."""
         return ConcatDataset([faces for kind in kinds or self.training for faces in self.training[kind]])
+
+    def show(self, transform: Callable[[dict], dict]) -> None:
+        """Show all training faces in another way from now on."""
+        for faces in self.together().datasets:
+            faces.transform = transform
 
 
 def photo_data(
@@ -104,3 +114,45 @@ def balanced(sets: dict[str, list]) -> dict[str, list]:
     """
     counts = {kind: sum(len(faces) for faces in parts) for kind, parts in sets.items()}
     return {kind: parts * round(max(counts.values()) / counts[kind]) for kind, parts in sets.items()}
+
+
+def train(data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tuple[PhotoNet, dict]:
+    """Train a PhotoNet, then let it settle on gentler views; goes on with a run to ``out`` that was cut off.
+
+    Args:
+        recipe: of the training; see :func:`keypoints.training.settling` for what follows it.
+        out: where the weights will be written; checkpoints lie beside it and are removed at the end.
+
+    Returns:
+        the network and its record: as :func:`keypoints.training.fit` gives it, of both parts of the training together,
+        and ``settled``, the recipe and the history of the second.
+    """
+    torch.manual_seed(recipe.seed)
+    net, settle = PhotoNet(), settling(recipe)
+    net.framing = data.framing
+    if settle.epochs == 0:
+        return net, fit(net, data.together(), data.validation, recipe, device, out.with_suffix(".checkpoint"))
+    trained = out.with_name(f"{out.stem}_unsettled.pt")
+    identity = {"recipe": asdict(recipe), "faces": data.counts}
+    known = json.loads(trained.with_suffix(".json").read_text(encoding="utf-8")) if trained.exists() else {}
+    if distributed.agreed(all(known.get(name) == value for name, value in identity.items())):
+        net, record = load_model(trained), known["record"]
+    else:
+        record = fit(net, data.together(), data.validation, recipe, device, out.with_suffix(".checkpoint"))
+        if distributed.world().first:
+            save_model(net, trained, {**identity, "record": record})
+    data.show(gentle_transform())
+    second = fit(net, data.together(), data.validation, settle, device, out.with_suffix(".settling.checkpoint"))
+    if distributed.world().first:
+        trained.unlink(missing_ok=True), trained.with_suffix(".json").unlink(missing_ok=True)
+    return net, settled(record, second)
+
+
+def settled(first: dict, second: dict) -> dict:
+    """The record of a training in two parts."""
+    return {
+        **first,
+        "seconds": first["seconds"] + second["seconds"],
+        "peak_memory_mb": max(first["peak_memory_mb"], second["peak_memory_mb"]),
+        "settled": {name: second[name] for name in ("recipe", "history")},
+    }

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,11 @@ LOSSES = {
 
 # For PhotoNet: the images are more and harder, each is new every time, and there is more time.
 PHOTO_RECIPE = Recipe(epochs=30, batch_size=20, learning_rate=4e-3, weight_average=0.9985, clip=1.0)
+
+
+def settling(recipe: Recipe) -> Recipe:
+    """What follows a recipe of PhotoNet's, a third as long: steps are smaller, and the views gentler."""
+    return replace(recipe, epochs=recipe.epochs // 3, learning_rate=1.5e-3, warm_up=0.05, seed=recipe.seed + 7)
 
 
 def choose_device(name: str = "cpu") -> torch.device:

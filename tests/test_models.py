@@ -15,6 +15,7 @@ from keypoints.landmarks import REFERENCE_FACE
 from models import (
     EYES,
     MOUTH,
+    RECIPE_MODEL,
     Net,
     PhotoNet,
     cell_middles,
@@ -309,8 +310,17 @@ def test_a_network_made_fast_with_sixteen_bits_says_nearly_the_same(images):
     np.testing.assert_allclose(confidence, exact[1], atol=0.15)
 
 
-def test_other_networks_are_made_fast_by_leaving_them_alone(net):
-    assert made_fast(net, bfloat16=True) is net
+def test_the_recipe_s_network_has_sixteen_bits_too(images):
+    net = load_model(RECIPE_MODEL)
+    with torch.inference_mode():
+        fast, exact = made_fast(net, bfloat16=True)(images), net(images)
+        assert torch.equal(made_fast(net)(images), exact)
+    assert fast.dtype == torch.float32 and 0 < (fast - exact).abs().mean() < 0.02
+
+
+def test_a_network_of_another_kind_is_left_as_it_is():
+    other = nn.Linear(2, 2)
+    assert made_fast(other, bfloat16=True) is other
 
 
 def test_photo_net_learns_two_samples_by_heart():
