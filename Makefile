@@ -17,10 +17,11 @@ EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook 
            --ExecutePreprocessor.extra_arguments=--IPKernelApp.log_level=40
 export PYTHONHASHSEED := 0
 
-.PHONY: help notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
+.PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
 .DELETE_ON_ERROR:
 
 help:
+	@echo "make setup       set up .venv and nothing else"
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
 	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
@@ -53,6 +54,9 @@ endif
 .venv/made-for-tests: tests/requirements.txt .venv/made
 	@$(PIP_INSTALL) -r tests/requirements.txt
 	@touch $@
+
+setup: .venv/made
+	@echo "done: .venv/$(BIN)/python -m keypoints filter photo.jpg --filter sunglasses"
 
 notebooks: .venv/made
 	@mkdir -p build/notebooks

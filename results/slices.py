@@ -3,8 +3,8 @@
     KEYPOINTS_WILD=DIR python -m results.slices
 
 Measured on people and photos that the weights never saw, framed by the truth: the sample's test heads, the wild set's
-validation photos where they are there, and for weights that held them out the official training set's test people. Of the
-rendered heads the skin's tone is known, too; a photograph does not tell it from its light.
+validation photos where they are there, and for weights that held them out the official training set's test people.
+Of the rendered heads the skin's tone is known, too; a photograph does not tell it from its light.
 """
 
 from __future__ import annotations
