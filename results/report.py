@@ -440,9 +440,10 @@ def draw_failures(path: Path) -> None:
     test_set = data.dataset("test")
     result = evaluation.evaluate(load_model(), test_set.csv_file, test_set.root_dir, "haar")
     bins = slices(result, conditions(test_set), each=1)
+    named = {"part": "{}: {:.0f} %", "yaw": "yaw {}: {:.0f} %"}
     rows = [
-        [(f"{b.by} {b.label}: {error:.0f} %", i) for b in bins if b.by == by for i, error in b.worst]
-        for by in ("part", "yaw")
+        [(name.format(b.label, error), i) for b in bins if b.by == by for i, error in b.worst]
+        for by, name in named.items()
     ]
     with plt.rc_context(plots.STYLE):
         figure = plots.show_faces(rows, test_set, result.predicted, result.true)

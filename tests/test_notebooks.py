@@ -9,7 +9,6 @@ import json
 import pkgutil
 import re
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 from helpers import ROOT
@@ -168,39 +167,6 @@ def test_every_notebook_opens_with_a_title_and_where_we_are(notebook, path):
     for place, name in zip(places.split("·"), NOTEBOOKS, strict=True):
         link = rf"\*\*{name[0]} \w+\*\*" if name == path.name else rf"\[{name[0]} \w+\]\({re.escape(name)}\)"
         assert re.fullmatch(link, place.strip())
-
-
-def anchors(path: Path) -> set[str]:
-    """What a link can point to in a Markdown file or a notebook: Jupyter's anchors, GitHub's, and explicit ones."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    titles = re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE)
-    github = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-    return {title.replace(" ", "-") for title in titles} | github | set(re.findall(r'(?:id|name)="([^"]+)"', text))
-
-
-def broken_links(path: Path, text: str) -> list[str]:
-    broken = []
-    for link in re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
-        if re.match(r"(https?|mailto|attachment|data):", link):
-            continue
-        file, _, anchor = unquote(link).partition("#")
-        target = path.parent / file if file else path
-        if not target.exists() or (anchor and anchor not in anchors(target)):
-            broken.append(link)
-    return broken
-
-
-def test_relative_links_resolve(path, prose):
-    assert broken_links(path, "\n".join(prose)) == []
-
-
-@pytest.mark.parametrize("name", ["README.md", "data/README.md", "saved_models/README.md"])
-def test_relative_links_of_the_readmes_resolve(name):
-    path = ROOT / name
-    assert broken_links(path, path.read_text(encoding="utf-8")) == []
 
 
 # nbval's rules --------------------------------------------------------------------------------------------------------
