@@ -15,6 +15,8 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook \
            --ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.record_timing=False \
            --ExecutePreprocessor.extra_arguments=--IPKernelApp.log_level=40
+# Jupyter's page, with a text for each picture.
+PAGES := --template alt --TemplateExporter.extra_template_basedirs=.ci/html
 export PYTHONHASHSEED := 0
 
 .PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
@@ -63,7 +65,7 @@ notebooks: .venv/made
 	@for notebook in $(NOTEBOOKS); do \
 	  echo "running $$notebook"; \
 	  $(EXECUTE) --output-dir build/notebooks "$$notebook" || exit 1; \
-	  $(PY) -m jupyter nbconvert --log-level ERROR --to html "build/notebooks/$$notebook" || exit 1; \
+	  $(PY) -m jupyter nbconvert --log-level ERROR --to html $(PAGES) "build/notebooks/$$notebook" || exit 1; \
 	done
 	@echo "done: build/notebooks/ holds the executed notebooks, and each as a page (.html)"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from data_load import DATA_DIR, find_data, read_image
 from keypoints import evaluation, plots
@@ -22,6 +23,7 @@ from keypoints.landmarks import REGIONS
 from keypoints.tracking import LOST, FaceTracker
 from keypoints.video import Video
 from models import MODEL_DIR, load_model
+from results.slices import SKIN
 from results.study import recorded
 
 HERE = Path(__file__).resolve().parent
@@ -303,6 +305,22 @@ def alone_text() -> str:
     )
 
 
+def sample_text() -> str:
+    """Who and what is in the sample, counted in its attributes."""
+    table = pd.read_csv(find_data("sample").root / "attributes.csv")
+    skin, people = table.groupby("person")["skin"].first(), table["person"].nunique()
+    tones = {tone: int(skin.between(low, high, inclusive="left").sum()) for tone, (low, high) in SKIN.items()}
+
+    def counted(counts: dict) -> str:
+        return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+    return (
+        f"{len(table)} pictures of {people} people. Skin, people: {counted(tones)}. Expression, pictures: "
+        f"{counted(table['expression'].value_counts().to_dict())}. Light, pictures: "
+        f"{counted(table['light'].value_counts().to_dict())}. With glasses: {int(table['glasses'].sum())}."
+    )
+
+
 def haar_table() -> str:
     """How many of the sample's heads the Haar cascade finds, by yaw, in Markdown."""
     haar = load(HERE / "sample_haar.json")
@@ -378,6 +396,7 @@ TABLES = {
     "tracking": tracking_table,
     "parts": parts_table,
     "slices": slices_table,
+    "sample": sample_text,
     "haar": haar_table,
     "alone": alone_text,
 }
@@ -385,7 +404,7 @@ PAGES = {
     "README.md": ("peers", "printed", "notebooks"),
     "saved_models/README.md": ("results", "parts", "slices", "pose", "emotion"),
     "results/README.md": ("benchmark", "tracking", "cost"),
-    "data/README.md": ("haar", "alone"),
+    "data/README.md": ("sample", "haar", "alone"),
 }
 
 

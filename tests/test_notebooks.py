@@ -10,8 +10,11 @@ import pkgutil
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from helpers import ROOT
+from nbconvert import HTMLExporter
 from nbval.plugin import comment_markers, get_sanitize_patterns
 
 import keypoints
@@ -167,6 +170,27 @@ def test_every_notebook_opens_with_a_title_and_where_we_are(notebook, path):
     for place, name in zip(places.split("·"), NOTEBOOKS, strict=True):
         link = rf"\*\*{name[0]} \w+\*\*" if name == path.name else rf"\[{name[0]} \w+\]\({re.escape(name)}\)"
         assert re.fullmatch(link, place.strip())
+
+
+def test_every_notebook_says_what_it_takes_and_where_to_go_on(notebook, path):
+    number, first, last = NOTEBOOKS.index(path.name), notebook["cells"][0]["source"], notebook["cells"][-1]["source"]
+    assert re.search(r"^\*\*Takes\*\* .+\(README\.md#the-notebooks\)", first, re.MULTILINE)
+    assert "## What we learned\n" in last and "**An open question:**" in last
+    around = NOTEBOOKS[max(0, number - 1) : number + 2]
+    assert all(f"({name})" in last for name in around if name != path.name)
+
+
+def test_every_picture_has_a_text_for_those_who_do_not_see_it(code):
+    pictures = [cell for cell in code if any("image/jpeg" in output.get("data", {}) for output in cell["outputs"])]
+    assert [cell["id"] for cell in pictures if len(cell["metadata"].get("alt", "")) < 30] == []
+
+
+def test_the_page_of_a_notebook_shows_these_texts():
+    picture = nbformat.v4.new_output("display_data", {"image/jpeg": "aGVsbG8="})
+    cell = nbformat.v4.new_code_cell("plt.show()", outputs=[picture], metadata={"alt": 'a "head"'})
+    exporter = HTMLExporter(template_name="alt", extra_template_basedirs=[str(ROOT / ".ci" / "html")])
+    page, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert [image["alt"] for image in BeautifulSoup(page, "html.parser").find_all("img")] == ['a "head"']
 
 
 # nbval's rules --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from helpers import ROOT
 
 from keypoints.__main__ import _parser
@@ -95,6 +96,15 @@ def test_the_modules_that_the_pages_run_exist():
     }
     assert "results.slices" in named
     assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
+
+
+def test_the_citation_has_what_cff_1_2_requires():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"authors", "message", "title", "license"} <= set(citation)
+    assert all({"type", "title", "authors"} <= set(work) for work in citation["references"])
+    people = [author for work in [citation, *citation["references"]] for author in work["authors"]]
+    assert all("name" in author or "family-names" in author for author in people)
 
 
 # Links ----------------------------------------------------------------------------------------------------------------
