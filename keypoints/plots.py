@@ -520,9 +520,8 @@ def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float, quali
     film = cv2.Animation()
     film.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]
     film.durations = [round(1000 / fps)] * len(frames)
-    options = [cv2.IMWRITE_WEBP_QUALITY, quality]
     path = Path(path)
-    done, data = cv2.imencodeanimation(path.suffix, film, options)
-    if not done:
+    if path.suffix.lower() != ".webp":
         raise ValueError(f"{path}: expected a name that ends in .webp, got {path.suffix!r}")
+    data = cv2.imencodeanimation(path.suffix, film, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
     write_atomically(path, lambda part: part.write_bytes(data.tobytes()))

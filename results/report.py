@@ -29,6 +29,7 @@ from results.study import recorded
 HERE = Path(__file__).resolve().parent
 FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
 STEMS = ("keypoints_model_1", "keypoints_model_2")  # of the shipped weights
+SMALL = ("pose_model", "expressions")
 NOTEBOOKS = {
     "1_Load_and_Visualize_Data": "the data, the 68 points, four transforms and two traps, framing, the error to beat",
     "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
@@ -88,6 +89,13 @@ def _training(model: dict) -> str:
         without, samples = len(load(twin)["held_out_people"]), load(twin)["samples"]
         text += f" Its twin is the same recipe without {without} of the people ({samples} images)."
     return text
+
+
+def small_text() -> str:
+    """What the two small files took to learn, as far as their records say."""
+    seconds = {f"`{stem}.npz`": load(MODEL_DIR / f"{stem}.json").get("core_seconds") for stem in SMALL}
+    told = [f"{name} was learned in {took / 60:.1f} core-minutes" for name, took in seconds.items() if took is not None]
+    return ", ".join(told) + "." * bool(told)
 
 
 def parts_table() -> str:
@@ -388,6 +396,7 @@ TABLES = {
     "peers": peers_table,
     "printed": printed_text,
     "pose": pose_table,
+    "small": small_text,
     "emotion": emotion_table,
     "results": results_table,
     "benchmark": benchmark_table,
@@ -402,7 +411,7 @@ TABLES = {
 }
 PAGES = {
     "README.md": ("peers", "printed", "notebooks"),
-    "saved_models/README.md": ("results", "parts", "slices", "pose", "emotion"),
+    "saved_models/README.md": ("small", "results", "parts", "slices", "pose", "emotion"),
     "results/README.md": ("benchmark", "tracking", "cost"),
     "data/README.md": ("sample", "haar", "alone"),
 }
