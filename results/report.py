@@ -112,21 +112,24 @@ def peers_table() -> str:
     """The default network, the course's recipe and the peers on the official test set, in Markdown, in brief."""
     record, quoted = load(HERE / "benchmark.json"), load(HERE / "benchmark_quoted.json")["rows"]
     own = [entry for entry in record["rows"] if entry["ours"] and "centre crop" not in entry["title"]]
-    rows = []
+    rows, ways = [], []
     for entry in [*reversed(own), *(entry for entry in record["rows"] if not entry["ours"]), quoted[0]]:
         steps = [f"{entry[name]['1']:.0f}" if entry[name] else "–" for name in ("detector_ms", "keypoints_ms")]
         speed = "" if entry is quoted[0] else " + ".join(steps)
-        title = entry["title"].replace("keypoints_model_", "model ")
-        title = f"**ours, {title}**" if entry in own else title + " (quoted)" * (entry is quoted[0])
+        title = entry["title"] + " (quoted)" * (entry is quoted[0])
+        if entry in own:
+            model, how = title.replace("keypoints_model_", "model ").split(", ", 1)
+            title = f"**ours, {model}**"
+            ways.append(f"{model} {how}")
         found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
         rows.append([title, found, f"{entry['nme_box']:.2f}", speed])
     head = [f"{record['images']} {record['data']} test images", "found", "NME_box, %", "ms a face, detector + points"]
     new = [f"{title} {figures['nme_box']:.2f} %" for title, figures in _new_people(load(HERE / "evaluation.json"))]
     seeds = {str(load(MODEL_DIR / f"{stem}.json")["recipe"]["seed"]) for stem in STEMS}
     return (
-        f"{markdown(head, rows)}\n\nTest split of the {record['data']} set, 1 thread of a processor that calls itself "
-        f"'{record['hardware']['processor']}', seed {' and '.join(sorted(seeds))}: `make benchmark`. People whom no "
-        f"training saw, same pipeline: {', '.join(new)} (`make evaluate`)."
+        f"{markdown(head, rows)}\n\nTest split of the {record['data']} set, {'; '.join(ways)}; 1 thread of a processor "
+        f"that calls itself '{record['hardware']['processor']}', seed {' and '.join(sorted(seeds))}: `make benchmark`. "
+        f"People whom no training saw, same pipeline: {', '.join(new)} (`make evaluate`)."
     )
 
 
