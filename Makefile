@@ -15,12 +15,15 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook \
            --ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.record_timing=False \
            --ExecutePreprocessor.extra_arguments=--IPKernelApp.log_level=40
+# Jupyter's page, with a text for each picture.
+PAGES := --template alt --TemplateExporter.extra_template_basedirs=.ci/html
 export PYTHONHASHSEED := 0
 
-.PHONY: help notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
+.PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
 .DELETE_ON_ERROR:
 
 help:
+	@echo "make setup       set up .venv and nothing else"
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
 	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
@@ -54,12 +57,15 @@ endif
 	@$(PIP_INSTALL) -r tests/requirements.txt
 	@touch $@
 
+setup: .venv/made
+	@echo "done: .venv/$(BIN)/python -m keypoints filter photo.jpg --filter sunglasses"
+
 notebooks: .venv/made
 	@mkdir -p build/notebooks
 	@for notebook in $(NOTEBOOKS); do \
 	  echo "running $$notebook"; \
 	  $(EXECUTE) --output-dir build/notebooks "$$notebook" || exit 1; \
-	  $(PY) -m jupyter nbconvert --log-level ERROR --to html "build/notebooks/$$notebook" || exit 1; \
+	  $(PY) -m jupyter nbconvert --log-level ERROR --to html $(PAGES) "build/notebooks/$$notebook" || exit 1; \
 	done
 	@echo "done: build/notebooks/ holds the executed notebooks, and each as a page (.html)"
 

@@ -75,6 +75,9 @@ def read_image(path: str | Path) -> np.ndarray:
             ) from None
         image = None
     if image is None:
+        # ISO/IEC 23008-12: the brands of pictures coded as HEVC, as telephones write them.
+        if bytes(data[4:12]) in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+            raise ValueError(f"{path}: expected an image, got a HEIC file, which OpenCV does not read: save it as JPEG")
         raise ValueError(f"{path}: expected an image, got {data.size} bytes that do not decode as one")
     return image
 

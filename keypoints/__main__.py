@@ -403,7 +403,7 @@ def run_filter(options: argparse.Namespace) -> int:
             print(f"{name}: {filters.load_filter(name).about}")
         return 0
     if not options.image or not options.filter:
-        raise ValueError("got no IMAGE or no --filter, expected both, or --list")
+        raise ValueError("got no IMAGE or no --filter, expected both, IMAGE first, or --list")
     effects = [filters.load_filter(name) for name in options.filter]
     source = Path(options.image)
     out = options.out or source.with_name(f"{source.stem}_{'_'.join(options.filter)}{source.suffix or '.jpg'}")

@@ -35,6 +35,7 @@ from keypoints.pose import EXTRA, Pose, estimate_pose
 FILTER_DIR = DATA_DIR / "filters"
 SHEETS = {"front": (0, 1, 2), "side": (2, 1, 0), "flat": (0, 2, 1)}  # the head's axes along, down and out of a sheet
 FINER = 2  # pixels of the layer to a pixel of the image, each way: what edges are smoothed from
+LARGE = 1_000_000  # pixels of the image: where more are covered, the filter's own picture is the coarser one
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
 
 
@@ -321,16 +322,17 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
     (x0, y0), (x1, y1) = low, high
     if x0 >= x1 or y0 >= y1:
         return image.copy()
-    columns, rows = np.meshgrid(*((np.arange(n * FINER) + 0.5) / FINER - 0.5 for n in (x1 - x0, y1 - y0)))
+    finer = FINER if (x1 - x0) * (y1 - y0) <= LARGE else 1
+    columns, rows = np.meshgrid(*((np.arange(n * finer) + 0.5) / finer - 0.5 for n in (x1 - x0, y1 - y0)))
     eye, rays = pose.rays(np.stack([columns + x0, rows + y0], axis=-1))
     hull = np.zeros(columns.shape, np.uint8)  # the face itself hides what lies behind its middle
-    outline = cv2.convexHull(np.float32((keypoints - (x0, y0) + 0.5) * FINER - 0.5))
+    outline = cv2.convexHull(np.float32((keypoints - (x0, y0) + 0.5) * finer - 0.5))
     cv2.fillConvexPoly(hull, np.round(outline * 16).astype(np.int32), 1, cv2.LINE_8, 4)
     head = np.minimum(_skull(pose, eye, rays), np.where(hull, pose.translation[2] + 0.25, np.inf))
     parts = []
     for layer in layers:
         surface = layer.surface(pose)
-        picture, shrunk = _at_size(layer.picture, unit * FINER * surface.scale)
+        picture, shrunk = _at_size(layer.picture, unit * finer * surface.scale)
         for place, far in surface.hits(eye, rays):
             met = np.isfinite(far)
             # A soft edge where the head begins to hide it.

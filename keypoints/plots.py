@@ -50,7 +50,7 @@ def use_style() -> None:
     if shell is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})  # a grid of photographs is six times larger as PNG
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})  # a grid of photographs is six times larger as PNG
 
 
 def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
@@ -61,6 +61,20 @@ def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
     ax.imshow(image, vmin=0, vmax=255 if image.dtype == np.uint8 else None)
     ax.set_axis_off()
     ax.set_title(title)
+    return ax
+
+
+def zoom(ax: Axes, keypoints: np.ndarray, reach: float = 0.9, lift: float = 0.0) -> Axes:
+    """Show the square around a face, (68, 2) pixels.
+
+    Args:
+        reach: from its middle to its edges, in longer sides of the points' box.
+        lift: by which it lies higher than the points, in the same unit.
+    """
+    low, high = np.min(keypoints, axis=0), np.max(keypoints, axis=0)
+    side = max(high - low)
+    x, y = (low + high) / 2 - [0, lift * side]
+    ax.set(xlim=(x - reach * side, x + reach * side), ylim=(y + reach * side, y - reach * side))
     return ax
 
 
@@ -182,10 +196,7 @@ def show_faces(
         for ax in line:
             ax.set_axis_off()
         for ax, (title, i) in zip(line, row, strict=False):
-            draw_keypoints(ax, samples[i]["image"], predicted[i], truth[i], title, size=5)
-            low, high = truth[i].min(axis=0), truth[i].max(axis=0)
-            middle, reach = (low + high) / 2, 0.9 * max(high - low)
-            ax.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] + reach, middle[1] - reach))
+            zoom(draw_keypoints(ax, samples[i]["image"], predicted[i], truth[i], title, size=5), truth[i])
     return figure
 
 
@@ -360,8 +371,7 @@ def draw_emotion(
         colour = FOR if reason.effect >= 0 else AGAINST
         start = points[moved] - way
         ax.quiver(*start.T, *way.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.009, zorder=3)
-    middle, reach = (points.min(axis=0) + points.max(axis=0)) / 2, 0.75 * np.ptp(points, axis=0).max()
-    ax.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] + reach, middle[1] - reach))
+    zoom(ax, points, 0.75)
     ax.text(0.5, -0.02, "\n".join(map(str, shown)), transform=ax.transAxes, ha="center", va="top", fontsize=7.5)
     return ax
 
@@ -423,6 +433,7 @@ def draw_tracked(
     points: bool = True,
     pose: bool = False,
     words: dict[int, str] | None = None,
+    boxes: bool = True,
 ) -> np.ndarray:
     """A copy of a frame with its tracked faces painted in: points, id, and the head's axes; of a lost one a thin box.
 
@@ -431,19 +442,23 @@ def draw_tracked(
         points: paint boxes, lines and points, too.
         pose: paint the head's axes and its box, as :func:`draw_pose`.
         words: what else to write beside a face's id, by id.
+        boxes: paint boxes, ids and words, too.
     """
     seen = [face for face in faces if face.state != "lost"]
-    picture = draw_faces(image, seen if points else [])
+    picture = draw_faces(image, seen if points else [], boxes)
     for face in faces:
         left, top, width, height = (int(value) for value in face.box)
         thin = max(1, round(width / 150))
         if face.state == "lost":
-            cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), (160, 160, 160), 1)
+            if boxes:
+                cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), (160, 160, 160), 1)
         elif pose:
-            lines = [(ends, _rgb(BOX)) for ends, _ in _head_box(face.pose)]
+            lines = [(ends, _rgb(BOX)) for ends, _ in _head_box(face.pose)] if boxes else []
             lines += [(ends, _rgb(colour)) for ends, colour in _head_axes(face.pose, 0.7)]
             for ends, colour in lines:
                 cv2.polylines(picture, [np.round(16 * ends).astype(np.int32)], False, colour, 2 * thin, cv2.LINE_AA, 4)
+        if not boxes:
+            continue
         says = f"{face.id} {(words or {}).get(face.id, '')}".strip()
         says += " blink" * face.blink + " mouth open" * face.mouth_open
         place = (left + 3, max(12, top - 4))
@@ -451,14 +466,15 @@ def draw_tracked(
     return picture
 
 
-def draw_faces(image: np.ndarray, faces: Sequence) -> np.ndarray:
+def draw_faces(image: np.ndarray, faces: Sequence, boxes: bool = True) -> np.ndarray:
     """A copy of an RGB uint8 image with each face's box, lines and points painted in, for files and video."""
     picture = np.ascontiguousarray(image.copy())
     shift, unit = 4, 16  # OpenCV draws with fractions of a pixel: coordinates times 2^shift
     for face in faces:
         thin = max(1, round(float(face.box[2]) / 150))
         left, top, width, height = (int(value) for value in face.box)
-        cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), _rgb(BOX), thin)
+        if boxes:
+            cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), _rgb(BOX), thin)
         points = np.round(np.asarray(face.keypoints, np.float64) * unit).astype(np.int32)
         cv2.polylines(
             picture, [points[list(bone)] for bone in landmarks.BONES], False, (255, 255, 255), thin, cv2.LINE_AA, shift
@@ -492,4 +508,20 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         done = False
     if not done:
         raise ValueError(f"{path}: expected a name that ends in .jpg or .png, got {path.suffix!r}")
+    write_atomically(path, lambda part: part.write_bytes(data.tobytes()))
+
+
+def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float, quality: int = 75) -> None:
+    """Write RGB uint8 frames of one size as an animated WebP that plays for ever.
+
+    Args:
+        quality: of a frame, 1 to 100.
+    """
+    film = cv2.Animation()
+    film.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]
+    film.durations = [round(1000 / fps)] * len(frames)
+    path = Path(path)
+    if path.suffix.lower() != ".webp":
+        raise ValueError(f"{path}: expected a name that ends in .webp, got {path.suffix!r}")
+    data = cv2.imencodeanimation(path.suffix, film, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
     write_atomically(path, lambda part: part.write_bytes(data.tobytes()))

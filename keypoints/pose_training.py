@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -169,7 +170,8 @@ def main() -> None:
         options.out, lambda part: _save(part, {**arrays, "zero": np.float32(zero), "unit": np.float32(unit)})
     )
     record = {"heads": len(views["points"]), "views": len(views["pose"]), "components": COMPONENTS, "zero": zero}
-    write_json(options.out.with_suffix(".json"), {**record, "unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0})
+    record |= {"unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0, "core_seconds": round(process_time())}
+    write_json(options.out.with_suffix(".json"), record)
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

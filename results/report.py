@@ -3,24 +3,33 @@
 Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
 """
 
+import contextlib
+import io
 import json
+import re
 from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
-from data_load import find_data, read_image
+from data_load import DATA_DIR, find_data, read_image
 from keypoints import evaluation, plots
-from keypoints.detection import Face, KeypointDetector
-from keypoints.failures import CAPTIONS, conditions, slices
-from keypoints.filters import apply_filter
+from keypoints.detection import KeypointDetector
+from keypoints.failures import conditions, slices
+from keypoints.filters import dress
 from keypoints.landmarks import REGIONS
+from keypoints.tracking import LOST, FaceTracker
+from keypoints.video import Video
 from models import MODEL_DIR, load_model
+from results.slices import SKIN
 from results.study import recorded
 
 HERE = Path(__file__).resolve().parent
 FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
+STEMS = ("keypoints_model_1", "keypoints_model_2")  # of the shipped weights
+SMALL = ("pose_model", "expressions")
 NOTEBOOKS = {
     "1_Load_and_Visualize_Data": "the data, the 68 points, four transforms and two traps, framing, the error to beat",
     "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
@@ -29,6 +38,16 @@ NOTEBOOKS = {
     "4_Fun_with_Keypoints": "the pose of a head, sunglasses, hats and a smile that follow it in space, and the posed "
     "expression",
 }
+
+FACES = {  # what the first picture shows, and what each wears
+    "photos/grace_hopper.jpg": ["sunglasses"],
+    "photos/astronaut.jpg": ["tophat"],
+    "sample/test/person_509_00.jpg": ["sunglasses"],
+    "sample/test/person_525_03.jpg": ["cat"],
+    "sample/test/person_519_03.jpg": ["sunglasses", "moustache"],
+    "sample/test/person_523_03.jpg": ["smile"],
+}
+FILM = (["sunglasses"], ["cat"])  # what the moving head wears, beside its keypoints
 
 
 def load(path: Path) -> dict:
@@ -59,8 +78,10 @@ def _training(model: dict) -> str:
     stem = Path(model["weights"]).stem
     record, twin = load(MODEL_DIR / f"{stem}.json"), HERE / f"{stem}_twin.json"
     threads = f"{record['threads']} thread" + "s" * (record["threads"] != 1)
+    minutes = record["seconds"] / 60
     text = (
-        f"`{stem}` was trained in {record['seconds'] / 60:.0f} minutes with {threads} of a processor that calls itself "
+        f"`{stem}` was trained in {minutes * record['threads']:.0f} core-minutes: {minutes:.0f} minutes with {threads} "
+        f"of a processor that calls itself "
         f"'{record['versions']['processor']}', {record['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
         f"{record['parameters'] / 1e6:.1f} million weights, seed {record['recipe']['seed']}."
     )
@@ -68,6 +89,13 @@ def _training(model: dict) -> str:
         without, samples = len(load(twin)["held_out_people"]), load(twin)["samples"]
         text += f" Its twin is the same recipe without {without} of the people ({samples} images)."
     return text
+
+
+def small_text() -> str:
+    """What the two small files took to learn, as far as their records say."""
+    seconds = {f"`{stem}.npz`": load(MODEL_DIR / f"{stem}.json").get("core_seconds") for stem in SMALL}
+    told = [f"{name} was learned in {took / 60:.1f} core-minutes" for name, took in seconds.items() if took is not None]
+    return ", ".join(told) + "." * bool(told)
 
 
 def parts_table() -> str:
@@ -78,6 +106,67 @@ def parts_table() -> str:
         if figures
     ]
     return markdown(["NME_box, % on", "weights", "framed by", *REGIONS], rows)
+
+
+def peers_table() -> str:
+    """The default network, the course's recipe and the peers on the official test set, in Markdown, in brief."""
+    record, quoted = load(HERE / "benchmark.json"), load(HERE / "benchmark_quoted.json")["rows"]
+    own = [entry for entry in record["rows"] if entry["ours"] and "centre crop" not in entry["title"]]
+    rows, ways = [], []
+    for entry in [*reversed(own), *(entry for entry in record["rows"] if not entry["ours"]), quoted[0]]:
+        steps = [f"{entry[name]['1']:.0f}" if entry[name] else "–" for name in ("detector_ms", "keypoints_ms")]
+        speed = "" if entry is quoted[0] else " + ".join(steps)
+        title = entry["title"] + " (quoted)" * (entry is quoted[0])
+        if entry in own:
+            model, how = title.replace("keypoints_model_", "model ").split(", ", 1)
+            title = f"**ours, {model}**"
+            ways.append(f"{model} {how}")
+        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
+        rows.append([title, found, f"{entry['nme_box']:.2f}", speed])
+    head = [f"{record['images']} {record['data']} test images", "found", "NME_box, %", "ms a face, detector + points"]
+    new = [f"{title} {figures['nme_box']:.2f} %" for title, figures in _new_people(load(HERE / "evaluation.json"))]
+    seeds = {str(load(MODEL_DIR / f"{stem}.json")["recipe"]["seed"]) for stem in STEMS}
+    return (
+        f"{markdown(head, rows)}\n\nTest split of the {record['data']} set, {'; '.join(ways)}; 1 thread of a processor "
+        f"that calls itself '{record['hardware']['processor']}', seed {' and '.join(sorted(seeds))}: `make benchmark`. "
+        f"People whom no training saw, same pipeline: {', '.join(new)} (`make evaluate`)."
+    )
+
+
+def _new_people(content: dict) -> list[tuple[str, dict]]:
+    """Whose figures, and they: of the test people, who were kept from the training, with the whole pipeline."""
+    found, model = [], ""
+    for where, who, framing, figures in evaluation.table_rows(content):
+        model = model if who == "its twin" else who.replace("keypoints_model_", "model ")
+        if "test people" in where and framing == "haar":
+            found.append((f"{model}'s twin" if who == "its twin" else model, figures))
+    return found
+
+
+def printed_text() -> str:
+    """What the README's first block of Python prints, run here."""
+    text = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    block, out = re.search(r"^```python\n(.*?)^```", text, flags=re.M | re.S)[1], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.chdir(HERE.parent):
+        exec(compile(block, "README.md", "exec"), {})
+    return f"```\n{out.getvalue()}```"
+
+
+def pose_table() -> str:
+    """How far the angles are off, in Markdown; `python -m results.pose` measured it."""
+    record = load(HERE / "pose.json")
+    rendered, photographs = record["rendered"], record["photographs"]
+    lines = {
+        "rendered test heads, always zero": rendered["zero"],
+        "rendered test heads, true keypoints": rendered["true_keypoints"],
+        "rendered test heads, predicted keypoints": rendered["predicted"],
+        "photographs (AFLW2000-3D), their keypoints, the zero from the others": photographs["given_keypoints"][
+            "leave_one_out"
+        ],
+    }
+    axes = ("yaw", "pitch", "roll")
+    rows = [[name, str(row["faces"]), *(f"{row[axis]:.1f}" for axis in axes)] for name, row in lines.items()]
+    return markdown(["mean absolute error, degrees", "faces", *axes], rows)
 
 
 def benchmark_table(record: dict | None = None) -> str:
@@ -131,14 +220,22 @@ def cost_table() -> str:
 
 
 def slices_table() -> str:
-    """NME_box by yaw, sharpness, size and look, of people never seen, in Markdown; `results.slices` measured it."""
+    """NME_box by yaw, sharpness, size, skin and look, of people never seen; `results.slices` measured it."""
     content = load(HERE / "slices.json")
-    rows = {"yaw": [], "sharpness": [], "size": [], "look": []}
+    rows = {"yaw": [], "sharpness": [], "size": [], "skin": [], "look": []}
+    tones: dict[str, dict] = {}
     for weights, sets in content.items():
         for title, figures in sets.items():
             for by in ("yaw", "sharpness", "size"):
                 errors = [part["nme_box"] for part in figures["slices"] if part["by"] == by]
                 rows[by].append([title, weights, *("" if e is None else f"{e:.2f}" for e in errors)])
+            if "skin" in figures:
+                tones = {part["tone"]: part for part in figures["skin"]}
+                cells = [
+                    f"{part['nme_box']:.2f} [{part['interval'][0]:.2f}, {part['interval'][1]:.2f}]"
+                    for part in figures["skin"]
+                ]
+                rows["skin"].append([title, weights, *cells])
             looks = [f"{figures['looks'][look]['nme_box']:.2f}" for look in ("first", "second")]
             ratio = figures["yaw"]["ratio"]
             rows["look"].append([title, weights, *looks, "" if ratio is None else f"{ratio:.2f}"])
@@ -148,9 +245,10 @@ def slices_table() -> str:
         "yaw": [part["bin"] for part in yaw if part["by"] == "yaw"],
         "sharpness": quarters,
         "size": quarters,
+        "skin": [f"{tone} ({part['people']} people)" for tone, part in tones.items()],
         "look": ["the first look alone", "both looks", "yaw 30–60° against 0–15°"],
     }
-    return "\n\n".join(markdown([f"NME_box, % by {by}", "weights", *heads[by]], rows[by]) for by in rows)
+    return "\n\n".join(markdown([f"NME_box, % by {by}", "weights", *heads[by]], rows[by]) for by in rows if rows[by])
 
 
 def notebooks_table() -> str:
@@ -218,6 +316,22 @@ def alone_text() -> str:
     )
 
 
+def sample_text() -> str:
+    """Who and what is in the sample, counted in its attributes."""
+    table = pd.read_csv(find_data("sample").root / "attributes.csv")
+    skin, people = table.groupby("person")["skin"].first(), table["person"].nunique()
+    tones = {tone: int(skin.between(low, high, inclusive="left").sum()) for tone, (low, high) in SKIN.items()}
+
+    def counted(counts: dict) -> str:
+        return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+    return (
+        f"{len(table)} pictures of {people} people. Skin, people: {counted(tones)}. Expression, pictures: "
+        f"{counted(table['expression'].value_counts().to_dict())}. Light, pictures: "
+        f"{counted(table['light'].value_counts().to_dict())}. With glasses: {int(table['glasses'].sum())}."
+    )
+
+
 def haar_table() -> str:
     """How many of the sample's heads the Haar cascade finds, by yaw, in Markdown."""
     haar = load(HERE / "sample_haar.json")
@@ -282,6 +396,10 @@ def _unposed(found: dict) -> str:
 
 
 TABLES = {
+    "peers": peers_table,
+    "printed": printed_text,
+    "pose": pose_table,
+    "small": small_text,
     "emotion": emotion_table,
     "results": results_table,
     "benchmark": benchmark_table,
@@ -290,13 +408,15 @@ TABLES = {
     "tracking": tracking_table,
     "parts": parts_table,
     "slices": slices_table,
+    "sample": sample_text,
     "haar": haar_table,
     "alone": alone_text,
 }
 PAGES = {
-    "README.md": ("results", "notebooks", "cost", "tracking", "emotion", "benchmark"),
-    "saved_models/README.md": ("parts", "slices"),
-    "data/README.md": ("haar", "alone"),
+    "README.md": ("peers", "printed", "notebooks"),
+    "saved_models/README.md": ("small", "results", "parts", "slices", "pose", "emotion"),
+    "results/README.md": ("benchmark", "tracking", "cost"),
+    "data/README.md": ("sample", "haar", "alone"),
 }
 
 
@@ -311,38 +431,50 @@ def filled(page: str) -> str:
     return text
 
 
-def picture(height: int = 300) -> np.ndarray:
-    """Two photographs and rendered heads, with keypoints above and filters below: RGB uint8."""
-    test_set, detector = find_data("sample").dataset("test"), KeypointDetector()
-    images = [read_image(HERE.parent / "data" / "photos" / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
-    images += [test_set[i]["image"] for i in range(0, len(test_set), len(test_set) // 10)]
-    above, below = [], []
-    for image in images:
-        faces = detector(image)
-        if not faces or sum(part.shape[1] for part in above) > 4 * height:
-            continue
-        left, top, side, _ = detector.framing.views(faces[0].box[None])[0]
-        x, y = np.maximum(0, [int(left), int(top)])
-        view = image[y : int(top + side), x : int(left + side)]
-        scale = height / view.shape[0]
-        view = cv2.resize(view, (round(view.shape[1] * scale), height), interpolation=cv2.INTER_CUBIC)
-        points = (faces[0].keypoints + 0.5 - [x, y]) * scale - 0.5
-        box = np.array([*(faces[0].box[:2] - [x, y]), *faces[0].box[2:]]) * scale
-        above.append(plots.draw_faces(view, [Face(box, points)]))
-        below.append(apply_filter(view, points, "sunglasses"))
-        if len(below) % 2 == 0:
-            below[-1] = apply_filter(below[-1], points, "moustache")
-    return np.vstack([np.hstack(above), np.hstack(below)])
+def draw_faces(path: Path) -> None:
+    """Two photographs and rendered heads: keypoints, pose and expression above, filters below."""
+    detector, shown = KeypointDetector(), []
+    for name, effects in FACES.items():
+        image = read_image(DATA_DIR / name)
+        shown += [(name, image, detector(image)[0], effects)]
+    with plt.rc_context(plots.STYLE):
+        figure, axes = plt.subplots(2, len(shown), figsize=(2.1 * len(shown), 4.6), squeeze=False)
+        for (above, below), (name, image, face, effects) in zip(axes.T, shown, strict=True):
+            plots.draw_keypoints(above, image, face.keypoints, size=5, bones=True)
+            plots.draw_pose(above, face.pose, box=False)
+            # What a rendered head expresses is known; of a real person it would be a guess at somebody's face.
+            word = "" if "photos" in name else f"{face.emotion.likeliest} {100 * face.emotion.probability:.0f} %, "
+            above.set_title(f"{word}yaw {face.pose.yaw:.0f}°".replace("-", "−"))
+            plots.draw_image(below, dress(image, [face], effects))
+            for ax in (above, below):
+                plots.zoom(ax, face.keypoints, lift=0.12)
+        figure.savefig(path, dpi=120, pil_kwargs={"quality": 88})
+        plt.close(figure)
+
+
+def draw_film(path: Path, side: int = 280) -> None:
+    """A rendered head that turns, followed: its keypoints and pose, and what it wears; an animated WebP."""
+    tracker, frames = FaceTracker(), []
+    video = Video(DATA_DIR / "sample" / "turn.mp4")
+    for time, frame in video:
+        faces = [face for face in tracker(frame, time) if face.state != LOST]
+        parts = [plots.draw_tracked(frame, faces, pose=True, boxes=False)]
+        parts += [dress(frame, faces, effects) for effects in FILM]
+        small = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts]
+        frames.append(np.hstack(small))
+    plots.write_film(path, frames, video.fps)
 
 
 def draw_failures(path: Path) -> None:
-    """The worst head of the sample in each bin, by part of the face, yaw, sharpness and size."""
+    """The worst head of the sample by part of the face and by yaw."""
     data = find_data("sample")
     test_set = data.dataset("test")
     result = evaluation.evaluate(load_model(), test_set.csv_file, test_set.root_dir, "haar")
     bins = slices(result, conditions(test_set), each=1)
+    named = {"part": "{}: {:.0f} %", "yaw": "yaw {}: {:.0f} %"}
     rows = [
-        [(f"{b.by} {b.label}: {error:.0f} %", i) for b in bins if b.by == by for i, error in b.worst] for by in CAPTIONS
+        [(name.format(b.label, error), i) for b in bins if b.by == by for i, error in b.worst]
+        for by, name in named.items()
     ]
     with plt.rc_context(plots.STYLE):
         figure = plots.show_faces(rows, test_set, result.predicted, result.true)
@@ -353,7 +485,8 @@ def draw_failures(path: Path) -> None:
 def main() -> None:
     for page in PAGES:
         (HERE.parent / page).write_text(filled(page), encoding="utf-8")
-    plots.write_image(HERE / "faces.jpg", picture())
+    draw_faces(HERE / "faces.jpg")
+    draw_film(HERE / "turn.webp")
     draw_failures(HERE / "failures.jpg")
 
 

@@ -4,6 +4,7 @@
 
 Measured on people and photos that the weights never saw, framed by the truth: the sample's test heads, the wild set's
 validation photos where they are there, and for weights that held them out the official training set's test people.
+Of the rendered heads the skin's tone is known, too; a photograph does not tell it from its light.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -25,6 +27,9 @@ from models import MODEL_DIR, TwoLooks, load_model, network_units, write_json
 
 OUT = Path(__file__).resolve().parent / "slices.json"
 FRONTAL, TURNED = (0, 15), (30, 60)  # degrees of yaw to either side
+# The individual typology angle's classes (Del Bino and Bernerd, 2013, https://doi.org/10.1111/bjd.12529), degrees; the
+# two in the middle and the two lightest are one each, since few of the sample's people are of them.
+SKIN = {"dark": (-90, -30), "brown": (-30, 10), "tan or intermediate": (10, 41), "light": (41, 90)}
 
 
 class FirstLook(nn.Module):
@@ -59,6 +64,28 @@ def turned_ratio(result: Evaluation, yaw: np.ndarray) -> dict:
     return mean | {"ratio": ratio, "faces": {name: int(chosen.sum()) for name, chosen in of.items()}}
 
 
+def by_skin(result: Evaluation, angle: np.ndarray) -> list[dict]:
+    """The error by the skin's tone: each class of :data:`SKIN` with its people, images, NME_box and 95 % interval.
+
+    Args:
+        angle: (N,), the skin's typology angle in degrees, a face of the evaluation each.
+    """
+    errors, rows = metrics.nme(result.predicted, result.true), []
+    people = np.array([person_of(name) for name in result.names])
+    for tone, (low, high) in SKIN.items():
+        chosen = (low <= angle) & (angle < high)
+        rows.append(
+            {
+                "tone": tone,
+                "people": len(set(people[chosen])),
+                "images": int(chosen.sum()),
+                "nme_box": float(errors[chosen].mean()) if chosen.any() else None,
+                "interval": metrics.interval(errors[chosen], people[chosen]),
+            }
+        )
+    return rows
+
+
 def measure(model: Path) -> dict:
     """Title of a set → its slices, the turned heads' ratio and the error of either look."""
     net, figures = load_model(model), {}
@@ -79,6 +106,10 @@ def measure(model: Path) -> dict:
         }
         turned = turned_ratio(result, values["yaw"])
         figures[title] = {"images": len(chosen), "slices": rows, "yaw": turned, "looks": looks}
+        if title == "sample, test heads":
+            attributes = pd.read_csv(csv_file.parent / "attributes.csv", index_col="file")
+            angle = attributes["skin"].loc[[f"test/{name}" for name in result.names]].to_numpy()
+            figures[title]["skin"] = by_skin(result, angle)
         print(model.stem, title, turned, looks, flush=True)
     return figures
 

@@ -101,6 +101,13 @@ def test_what_is_no_image_raises_one_sentence_that_names_the_file(tmp_path, cont
         read_image(path)
 
 
+def test_a_telephones_picture_is_named(tmp_path):
+    path = tmp_path / "photo.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    with pytest.raises(ValueError, match=r"photo\.heic: expected an image, got a HEIC file, .*: save it as JPEG$"):
+        read_image(path)
+
+
 def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

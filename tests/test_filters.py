@@ -56,6 +56,16 @@ def test_a_filter_changes_the_face_and_not_the_image_given(head, name):
     assert 0.002 < changed(image, after).mean() < 0.7
 
 
+def test_on_a_large_picture_a_filter_looks_as_on_a_small_one(head, monkeypatch):
+    image, points = head
+    large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    at = (points + 0.5) * 2 - 0.5
+    fine = apply_filter(large, at, "sunglasses")
+    monkeypatch.setattr("keypoints.filters.LARGE", 1000)
+    coarse = apply_filter(large, at, "sunglasses")
+    assert 0 < np.abs(coarse.astype(int) - fine).mean() < 0.5
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shift", [(-90, 0), (130, -60), (0, 150), (5000, 0)])
 def test_at_and_beyond_the_border_nothing_breaks(head, name, shift):

@@ -9,10 +9,12 @@ import json
 import pkgutil
 import re
 from pathlib import Path
-from urllib.parse import unquote
 
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from helpers import ROOT
+from nbconvert import HTMLExporter
 from nbval.plugin import comment_markers, get_sanitize_patterns
 
 import keypoints
@@ -170,37 +172,25 @@ def test_every_notebook_opens_with_a_title_and_where_we_are(notebook, path):
         assert re.fullmatch(link, place.strip())
 
 
-def anchors(path: Path) -> set[str]:
-    """What a link can point to in a Markdown file or a notebook: Jupyter's anchors, GitHub's, and explicit ones."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    titles = re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE)
-    github = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-    return {title.replace(" ", "-") for title in titles} | github | set(re.findall(r'(?:id|name)="([^"]+)"', text))
+def test_every_notebook_says_what_it_takes_and_where_to_go_on(notebook, path):
+    number, first, last = NOTEBOOKS.index(path.name), notebook["cells"][0]["source"], notebook["cells"][-1]["source"]
+    assert re.search(r"^\*\*Takes\*\* .+\(README\.md#the-notebooks\)", first, re.MULTILINE)
+    assert "## What we learned\n" in last and "**An open question:**" in last
+    around = NOTEBOOKS[max(0, number - 1) : number + 2]
+    assert all(f"({name})" in last for name in around if name != path.name)
 
 
-def broken_links(path: Path, text: str) -> list[str]:
-    broken = []
-    for link in re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
-        if re.match(r"(https?|mailto|attachment|data):", link):
-            continue
-        file, _, anchor = unquote(link).partition("#")
-        target = path.parent / file if file else path
-        if not target.exists() or (anchor and anchor not in anchors(target)):
-            broken.append(link)
-    return broken
+def test_every_picture_has_a_text_for_those_who_do_not_see_it(code):
+    pictures = [cell for cell in code if any("image/jpeg" in output.get("data", {}) for output in cell["outputs"])]
+    assert [cell["id"] for cell in pictures if len(cell["metadata"].get("alt", "")) < 30] == []
 
 
-def test_relative_links_resolve(path, prose):
-    assert broken_links(path, "\n".join(prose)) == []
-
-
-@pytest.mark.parametrize("name", ["README.md", "data/README.md", "saved_models/README.md"])
-def test_relative_links_of_the_readmes_resolve(name):
-    path = ROOT / name
-    assert broken_links(path, path.read_text(encoding="utf-8")) == []
+def test_the_page_of_a_notebook_shows_these_texts():
+    picture = nbformat.v4.new_output("display_data", {"image/jpeg": "aGVsbG8="})
+    cell = nbformat.v4.new_code_cell("plt.show()", outputs=[picture], metadata={"alt": 'a "head"'})
+    exporter = HTMLExporter(template_name="alt", extra_template_basedirs=[str(ROOT / ".ci" / "html")])
+    page, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert [image["alt"] for image in BeautifulSoup(page, "html.parser").find_all("img")] == ['a "head"']
 
 
 # nbval's rules --------------------------------------------------------------------------------------------------------

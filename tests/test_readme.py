@@ -1,13 +1,46 @@
-"""The README's tables are what the committed figures say, and the commands it names exist."""
+"""The pages say what is so: tables, printed results, commands and links."""
 
+from __future__ import annotations
+
+import json
 import re
+import shlex
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+import yaml
 from helpers import ROOT
 
+from keypoints.__main__ import _parser
 from results import report
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = ".github/CONTRIBUTING.md"
+PAGES = [*report.PAGES, CONTRIBUTING]
+NOTEBOOKS = [f"{name}.ipynb" for name in report.NOTEBOOKS]
+
+
+def text_of(path: Path) -> str:
+    """A page, or the Markdown cells of a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+
+
+def blocks(text: str, language: str = "") -> list[str]:
+    """What stands between fences, of one language."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [code for of, code in fenced if of == language]
+
+
+def prose(text: str) -> str:
+    """The text without code: what looks like a heading or a link in there is none."""
+    return re.sub(r"`[^`\n]*`", lambda code: code[0].strip("`").replace("[", "").replace("#", ""),
+                  re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))  # fmt: skip
+
+
+# What the figures say -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", report.PAGES)
@@ -15,7 +48,106 @@ def test_the_tables_are_those_of_the_committed_figures(page):
     assert report.filled(page) == (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_the_commands_of_the_readme_exist():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.M))
-    assert {"notebooks", "test", "data", "train", "evaluate", "failures", "benchmark"} <= named <= targets
+def test_every_file_of_figures_is_named_with_its_command():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert [file.name for file in (ROOT / "results").glob("*.json") if f"`{file.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", ["results/README.md", CONTRIBUTING])
+def test_the_python_of_the_pages_runs_and_prints_what_it_says(page, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    [code] = blocks((ROOT / page).read_text(encoding="utf-8"), "python")
+    exec(compile(code, page, "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    said = re.findall(r"^print\(.*  # (.*)$", code, re.MULTILINE)
+    assert printed[: len(said)] == said and printed
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_make_commands_of_the_pages_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", text_of(ROOT / page), re.MULTILINE)
+    }
+    assert {"setup", "notebooks", "test", "data", "train", "evaluate", "failures", "benchmark"} <= named <= targets
+
+
+def commands() -> list[str]:
+    """Every command line of the pages and notebooks that runs `keypoints`, after that word."""
+    found = [
+        arguments.replace("NAME", "tophat")
+        for page in [*PAGES, *NOTEBOOKS]
+        for block in blocks(text_of(ROOT / page))
+        for arguments in re.findall(r"-m keypoints (.+)$", block, re.MULTILINE)
+    ]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("arguments", commands())
+def test_the_command_line_takes_what_the_pages_say(arguments):
+    _parser().parse_args(shlex.split(arguments, comments=True))
+
+
+def test_the_modules_that_the_pages_run_exist():
+    named = {
+        name for page in PAGES for name in re.findall(r"python -m ((?:results|keypoints)\.\w+)", text_of(ROOT / page))
+    }
+    assert "results.slices" in named
+    assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
+
+
+def test_the_citation_has_what_cff_1_2_requires():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"authors", "message", "title", "license"} <= set(citation)
+    assert all({"type", "title", "authors"} <= set(work) for work in citation["references"])
+    people = [author for work in [citation, *citation["references"]] for author in work["authors"]]
+    assert all("name" in author or "family-names" in author for author in people)
+
+
+# Links ----------------------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can point to in a page or a notebook: Jupyter's anchors, GitHub's, and explicit ones."""
+    text = prose(text_of(path))
+    titles = re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE)
+    github = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return {title.replace(" ", "-") for title in titles} | github | set(re.findall(r'(?:id|name)="([^"]+)"', text))
+
+
+def broken_links(path: Path) -> list[str]:
+    """The relative links and pictures of a page or notebook whose file or anchor is missing."""
+    broken, text = [], prose(text_of(path))
+    for link in re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+        if re.match(r"(https?|mailto|attachment|data):", link):
+            continue
+        file, _, anchor = unquote(link).partition("#")
+        target = path.parent / file if file else path
+        known = target.suffix in (".md", ".ipynb")
+        if not target.exists() or (anchor and not (known and anchor in anchors(target))):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
+def test_relative_links_and_anchors_resolve(page):
+    assert broken_links(ROOT / page) == []
+
+
+def test_a_broken_link_is_found(tmp_path):
+    (tmp_path / "there.md").write_text("# Here `it.py` is\n\n```\n# not a heading\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[good](there.md#here-itpy-is) [no file](gone.md) [no anchor](there.md#not-a-heading) ![no picture](gone.jpg) "
+        "[away](https://example.org/x) [no anchor here](#nowhere) `[code](is no link)`\n"
+    )
+    assert broken_links(page) == ["gone.md", "there.md#not-a-heading", "gone.jpg", "#nowhere"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
+def test_every_picture_has_a_text_for_those_who_do_not_see_it(page):
+    pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", text_of(ROOT / page))
+    assert [file for text, file in pictures if len(text) < 20] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import Subset
@@ -140,6 +141,24 @@ def test_turned_heads_are_set_against_frontal_ones():
     turned = slices.turned_ratio(result, np.array([0.0, 14, 45, 20]))
     assert turned["frontal"] == pytest.approx(2, rel=1e-3) and turned["turned"] == pytest.approx(5, rel=1e-3)
     assert turned["ratio"] == pytest.approx(2.5, rel=1e-3) and turned["faces"] == {"frontal": 2, "turned": 1}
+
+
+def test_skin_is_told_by_person_and_class():
+    true = np.zeros((4, 68, 2), np.float32)
+    true[:, :, 0], true[:, 0, 1] = np.linspace(0, 100, 68), 100
+    predicted = true.copy()
+    predicted[:, :, 0] += np.array([1, 3, 5, 5])[:, None]
+    result = Evaluation(["a_0.jpg", "b_0.jpg", "c_0.jpg", "c_1.jpg"], predicted, true, np.ones(4, bool), {})
+    dark, brown, _, light = slices.by_skin(result, np.array([-40, -31, 55.0, 55]))
+    assert (dark["people"], dark["images"], light["people"], light["images"]) == (2, 2, 1, 2)
+    assert dark["nme_box"] == pytest.approx(2, rel=1e-3) and dark["interval"] == pytest.approx((1, 3), rel=1e-3)
+    assert brown["nme_box"] is None and light["interval"] is None
+
+
+def test_the_skins_of_the_sample_are_of_people_and_fall_into_classes():
+    table = pd.read_csv(find_data("sample").root / "attributes.csv")
+    assert (table.groupby("person")["skin"].nunique() == 1).all()
+    assert [sum(table["skin"].between(*ends, inclusive="left")) > 50 for ends in slices.SKIN.values()] == [True] * 4
 
 
 def test_the_first_look_is_the_network_stopped_half_way():

@@ -35,6 +35,7 @@ class Person:
     skin: np.ndarray  # the paint map, (1152, 1536, 3) float32, linear RGB
     bump: np.ndarray  # its height, (1152, 1536) float32, dm
     brightness: float  # of the skin, linear luminance
+    tone: float  # of the skin, see `skin_angle`
     eye: np.ndarray  # an eyeball from the front, (256, 256, 3) float32, linear RGB
     strands: list[h.Strands]
     covers: list[h.Cover]
@@ -69,15 +70,28 @@ def pick_style(rng: np.random.Generator, african: float, male: float, old: float
     return style, cover
 
 
-def make_person(model: HeadModel, skull: h.Skull, rng: np.random.Generator) -> Person:
-    """A random person."""
+def skin_angle(skin: np.ndarray) -> float:
+    """The individual typology angle of a skin colour, sRGB (3,) in 0..255: degrees, low for dark skin, high for pale.
+
+    Chardon, Cretois and Hourseau, 1991, https://doi.org/10.1111/j.1467-2494.1991.tb00561.x
+    """
+    lightness, _, yellow = cv2.cvtColor(np.float32(skin)[None, None] / 255, cv2.COLOR_RGB2LAB)[0, 0]
+    return float(np.degrees(np.arctan2(lightness - 50, yellow)))
+
+
+def random_traits(rng: np.random.Generator) -> tuple[dict[str, float], float, float, dict[str, float], np.ndarray]:
+    """What a person begins with: shares of origins, male and old in 0..1, shape targets, the skin's sRGB (3,)."""
     origin = dict(zip(ORIGINS, rng.dirichlet([0.35] * 3), strict=True))
     male = float(rng.beta(0.25, 0.25))
     old = float(rng.choice([rng.uniform(0, 0.3), rng.uniform(0.3, 1)], p=[0.65, 0.35]))
     shape = random_shape(rng, origin, male, old)
-
     tone = sum(share * np.array(SKIN[name]) for name, share in origin.items()) * rng.uniform(0.84, 1.06)
-    skin = np.float32(tone + rng.normal(0, 3, 3)).clip(40, 245)
+    return origin, male, old, shape, np.float32(tone + rng.normal(0, 3, 3)).clip(40, 245)
+
+
+def make_person(model: HeadModel, skull: h.Skull, rng: np.random.Generator) -> Person:
+    """A random person."""
+    origin, male, old, shape, skin = random_traits(rng)
     dark = np.float32(HAIR[rng.integers(len(HAIR) if origin["caucasian"] > 0.6 else 2)]) * rng.uniform(0.8, 1.2)
     grey = (rng.random() < 0.8 * old) * rng.uniform(0.3, 1)
     top = dark + (rng.uniform(120, 205) - dark) * grey
@@ -121,7 +135,7 @@ def make_person(model: HeadModel, skull: h.Skull, rng: np.random.Generator) -> P
         glasses = {"half_width": rng.uniform(0.225, 0.265), "half_height": rng.uniform(0.15, 0.21),
                    "square": rng.choice([2.0, 2.6, 3.5]), "thick": rng.choice([0.011, 0.016, 0.024]), "colour": frame}
     return Person(shape, to_linear(image.clip(0, 255)), bump, float(to_linear(skin) @ (0.21, 0.72, 0.07)),
-                  paint_eye(rng, origin), strands, covers, outfit, glasses)
+                  skin_angle(skin), paint_eye(rng, origin), strands, covers, outfit, glasses)
 
 
 def ribbons(points: np.ndarray, strands: h.Strands, least: float) -> Surface:

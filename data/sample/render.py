@@ -48,7 +48,7 @@ from scenes import make_scene
 
 PICTURES_PER_PERSON = 4
 FIRST_TEST_PERSON = 500  # a number apart, so that the test people do not change with the number of training people
-HEADER = ["file", "person", "yaw", "pitch", "roll", "expression", "light", "glasses"]
+HEADER = ["file", "person", "yaw", "pitch", "roll", "expression", "light", "glasses", "skin"]
 
 
 @dataclass
@@ -131,7 +131,7 @@ def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: 
             (out / split / name).write_bytes(coded.tobytes())
             rows.append([name, *(f"{value:.2f}" for value in keypoints.ravel())])
             attributes.append([f"{split}/{name}", person_id, *(f"{angle:.1f}" for angle in pose), expression, light,
-                               glasses, *(f"{units.get(unit, 0):.2f}" for unit in columns)])
+                               glasses, f"{person.tone:.1f}", *(f"{units.get(unit, 0):.2f}" for unit in columns)])
         write_csv(out / f"{split}_frames_keypoints.csv", ["", *range(136)], sorted(rows))
         print(f"{split}: {count} images in {out / split}")
     write_csv(out / "attributes.csv", [*HEADER, *columns], attributes)
