@@ -1,4 +1,4 @@
-"""A page to play with: `make demo`, or ``python -m keypoints.page [--port N] [--model FILE]`` where Gradio is installed.
+"""A page to play with: `make demo`, or ``.venv-demo/bin/python -m keypoints.page [--port N] [--model FILE]``.
 
 A photo or the webcam goes in, keypoints, pose, expression and filters come out. The page is served on 127.0.0.1 and to
 nobody else; :class:`OnlyHere` has the browser refuse whatever would leave the machine. An uploaded file is deleted once
@@ -45,8 +45,32 @@ VISITORS = 8  # webcams that are followed at the same time; the one that was sil
 REMEMBERED = 900  # seconds for which a photo can be dressed anew
 CLEAN_UP = 60  # seconds after which an upload that nobody asked about is deleted
 POINTS, POSE, EXPRESSION = "keypoints", "pose", "expression"
-PHOTOS = {"Grace Hopper": "grace_hopper.jpg", "Eileen Collins": "astronaut.jpg"}  # in data/photos/
+PHOTO_DIR = DATA_DIR / "photos"
+PHOTOS = {"Eileen Collins": "astronaut.jpg", "Grace Hopper": "grace_hopper.jpg"}
 NAMES = {"tophat": "top hat"}  # what a filter is called, where not as its file
+HEADER = """<header><h1>Facial keypoints</h1>
+<p>Finds the 68 keypoints of each face, how its head is turned and which expression it poses. Nothing leaves this
+machine, and no picture is kept. Not made to identify or to judge people.</p></header>"""
+WEBCAM = """<div class="start"><button type="button">Start the webcam</button> <span class="rate"></span></div>
+<video muted playsinline hidden></video><img hidden alt="">
+<p class="says" role="status"></p><div class="table"></div>"""
+LEGEND = """<dl class="legend"><dt>Yaw</dt><dd>the nose to the left of the picture</dd><dt>Pitch</dt><dd>looking up</dd>
+<dt>Roll</dt><dd>tilted clockwise</dd>
+<dt>Expression</dt><dd>as the points lie; what somebody feels is another matter</dd>
+<dt>Sure</dt><dd>how probable it is that a point is off by less than 5 % of the face's size</dd></dl>"""
+ORANGE = {  # Gradio's 500 and up carry white text and are read on white: both with a contrast of 5 and more
+    "c50": "#fff7ed",
+    "c100": "#ffedd5",
+    "c200": "#fed7aa",
+    "c300": "#fdba74",
+    "c400": "#fb923c",
+    "c500": "#c2410c",
+    "c600": "#b23a0a",
+    "c700": "#9a3412",
+    "c800": "#7c2d12",
+    "c900": "#6b2710",
+    "c950": "#431407",
+}
 # Before Gradio is imported: no statistics, no look for a newer version, no model hub.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -261,7 +285,7 @@ def build(detector: KeypointDetector):
     """The page, a ``gradio.Blocks``; its folder for uploads is that of GRADIO_TEMP_DIR."""
     import gradio as gr
 
-    folder, busy, visitors = Path(__file__).parent, threading.Lock(), Visitors(detector)
+    busy, visitors = threading.Lock(), Visitors(detector)
 
     def photo(image: np.ndarray, worn: list[str], shown: list[str]) -> tuple[Seen, str]:
         with busy:
@@ -301,26 +325,26 @@ def build(detector: KeypointDetector):
             return {"says": str(error)}
 
     with gr.Blocks(title="Facial keypoints", analytics_enabled=False, delete_cache=(CLEAN_UP, CLEAN_UP)) as page:
-        gr.HTML((folder / "page.html").read_text(encoding="utf-8").split("<!-- webcam -->")[0], js_on_load=None)
+        gr.HTML(HEADER, js_on_load=None)
         with gr.Row(elem_id="page"):
             with gr.Column(scale=3, min_width=320), gr.Tabs():
                 with gr.Tab("Photo"):
                     seen = gr.State(None, time_to_live=REMEMBERED)
-                    upload = gr.Image(
-                        label="Photo", sources=["upload", "clipboard"], height=150, buttons=[], elem_id="upload"
-                    )
-                    # Gradio must not open it: what is wrong with a file is ours to say.
-                    upload.preprocess = lambda payload: payload and payload.path
-                    with gr.Row(elem_id="examples"):
-                        samples = {
-                            name: gr.Button(name, size="sm", min_width=120, icon=DATA_DIR / "photos" / file)
-                            for name, file in PHOTOS.items()
-                        }
+                    with gr.Row(elem_id="sources"):
+                        upload = gr.Image(
+                            label="Photo", sources=["upload", "clipboard"], height=132, buttons=[], scale=4
+                        )
+                        # Gradio must not open it: what is wrong with a file is ours to say.
+                        upload.preprocess = lambda payload: payload and payload.path
+                        with gr.Column(scale=1, min_width=170, elem_id="examples"):
+                            samples = {
+                                name: gr.Button(name, size="md", icon=PHOTO_DIR / file) for name, file in PHOTOS.items()
+                            }
                     stage = gr.HTML(elem_id="photo", elem_classes="stage", js_on_load=None)
                 with gr.Tab("Webcam"):
                     gr.HTML(
-                        html_template=(folder / "page.html").read_text(encoding="utf-8").split("<!-- webcam -->")[1],
-                        js_on_load=(folder / "page.js").read_text(encoding="utf-8"),
+                        html_template=WEBCAM,
+                        js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
                         server_functions=[look],
                         elem_id="webcam",
                         elem_classes="stage",
@@ -330,11 +354,14 @@ def build(detector: KeypointDetector):
                 worn = gr.CheckboxGroup(choices, label="Wear", elem_id="worn")
                 showable = [(word.capitalize(), word) for word in (POINTS, POSE, EXPRESSION)]
                 shown = gr.CheckboxGroup(showable, value=[POINTS, EXPRESSION], label="Show", elem_id="shown")
+                gr.HTML(LEGEND, js_on_load=None)
+        first = next(iter(samples.values()))
         private = {"api_visibility": "private", "show_progress": "hidden"}
         upload.upload(take, [upload, worn, shown], [upload, seen, stage], **private)
         for name, button in samples.items():
-            sample = partial(photo, read_image(DATA_DIR / "photos" / PHOTOS[name]))
-            button.click(sample, [worn, shown], [seen, stage], **private)
+            sample = partial(photo, read_image(PHOTO_DIR / PHOTOS[name]))
+            opens = [page.load] if button is first else []  # the page begins with a picture
+            gr.on([*opens, button.click], sample, [worn, shown], [seen, stage], **private)
         changed = [worn.change, shown.change]
         gr.on(changed, again, [seen, worn, shown], stage, trigger_mode="always_last", **private)
         remember = "(worn, shown) => { window.chosen = {worn, shown}; }"
@@ -382,8 +409,8 @@ def serve(detector: KeypointDetector, port: int) -> None:
         footer_links=[],
         max_file_size=LARGEST_UPLOAD,
         app_kwargs={"middleware": [Middleware(OnlyHere)]},
-        theme=gr.themes.Soft(primary_hue="orange", font=fonts[0], font_mono=fonts[1]),
-        css_paths=Path(__file__).with_name("page.css"),
+        theme=gr.themes.Soft(primary_hue=gr.themes.Color(**ORANGE), font=fonts[0], font_mono=fonts[1]),
+        css_paths=Path(__file__).with_suffix(".css"),
     )
     print(f"the page: http://{HERE}:{port} (Ctrl-C ends it)", flush=True)
     page.block_thread()

@@ -37,6 +37,7 @@ FLAGS = (
     "--disable-extensions",
     "--disable-sync",
     "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",  # a page that asks for the webcam gets it
     "--remote-debugging-port=0",
 )
 KEYS = {"Tab": (9, ""), " ": (32, " "), "Enter": (13, "\r"), "ArrowDown": (40, ""), "ArrowRight": (39, "")}
@@ -64,19 +65,17 @@ class Browser:
     Args:
         size: of the window, pixels.
         camera: what the fake webcam plays, of :func:`write_camera`; without it there is Chromium's own test picture.
-        allowed: whether a page gets the webcam without anybody's click; False refuses it.
 
     Attributes:
-        complaints: what the page threw or wrote into the console as an error or a warning.
+        complaints: what the page threw or wrote into the console as an error.
         requests: the addresses that were asked for.
     """
 
-    def __init__(self, size: tuple[int, int] = (1280, 900), camera: Path | None = None, allowed: bool = True) -> None:
+    def __init__(self, size: tuple[int, int] = (1280, 900), camera: Path | None = None) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
         options = [f"--user-data-dir={self._folder.name}", f"--window-size={size[0]},{size[1]}"]
-        options.append("--use-fake-ui-for-media-stream" if allowed else "--deny-permission-prompts")
         if camera:
             options.append(f"--use-file-for-fake-video-capture={camera}")
         # Google's services are not called anyway; without keys it does not even say so.
@@ -146,12 +145,11 @@ class Browser:
         elif event == "Runtime.exceptionThrown":
             details = content["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description", details["text"]))
-        elif event == "Runtime.consoleAPICalled" and content["type"] in ("error", "warning", "assert"):
-            said = [str(part.get("value", part.get("description"))) for part in content["args"]]
-            self.complaints.append(f"{content['type']}: {' '.join(said)}")
-        elif event == "Log.entryAdded" and content["entry"]["level"] in ("error", "warning"):
-            entry = content["entry"]
-            self.complaints.append(f"{entry['level']}: {entry['text']} {entry.get('url', '')}".strip())
+        elif event == "Runtime.consoleAPICalled" and content["type"] in ("error", "assert"):
+            said = (str(part.get("value", part.get("description"))) for part in content["args"])
+            self.complaints.append(" ".join(said))
+        elif event == "Log.entryAdded" and content["entry"]["level"] == "error":
+            self.complaints.append(f"{content['entry']['text']} {content['entry'].get('url', '')}".strip())
 
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
