@@ -9,11 +9,14 @@ const REFUSED = {
   NotReadableError: "The webcam is in use by another program.",
 };
 let stream = null;
+let starting = false; // the button is not disabled meanwhile: it would lose the keyboard
 
-button.addEventListener("click", () => (stream ? stop("") : start()));
+button.addEventListener("click", () => {
+  if (!starting) stream ? stop("") : start();
+});
 
 async function start() {
-  button.disabled = true;
+  starting = true;
   say("");
   try {
     const size = { width: { ideal: LARGEST }, height: { ideal: (LARGEST * 3) / 4 } };
@@ -24,7 +27,7 @@ async function start() {
     stop(REFUSED[error.name] ?? `The webcam does not start: ${error.message}`);
     return;
   } finally {
-    button.disabled = false;
+    starting = false;
   }
   button.textContent = "Stop the webcam";
   try {

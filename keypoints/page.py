@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from urllib.parse import urlsplit
 
 import cv2
@@ -40,6 +40,7 @@ HERE = "127.0.0.1"
 PORT = 7860
 LARGEST_PHOTO, LARGEST_FRAME = 1600, 640  # pixels of the longer side; larger ones are shrunk
 LARGEST_UPLOAD = 50_000_000  # bytes
+JPEG = "data:image/jpeg;base64,"  # how the address of one begins that is its own content
 QUALITY = 88  # of the JPEGs that are shown
 VISITORS = 8  # webcams that are followed at the same time; the one that was silent longest gives way
 REMEMBERED = 900  # seconds for which a photo can be dressed anew
@@ -198,9 +199,9 @@ def alt_text(seen: Seen, worn: Sequence[str], shown: Sequence[str]) -> str:
 
 
 def picture_url(picture: np.ndarray) -> str:
-    """RGB uint8 as the address of a JPEG that is its own content: nothing lies on the disk."""
+    """RGB uint8 as an address that holds it as a JPEG: nothing lies on the disk."""
     data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    return JPEG + base64.b64encode(data).decode()
 
 
 def photo_html(seen: Seen | None, worn: Sequence[str], shown: Sequence[str], says: str = "") -> str:
@@ -231,15 +232,18 @@ def read_photo(path: str | Path) -> np.ndarray:
 
 
 def read_frame(url: object) -> np.ndarray:
-    """A frame as the page sends it, the address of a JPEG that is its own content.
+    """A frame as the page sends it, of :func:`picture_url`'s kind.
 
     Raises:
         ValueError: it is something else.
     """
-    if not isinstance(url, str) or not url.startswith("data:image/jpeg;base64,") or len(url) > LARGEST_UPLOAD:
+    if not isinstance(url, str) or not url.startswith(JPEG) or len(url) > LARGEST_UPLOAD:
         raise ValueError("got a frame that is no JPEG, expected one from the webcam")
-    data = np.frombuffer(base64.b64decode(url.split(",", 1)[1]), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    try:
+        data = np.frombuffer(base64.b64decode(url.removeprefix(JPEG)), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except (ValueError, cv2.error):
+        raise ValueError("got a frame that does not decode, expected a JPEG") from None
     if image is None:
         raise ValueError(f"got {data.size} bytes that do not decode as a JPEG, expected a frame of the webcam")
     return shrink(image, LARGEST_FRAME)
@@ -413,7 +417,11 @@ def serve(detector: KeypointDetector, port: int) -> None:
         css_paths=Path(__file__).with_suffix(".css"),
     )
     print(f"the page: http://{HERE}:{port} (Ctrl-C ends it)", flush=True)
-    page.block_thread()
+    try:
+        while True:
+            sleep(3600)
+    finally:
+        page.close(verbose=False)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ FLAGS = (
     "--disable-extensions",
     "--disable-sync",
     "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",  # a page that asks for the webcam gets it
     "--remote-debugging-port=0",
 )
 KEYS = {"Tab": (9, ""), " ": (32, " "), "Enter": (13, "\r"), "ArrowDown": (40, ""), "ArrowRight": (39, "")}
@@ -154,6 +153,11 @@ class Browser:
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
 
+    def allow_webcam(self, address: str, allowed: bool = True) -> None:
+        """Answer for the user whether the pages of an address get the webcam."""
+        setting = "granted" if allowed else "denied"
+        self.call("Browser.setPermission", permission={"name": "camera"}, setting=setting, origin=address)
+
     def resize(self, width: int, height: int) -> None:
         """Show the page as on a screen of this size; a phone's, with touch, below 600 pixels."""
         phone = width < 600
@@ -166,12 +170,12 @@ class Browser:
             raise RuntimeError(f"{script}: {found['exceptionDetails'].get('exception', {}).get('description')}")
         return found["result"].get("value")
 
-    def wait(self, script: str, seconds: float = PATIENCE) -> object:
-        """The value of an expression as soon as it is true."""
+    def wait(self, script: str, seconds: float = PATIENCE) -> None:
+        """Until an expression is true."""
         until = monotonic() + seconds
         while monotonic() < until:
-            if value := self.run(script):
-                return value
+            if self.run(f"!!({script})"):
+                return
             sleep(0.05)
         raise TimeoutError(f"got {self.run(script)!r} of {script} after {seconds:g} s, expected it to become true")
 

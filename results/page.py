@@ -107,9 +107,9 @@ def choose(browser: Browser, names: list[str]) -> None:
     }})()""")
 
 
-def frames_per_second(browser: Browser, seconds: float) -> dict:
+def frames_per_second(browser: Browser, seconds: float, warm_up: float = WARM_UP) -> dict:
     """Pictures that the running webcam shows a second, and the milliseconds from one to the next."""
-    sleep(WARM_UP)
+    sleep(warm_up)
     browser.run("times.length = 0")
     sleep(seconds)
     times = np.array(browser.run("times"))
@@ -145,6 +145,7 @@ def main() -> None:
         write_camera(CLIP, camera)
         page = stack.enter_context(served(Path(folder)))
         browser = stack.enter_context(Browser(camera=camera))
+        browser.allow_webcam(page.address)
         browser.open(page.address)
         browser.wait("document.querySelector('#photo img')?.complete")
         photo = upload_seconds(browser)

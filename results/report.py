@@ -281,6 +281,19 @@ def _unposed(found: dict) -> str:
     return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
 
 
+def page_text() -> str:
+    """How fast the page is in a browser, a sentence; `python -m results.page` measured it."""
+    record = load(HERE / "page.json")
+    webcam = record["webcam"]
+    rates = [f"{way['frames_per_second']:.0f} ({name})" for name, way in record["webcam_shown"].items()]
+    cores = f"{record['cores']} core{'s' * (record['cores'] != 1)}"
+    return (
+        f"Frames/s in a headless {record['browser'].split('.')[0].replace('/', ' ')}, which shares {cores} of a processor that calls itself "
+        f"'{record['processor']}' with the page: {', '.join(rates)}, of a webcam of "
+        f"{webcam['width']}×{webcam['height']} pixels and {webcam['frameRate']:.0f} frames/s."
+    )
+
+
 TABLES = {
     "emotion": emotion_table,
     "results": results_table,
@@ -292,9 +305,10 @@ TABLES = {
     "slices": slices_table,
     "haar": haar_table,
     "alone": alone_text,
+    "page": page_text,
 }
 PAGES = {
-    "README.md": ("results", "notebooks", "cost", "tracking", "emotion", "benchmark"),
+    "README.md": ("results", "page", "notebooks", "cost", "tracking", "emotion", "benchmark"),
     "saved_models/README.md": ("parts", "slices"),
     "data/README.md": ("haar", "alone"),
 }
