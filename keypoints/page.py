@@ -55,10 +55,11 @@ machine, and no picture is kept. Not made to identify or to judge people.</p></h
 WEBCAM = """<div class="start"><button type="button">Start the webcam</button> <span class="rate"></span></div>
 <video muted playsinline hidden></video><img hidden alt="">
 <p class="says" role="status"></p><div class="table"></div>"""
-LEGEND = """<dl class="legend"><dt>Yaw</dt><dd>the nose to the left of the picture</dd><dt>Pitch</dt><dd>looking up</dd>
-<dt>Roll</dt><dd>tilted clockwise</dd>
+LEGEND = """<dl class="legend"><dt>Yaw</dt><dd>above 0: the nose to the left of the picture</dd>
+<dt>Pitch</dt><dd>above 0: looking up</dd><dt>Roll</dt><dd>above 0: tilted clockwise</dd>
 <dt>Expression</dt><dd>as the points lie; what somebody feels is another matter</dd>
-<dt>Sure</dt><dd>how probable it is that a point is off by less than 5 % of the face's size</dd></dl>"""
+<dt>Sure</dt><dd>how probable it is that a point is off by less than 5&nbsp;% of the face's size</dd>
+<dt>Webcam</dt><dd>shown as in a mirror</dd></dl>"""
 ORANGE = {  # Gradio's 500 and up carry white text and are read on white: both with a contrast of 5 and more
     "c50": "#fff7ed",
     "c100": "#ffedd5",

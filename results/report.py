@@ -287,8 +287,9 @@ def page_text() -> str:
     webcam = record["webcam"]
     rates = [f"{way['frames_per_second']:.0f} ({name})" for name, way in record["webcam_shown"].items()]
     cores = f"{record['cores']} core{'s' * (record['cores'] != 1)}"
+    browser = record["browser"].split(".")[0].replace("/", " ")
     return (
-        f"Frames/s in a headless {record['browser'].split('.')[0].replace('/', ' ')}, which shares {cores} of a processor that calls itself "
+        f"Frames/s in a headless {browser}, which shares {cores} of a processor that calls itself "
         f"'{record['processor']}' with the page: {', '.join(rates)}, of a webcam of "
         f"{webcam['width']}×{webcam['height']} pixels and {webcam['frameRate']:.0f} frames/s."
     )
