@@ -137,7 +137,6 @@ def test_only_this_machine_s_own_page_is_answered(host, origin, path, status):
         assert b"default-src 'self'" in dict(sent[0]["headers"])[b"content-security-policy"]
 
 
-@pytest.mark.skipif("gradio" in sys.modules, reason="Gradio is here")
 def test_without_gradio_a_sentence_says_what_to_do(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(page, "KeypointDetector", lambda model: None)
