@@ -58,7 +58,8 @@ def test_the_table_and_the_sentence_tell_of_each_face(hopper):
     assert page.sentence(hopper) == "1 face."
     table = page.table(hopper)
     face, emotion = hopper.faces[0], hopper.emotions[0]
-    assert table.count("<tr>") == 2 and f"{emotion.likeliest} {100 * emotion.probability:.0f} %" in table
+    assert table.count("<tr>") == 2
+    assert f"{emotion.likeliest} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%" in table
     yaw = int(re.search(r"<td>(−?\d+)°", table)[1].replace("−", "-"))
     assert yaw == round(face.pose.yaw)
     nobody = page.Seen(hopper.image, [], {})
@@ -221,7 +222,8 @@ def test_a_photo_is_drawn_and_told_of_and_its_file_is_gone(browser, server, fold
     assert browser.run("document.querySelector('#photo .says').textContent") == "1 face."
     rows = browser.run("[...document.querySelectorAll('#photo tbody tr')].map((row) => row.innerText.split('\\t'))")
     [[number, yaw, *_, sure]] = rows
-    assert number == "0" and abs(int(yaw.replace("−", "-").rstrip("°"))) < 15 and int(sure.rstrip(" %")) > 50
+    assert number == "0" and abs(int(yaw.replace("−", "-").rstrip("°"))) < 15
+    assert int(sure.rstrip("\N{NO-BREAK SPACE}%")) > 50
     assert browser.run("document.querySelector('#photo img').alt").startswith("The picture with keypoints, expression;")
     assert not list(folder.rglob(HOPPER.name))
     browser.wait("document.querySelector('#sources input[type=file]')")  # there is room for the next
