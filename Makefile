@@ -8,6 +8,7 @@ BIN := bin
 endif
 PY := .venv/$(BIN)/python
 PEERS_PY := .venv-benchmark/$(BIN)/python
+DEMO_PY := .venv-demo/$(BIN)/python
 NOTEBOOKS := 1_Load_and_Visualize_Data.ipynb 2_Define_the_Network_Architecture.ipynb \
              3_Facial_Keypoint_Detection_Complete_Pipeline.ipynb 4_Fun_with_Keypoints.ipynb
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -19,7 +20,7 @@ EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook 
 PAGES := --template alt --TemplateExporter.extra_template_basedirs=.ci/html
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark lab clean
+.PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
 	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
+	@echo "make demo        a page for photos and the webcam on this machine, in .venv-demo"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make data        fetch the official data set into data/ and verify it"
 	@echo "make train       run the recipe outside a notebook: saved_models/mine.pt"
@@ -36,7 +38,7 @@ help:
 	@echo "make failures    a page of the worst faces: build/failures/index.html"
 	@echo "make benchmark   measure dlib, OpenCV's LBF and MediaPipe beside them, in .venv-benchmark"
 	@echo "make refresh     run the notebooks on the sample and keep the outputs in the committed files"
-	@echo "make clean       remove .venv, .venv-benchmark and build/"
+	@echo "make clean       remove .venv, .venv-benchmark, .venv-demo and build/"
 	@echo "TRAIN_OPTIONS=--bfloat16 trains twice as fast on processors with AVX512_BF16 or AMX, as the shipped weights were"
 	@echo "PYTHON=python3.12 picks a Python (3.11 or newer);"
 	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's small CPU build"
@@ -137,8 +139,22 @@ benchmark: .venv/made .venv-benchmark/made
 	@$(PY) -m results.benchmark --python $(PEERS_PY)
 	@$(REPORT)
 
+# Gradio beside what .venv holds: a path file shows it those packages, so that PyTorch is not installed twice. Where
+# Gradio wants another version, that one lies in .venv-demo and comes first: no constraints of .venv's here.
+.venv-demo/made: keypoints/page_requirements.txt .venv/made
+	@echo "setting up .venv-demo (a minute and 0.2 GB) ..."
+	@$(PY) -m venv --clear --without-pip .venv-demo
+	@$(DEMO_PY) -c "import pathlib, sys, sysconfig; \
+	  (pathlib.Path(sysconfig.get_path('purelib')) / 'venv.pth').write_text(sys.argv[1])" \
+	  "$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+	@PIP_CONSTRAINT= $(PY) -m pip --python $(DEMO_PY) install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+demo: .venv-demo/made
+	@$(DEMO_PY) -m keypoints.page $(DEMO_OPTIONS)
+
 lab: .venv/made
 	@$(PY) -m jupyter lab
 
 clean:
-	@rm -rf .venv .venv-benchmark build
+	@rm -rf .venv .venv-benchmark .venv-demo build

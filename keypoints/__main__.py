@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -31,12 +30,12 @@ from data_load import (
 )
 from keypoints import distributed, filters, photo_training, plots
 from keypoints.detection import Face, KeypointDetector, framing_dict, measure_framing
-from keypoints.emotion import Emotion, ExpressionSmoother
+from keypoints.emotion import Emotion
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
 from keypoints.splits import find_wild, people_split
-from keypoints.tracking import LOST, FaceTracker, TrackedFace
+from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
 from keypoints.video import Rows, Video, VideoFile
 from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, write_atomically, write_json
@@ -287,22 +286,6 @@ def track_header(emotion: bool) -> list[str]:
     return ["frame", "time", "id", "state", *own, "blink", "mouth_open"]
 
 
-class _Expressions:
-    """The expressions of tracked faces, each smoothed over its own time."""
-
-    def __init__(self) -> None:
-        self._smoothers: dict[int, ExpressionSmoother] = {}
-
-    def __call__(self, faces: Sequence[TrackedFace]) -> dict[int, Emotion | None]:
-        """Id → expression, of a lost face None."""
-        known = self._smoothers
-        self._smoothers = {face.id: known.get(face.id) or ExpressionSmoother() for face in faces}
-        return {
-            face.id: None if face.state == LOST else self._smoothers[face.id](face.emotion, face.time)
-            for face in faces
-        }
-
-
 def run_track(options: argparse.Namespace) -> int:
     for file in filter(None, (options.out, options.csv)):
         if file.exists() and Path(options.source).exists() and file.samefile(options.source):
@@ -331,7 +314,7 @@ def run_track(options: argparse.Namespace) -> int:
 def _track(options, video, tracker, effects, rows, out) -> tuple[dict[str, list[float]], bool]:
     """Frame by frame; what each step took, seconds a frame, and whether Ctrl-C or a polite kill ended it."""
     seconds: dict[str, list[float]] = {"tracking": [], "rows": [], "drawing": [], "writing": []}
-    expressions = _Expressions()
+    expressions = Expressions()
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import cv2
@@ -58,6 +58,13 @@ class Layer:
     round: float = 0.0
     tilt: float = 0.0
     shadow: float = 0.0
+
+    @cached_property
+    def light(self) -> np.ndarray:
+        """The picture in linear light, premultiplied, (H, W, 4) float32."""
+        rgba = np.dstack([to_linear(self.picture[..., :3]), self.picture[..., 3:] / np.float32(255)])
+        rgba[..., :3] *= rgba[..., 3:]  # colour hidden under alpha 0 must not bleed into soft edges
+        return rgba
 
     def surface(self, pose: Pose) -> Surface:
         """Where the sheet stands on a head: the similarity of the plane that brings the anchors to their places."""
@@ -332,7 +339,7 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
     parts = []
     for layer in layers:
         surface = layer.surface(pose)
-        picture, shrunk = _at_size(layer.picture, unit * finer * surface.scale)
+        picture, shrunk = _at_size(layer.light, unit * finer * surface.scale)
         for place, far in surface.hits(eye, rays):
             met = np.isfinite(far)
             # A soft edge where the head begins to hide it.
@@ -353,12 +360,15 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
         on_head = cv2.resize(np.isfinite(head).astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
         on_head = cv2.GaussianBlur(on_head, (0, 0), max(0.5, 0.03 * unit))
         below = below * (1 - shade * cover * on_head)[..., None]
-    order = np.argsort([-np.stack([part[1] for part in parts])], axis=1)[0]  # far to near, pixel by pixel
-    sheets = np.take_along_axis(np.stack([part[0] for part in parts]), order[..., None], axis=0)
-    colour, through = np.zeros((*columns.shape, 3), np.float32), np.ones(columns.shape, np.float32)
+    covered = np.any([part[0][..., 3] > 0 for part in parts], axis=0)
+    order = np.argsort([-part[1][covered] for part in parts], axis=0)  # far to near, pixel by pixel
+    sheets = np.take_along_axis(np.stack([part[0][covered] for part in parts]), order[..., None], axis=0)
+    over, clear = np.zeros((len(order[0]), 3), np.float32), np.ones(len(order[0]), np.float32)
     for sheet in sheets:  # premultiplied: each covers what lies behind it
-        colour = sheet[..., :3] + (1 - sheet[..., 3:]) * colour
-        through *= 1 - sheet[..., 3]
+        over = sheet[..., :3] + (1 - sheet[..., 3:]) * over
+        clear *= 1 - sheet[..., 3]
+    colour, through = np.zeros((*columns.shape, 3), np.float32), np.ones(columns.shape, np.float32)
+    colour[covered], through[covered] = over, clear
     size = (x1 - x0, y1 - y0)
     colour = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
     through = cv2.resize(through, size, interpolation=cv2.INTER_AREA)
@@ -371,10 +381,8 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
     return result
 
 
-def _at_size(picture: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """A picture in linear light, premultiplied, averaged down to about the size it is drawn at; the factors (2,)."""
-    rgba = np.dstack([to_linear(picture[..., :3]), picture[..., 3:] / np.float32(255)])
-    rgba[..., :3] *= rgba[..., 3:]  # colour hidden under alpha 0 must not bleed into soft edges
+def _at_size(rgba: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture averaged down to about the size it is drawn at, and by which factors (2,)."""
     height, width = rgba.shape[:2]
     small = np.maximum(1, np.round(np.array([width, height]) * min(1.0, scale))).astype(int)
     if tuple(small) != (width, height):

@@ -14,6 +14,7 @@ each other in its own frame. A still head holds a mouth that talks, and a mouth 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 from data_load import NUM_KEYPOINTS
 from keypoints.detection import Face, KeypointDetector, as_rgb, cut_out
 from keypoints.detectors import overlap
+from keypoints.emotion import Emotion, ExpressionSmoother
 from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE
 from keypoints.metrics import face_size, nme
 
@@ -497,6 +499,27 @@ class FaceTracker:
         points = track.face.keypoints + moved
         box = self.detector.framing.boxes(points)[0]
         return TrackedFace(box, points, track.face.image_size, id=track.id, state=LOST, time=time)
+
+
+class Expressions:
+    """The expressions of tracked faces, each smoothed over its own time.
+
+    >>> [face] = FaceTracker()("data/photos/grace_hopper.jpg")
+    >>> sorted(Expressions()([face])) == [face.id]
+    True
+    """
+
+    def __init__(self) -> None:
+        self._smoothers: dict[int, ExpressionSmoother] = {}
+
+    def __call__(self, faces: Sequence[TrackedFace]) -> dict[int, Emotion | None]:
+        """Of the next frame's faces: id → expression, of a lost face None."""
+        known = self._smoothers
+        self._smoothers = {face.id: known.get(face.id) or ExpressionSmoother() for face in faces}
+        return {
+            face.id: None if face.state == LOST else self._smoothers[face.id](face.emotion, face.time)
+            for face in faces
+        }
 
 
 def _off(track: _Track, points: np.ndarray, time: float) -> float:

@@ -395,6 +395,20 @@ def _unposed(found: dict) -> str:
     return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
 
 
+def page_text() -> str:
+    """How fast the page is in a browser, a sentence; `python -m results.page` measured it."""
+    record = load(HERE / "page.json")
+    webcam = record["webcam"]
+    rates = [f"{way['frames_per_second']:.0f} ({name})" for name, way in record["webcam_shown"].items()]
+    cores = f"{record['cores']} core{'s' * (record['cores'] != 1)}"
+    browser = record["browser"].split(".")[0].replace("/", " ")
+    return (
+        f"Frames/s in a headless {browser}, which shares {cores} of a processor that calls itself "
+        f"'{record['processor']}' with the page: {', '.join(rates)}, of a webcam of "
+        f"{webcam['width']}×{webcam['height']} pixels and {webcam['frameRate']:.0f} frames/s."
+    )
+
+
 TABLES = {
     "peers": peers_table,
     "printed": printed_text,
@@ -411,9 +425,10 @@ TABLES = {
     "sample": sample_text,
     "haar": haar_table,
     "alone": alone_text,
+    "page": page_text,
 }
 PAGES = {
-    "README.md": ("peers", "printed", "notebooks"),
+    "README.md": ("peers", "printed", "page", "notebooks"),
     "saved_models/README.md": ("small", "results", "parts", "slices", "pose", "emotion"),
     "results/README.md": ("benchmark", "tracking", "cost"),
     "data/README.md": ("sample", "haar", "alone"),
