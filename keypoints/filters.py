@@ -34,6 +34,7 @@ from keypoints.pose import EXTRA, Pose, estimate_pose
 
 FILTER_DIR = DATA_DIR / "filters"
 SHEETS = {"front": (0, 1, 2), "side": (2, 1, 0), "flat": (0, 2, 1)}  # the head's axes along, down and out of a sheet
+LIMITS = {"bend": (0, 100), "round": (0, 10), "tilt": (-90, 90), "shadow": (0, 1)}
 FINER = 2  # pixels of the layer to a pixel of the image, each way: what edges are smoothed from
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
 
@@ -171,14 +172,25 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
         if "morph" in content:
             shifts = np.zeros((NUM_KEYPOINTS + len(EXTRA), 3))
             for point, shift in content["morph"].items():
-                shifts[int(point)] = shift
-            return Filter(name, content["about"], morph=shifts)
+                if not 0 <= int(point) < NUM_KEYPOINTS:
+                    raise ValueError(f"got a shift of point {point}, expected 0 to {NUM_KEYPOINTS - 1}")
+                shifts[int(point)] = _within(shift, 1, "shift")
+            return Filter(name, str(content["about"]), morph=shifts)
         picture = _read_picture(file.with_suffix(".png"))
         layers = tuple(_layer(entry, picture) for entry in content["layers"])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(f"{file}: expected about and layers or a morph, got: {reason}") from None
-    return Filter(name, content["about"], layers)
+    return Filter(name, str(content["about"]), layers)
+
+
+def _within(values: object, limit: float, what: str, least: float | None = None) -> np.ndarray:
+    """Numbers as an array, checked: a filter from a stranger must not draw for hours or fail at the first face."""
+    array = np.asarray(values, np.float64)
+    least = -limit if least is None else least
+    if not ((array >= least) & (array <= limit)).all():
+        raise ValueError(f"got {what} {values!r}, expected numbers from {least:g} to {limit:g}")
+    return array
 
 
 def _read_picture(file: Path) -> np.ndarray:
@@ -200,14 +212,21 @@ def _layer(entry: dict, picture: np.ndarray) -> Layer:
     for group in places:
         if not group or not set(group) <= set(range(NUM_KEYPOINTS + len(EXTRA))):
             raise ValueError(f"got an anchor of points {group}, expected some of 0 to {NUM_KEYPOINTS - 1}")
-    options = {key: entry[key] for key in ("sheet", "bend", "round", "tilt", "shadow") if key in entry}
+    options = {key: entry[key] for key in ("sheet", *LIMITS) if key in entry}
+    for key, (least, most) in LIMITS.items():
+        if key in options:
+            options[key] = float(_within(options[key], most, key, least))
     if options.get("sheet", "front") not in SHEETS:
         raise ValueError(f"got sheet {options['sheet']!r}, expected one of {', '.join(SHEETS)}")
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise ValueError(f"got part {left, top, width, height}, expected left, top, width, height in pixels")
     part = picture[top : top + height, left : left + width]
     if part.shape[:2] != (height, width):
         raise ValueError(f"got part {left, top, width, height} of a picture of {picture.shape[1::-1]} pixels")
-    offsets = np.array([anchor.get("offset", (0, 0, 0)) for anchor in anchors], np.float64)
-    at = np.array([anchor["at"] for anchor in anchors], np.float64).reshape(len(anchors), 2)
+    offsets = _within([anchor.get("offset", (0, 0, 0)) for anchor in anchors], 10, "offset").reshape(len(anchors), 3)
+    at = _within([anchor["at"] for anchor in anchors], 1e5, "at").reshape(len(anchors), 2)
+    if np.ptp(at, axis=0).max() < 1:
+        raise ValueError("got anchors at one pixel, expected two or more places")
     return Layer(part, places, offsets, at, **options)
 
 
