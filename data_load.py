@@ -67,7 +67,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     data = np.frombuffer(Path(path).read_bytes(), np.uint8)  # not cv2.imread: it fails on non-ASCII paths on Windows
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size and _fits(data) else None
     except cv2.error as error:
         if "MAX_IMAGE" in str(error):
             raise ValueError(
@@ -77,6 +77,19 @@ def read_image(path: str | Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"{path}: expected an image, got {data.size} bytes that do not decode as one")
     return image
+
+
+def _fits(data: np.ndarray) -> bool:
+    """Whether a PNG file holds as many bytes as its parts promise: OpenCV would set aside up to 4 GB before it looks."""
+    place = 8
+    while data[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and place + 8 <= data.size:
+        length, kind = int.from_bytes(data[place : place + 4].tobytes(), "big"), data[place + 4 : place + 8].tobytes()
+        place += 12 + length
+        if place > data.size:
+            return False
+        if kind == b"IEND":
+            break
+    return True
 
 
 def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:

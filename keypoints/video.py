@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 import threading
@@ -185,15 +186,16 @@ class VideoFile:
 
 
 class Rows:
-    """A CSV file that grows row by row; what is older than a second is on disk."""
+    """A CSV file that grows by whole rows; what is older than a second is on disk, whatever ends the process."""
 
     def __init__(self, path: str | Path, header: Sequence[str]) -> None:
         path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._waiting = io.StringIO(newline="")  # a file's own buffer would be written out in the middle of a row
+        self._csv = csv.writer(self._waiting, lineterminator="\n")
         self._csv.writerow(header)
         self.flush()
 
@@ -203,11 +205,18 @@ class Rows:
             self.flush()
 
     def flush(self) -> None:
-        self._file.flush()
+        data = memoryview(self._waiting.getvalue().encode("utf-8"))
+        self._waiting.seek(0)
+        self._waiting.truncate()
+        while data:
+            data = data[self._file.write(data) :]
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 class _Quiet:
