@@ -22,7 +22,7 @@ export PYTHONHASHSEED := 0
 
 help:
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
-	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
+	@echo "make test        set up .venv, check style and types, run pytest and nbval, always on the sample"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make data        fetch the official data set into data/ and verify it"
@@ -75,6 +75,7 @@ refresh: .venv/made
 
 test: .venv/made-for-tests
 	@$(PY) -m ruff check .
+	@$(PY) -m mypy
 	@$(PY) -m pytest
 	@KEYPOINTS_DATA=sample $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,7 +68,7 @@ class TwoLooks(nn.Module):
 
     def seen(
         self, view: torch.Tensor, look: int, bfloat16: bool | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, Any]:
         """The same with each map made a probability: it sums to 1 over its cells.
 
         Args:

@@ -178,7 +178,7 @@ def crop_view(image: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarr
             f"{LARGEST_VIEW} times the longer side of the image of {width}×{height} pixels"
         )
     if roll:
-        return _crop_turned(image, *view[:3], roll)
+        return _crop_turned(image, view[0], view[1], view[2], roll)
     side = max(1, round(float(view[2])))
     left, top = round(float(view[0])), round(float(view[1]))
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)

@@ -312,7 +312,7 @@ def _lamp(light: np.ndarray, keypoints: np.ndarray, box: tuple[int, int, int, in
     step = max(1, len(rows) // 4000)
     rows, columns = rows[::step], columns[::step]
     rgb = light[rows, columns]
-    grey = rgb @ np.float32([0.2126, 0.7152, 0.0722])
+    grey = rgb @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     middle, half = hull.reshape(-1, 2).mean(axis=0), np.ptp(hull.reshape(-1, 2), axis=0).max() / 2
     plane = np.column_stack([np.ones_like(grey), (columns - middle[0]) / half, (rows - middle[1]) / half])
     low, high = np.percentile(grey, [8, 95])  # hair, nostrils and highlights tell nothing
@@ -364,7 +364,7 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
     if shade:
         cover = np.max([part[0][..., 3] for part in parts], axis=0)
         cover = cv2.resize(cover, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        shift = np.float32([[1, 0, 0], [0, 1, 0.07 * unit]])
+        shift = np.array([[1, 0, 0], [0, 1, 0.07 * unit]], np.float32)
         cover = cv2.warpAffine(cover, shift, (x1 - x0, y1 - y0))
         cover = cv2.GaussianBlur(cover, (0, 0), max(0.5, 0.06 * unit))
         on_head = cv2.resize(np.isfinite(head).astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
@@ -412,7 +412,7 @@ def _morph(image: np.ndarray, keypoints: np.ndarray, shifts: np.ndarray, pose: P
     low = np.floor(frame.min(axis=0) - 2)
     grid = cv2.Subdiv2D((0, 0, *(int(n) for n in np.ceil(np.ptp(frame, axis=0)) + 5)))
     index = {}
-    for number, point in enumerate(np.float32(target - low)):
+    for number, point in enumerate((target - low).astype(np.float32)):
         index[grid.insert((float(point[0]), float(point[1])))] = number
     x0, y0 = low.astype(int).clip(0, (width, height))
     x1, y1 = np.ceil(frame.max(axis=0) + 2).astype(int).clip(0, (width, height))
@@ -421,8 +421,9 @@ def _morph(image: np.ndarray, keypoints: np.ndarray, shifts: np.ndarray, pose: P
     columns, rows = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)))
     place = np.stack([columns, rows], axis=-1)
     for triangle in grid.getTriangleList():
-        corners = [index.get(grid.findNearest((float(x), float(y)))[0]) for x, y in triangle.reshape(3, 2)]
-        if None in corners or not (move[[c for c in corners if c < NUM_KEYPOINTS]] != 0).any():
+        near = [grid.findNearest((float(x), float(y)))[0] for x, y in triangle.reshape(3, 2)]
+        corners = [index[vertex] for vertex in near if vertex in index]
+        if len(corners) < 3 or not (move[[c for c in corners if c < NUM_KEYPOINTS]] != 0).any():
             continue
         affine = cv2.getAffineTransform(np.float32(target[corners]), np.float32(source[corners]))
         mask = np.zeros(columns.shape, np.uint8)

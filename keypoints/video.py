@@ -65,7 +65,7 @@ class Video:
                 self._capture = cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, waits)
             began = time.perf_counter()
             done, frame = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not done:
+        if not done or frame is None:
             self._capture.release()
             if camera:
                 raise ValueError(f"{self.source}: expected the number of a camera, got none that gives pictures")
