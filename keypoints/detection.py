@@ -297,7 +297,13 @@ class KeypointDetector:
                 f"{'the network' if isinstance(model, nn.Module) else model}: got weights without a framing, expected "
                 "those of 'python -m keypoints train' or a network whose .framing was set with measure_framing"
             )
-        self.framing = Framing(**self.net.framing)
+        try:
+            self.framing = Framing(**{name: float(value) for name, value in self.net.framing.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                f"{'the network' if isinstance(model, nn.Module) else model}: got the framing "
+                f"{str(self.net.framing)[:200]!r}, expected the numbers {', '.join(Framing.__annotations__)}"
+            ) from None
         self.detect = detect or FaceFinder()
         self.min_score = min_score
 

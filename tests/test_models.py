@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -455,6 +456,33 @@ def test_weights_of_another_network_raise_a_sentence(tmp_path, content, sentence
     with pytest.raises(ValueError, match=sentence) as caught:
         load_model(tmp_path / "net.pt")
     assert str(caught.value).startswith(str(tmp_path / "net.pt")) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"arguments": {"dropout": 5.0}}, r"do not fit Net, expected those of 'python -m keypoints train'"),
+        ({"state_dict": {n: v * torch.nan for n, v in Net().state_dict().items()}}, "are not finite"),
+    ],
+)
+def test_weights_of_this_network_with_values_it_cannot_have_raise_a_sentence(net, tmp_path, changed, sentence):
+    save_model(net, tmp_path / "net.pt")
+    content = torch.load(tmp_path / "net.pt", weights_only=True)
+    torch.save({**content, **changed}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_model(tmp_path / "net.pt")
+    assert str(caught.value).startswith(str(tmp_path / "net.pt")) and "\n" not in str(caught.value)
+
+
+def test_weights_that_unpack_to_more_than_the_file_are_refused_before_they_do(tmp_path):
+    torch.save({"network": "Net", "state_dict": {"a": torch.zeros(10_000_000)}}, tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "net.pt", "w") as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    assert torch.load(tmp_path / "net.pt", weights_only=True)["state_dict"]["a"].numel() == 10_000_000  # PyTorch would
+    assert (tmp_path / "net.pt").stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"net\.pt: expected weights saved by save_model, got"):
+        load_model(tmp_path / "net.pt")
 
 
 def test_a_missing_file_and_a_directory_are_os_errors(tmp_path):
