@@ -479,8 +479,8 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
         net.load_state_dict(content["state_dict"])
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path}: got weights that do not fit {content['network']}, expected those of 'python -m keypoints train' "
-            f"of this version: {' '.join(str(error).split())[:300]}"
+            f"{path}: got weights that do not fit {content['network']}: {' '.join(str(error).split())[:300]}; expected "
+            "those of 'python -m keypoints train' of this version"
         ) from None
     if not all(value.isfinite().all() for value in net.state_dict().values()):
         raise ValueError(f"{path}: got weights that are not finite, expected those of a training that did not fail")

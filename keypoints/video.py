@@ -162,6 +162,7 @@ class VideoFile:
             self._part.unlink(missing_ok=True)
             raise ValueError(f"{path}: this OpenCV writes neither {' nor '.join(codecs.values())} into such a file")
         self._began: float | None = None
+        self._frames = 0  # in the file
 
     def write(self, image: np.ndarray, time: float) -> None:
         """(H, W, 3) uint8 RGB and its time in seconds."""
@@ -172,11 +173,25 @@ class VideoFile:
         for _ in range(min(due - self._written, round(10 * self.fps))):
             self._writer.write(frame)
             self._written += 1
+            self._frames += 1
         self._written = max(self._written, due)  # a pause of more than 10 s is cut short
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
-        self._writer.release()
+        """Finish the file and give it its name.
+
+        Raises:
+            OSError: not all of it could be written; nothing is left.
+        """
+        with _Quiet():
+            self._writer.release()
+            finished = cv2.VideoCapture(str(self._part), cv2.CAP_FFMPEG)  # the writer tells of no full disk
+            whole = finished.get(cv2.CAP_PROP_FRAME_COUNT) >= self._frames - 1
+            finished.set(cv2.CAP_PROP_POS_FRAMES, self._frames - 1)
+            whole = finished.read()[0] and whole
+            finished.release()
+        if self._frames and not whole:
+            self._part.unlink(missing_ok=True)
+            raise OSError(f"{self.path}: the video could not be written whole, expected room on the disk")
         os.replace(self._part, self.path)
 
     def discard(self) -> None:
@@ -189,7 +204,7 @@ class Rows:
     """A CSV file that grows by whole rows; what is older than a second is on disk, whatever ends the process."""
 
     def __init__(self, path: str | Path, header: Sequence[str]) -> None:
-        path = Path(path)
+        self._path = path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +212,11 @@ class Rows:
         self._waiting = io.StringIO(newline="")  # a file's own buffer would be written out in the middle of a row
         self._csv = csv.writer(self._waiting, lineterminator="\n")
         self._csv.writerow(header)
-        self.flush()
+        try:
+            self.flush()
+        except OSError:
+            self._file.close()
+            raise
 
     def write(self, rows: Iterable[Sequence]) -> None:
         self._csv.writerows(rows)
@@ -208,8 +227,12 @@ class Rows:
         data = memoryview(self._waiting.getvalue().encode("utf-8"))
         self._waiting.seek(0)
         self._waiting.truncate()
-        while data:
-            data = data[self._file.write(data) :]
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:  # a full disk names no file
+            error.filename = str(self._path)
+            raise
         self._flushed = time.monotonic()
 
     def close(self) -> None:

@@ -4,8 +4,10 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,11 +22,12 @@ from keypoints.__main__ import main
 from keypoints.detection import Framing, KeypointDetector, framing_dict
 from keypoints.evaluation import evaluate
 from keypoints.splits import people_split
+from keypoints.video import VideoFile
 from models import Net, load_model, save_model, sha256
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
 HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
-ASTRONAUT = str(PHOTOS / "astronaut.jpg")
+ASTRONAUT, CLIP = str(PHOTOS / "astronaut.jpg"), str(ROOT / "data" / "sample" / "clip.mp4")
 
 
 @pytest.fixture
@@ -411,16 +414,32 @@ def test_the_package_runs_as_a_command(weights, tmp_path):
 # A full disk ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-@pytest.mark.parametrize("what", ["CSV", "pictures", "a filter's picture", "weights", "figures"])
-def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(weights, photo_set, tmp_path, what):
-    import resource
-    import signal
+@pytest.fixture
+def few_frames(tmp_path) -> Path:
+    out = VideoFile(tmp_path / "few.webm", 25, (160, 120))
+    for i in range(3):
+        out.write(np.random.default_rng(i).integers(0, 256, (120, 160, 3), np.uint8), i / 25)
+    out.close()
+    return out.path
 
-    def no_room() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk, a write fails instead of the process
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """As on a full disk, a write of more than 500 bytes fails."""
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize(
+    "what", ["CSV", "pictures", "a filter's picture", "weights", "figures", "rows of a video", "a video"]
+)
+def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
+    weights, photo_set, few_frames, tmp_path, capsys, what, no_room
+):
     out = tmp_path / "out"
     out.mkdir()
     arguments, file = {
@@ -429,11 +448,11 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         "a filter's picture": (["filter", ASTRONAUT, "--filter", "cat", "--out", str(out / "c.png")], "c.png"),
         "weights": (["train", *photo_set, "--epochs", "1", "--out", str(out / "net.pt")], "net.checkpoint"),
         "figures": (["evaluate", "--model", weights, *photo_set, "--json", str(out / "e.json")], "e.json"),
+        "rows of a video": (["track", CLIP, "--csv", str(out / "r.csv"), "--model", weights], "r.csv"),
+        "a video": (["track", str(few_frames), "--out", str(out / "v.webm"), "--model", weights], "v.webm"),
     }[what]
-    done = subprocess.run(
-        [sys.executable, "-m", "keypoints", *arguments], cwd=ROOT, capture_output=True, text=True, preexec_fn=no_room
-    )
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ")
-    assert "Traceback" not in done.stderr and list(out.iterdir()) == []
+    assert main(arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ") and "Traceback" not in last
+    # Rows are there to be read while they come: those of a video stay as far as they came.
+    assert [path.name for path in out.iterdir()] == (["r.csv"] if what == "rows of a video" else [])

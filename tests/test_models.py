@@ -461,7 +461,7 @@ def test_weights_of_another_network_raise_a_sentence(tmp_path, content, sentence
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"arguments": {"dropout": 5.0}}, r"do not fit Net, expected those of 'python -m keypoints train'"),
+        ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m keypoints train'"),
         ({"state_dict": {n: v * torch.nan for n, v in Net().state_dict().items()}}, "are not finite"),
     ],
 )
