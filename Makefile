@@ -85,6 +85,7 @@ soak: .venv/made-for-tests
 	@$(PY) tests/soak/kills.py
 	@$(PY) tests/soak/calls.py
 	@$(PY) tests/soak/mutants.py
+	@$(PY) tests/soak/covered.py
 
 data: .venv/made
 	@$(PY) -m data_load fetch

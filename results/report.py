@@ -281,7 +281,34 @@ def _unposed(found: dict) -> str:
     return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
 
 
+def soak_table() -> str:
+    """What `make soak` tried and what went wrong, and what was mended because of it."""
+    soak, mended = load(HERE / "soak.json"), load(HERE.parent / "tests" / "soak" / "mended.json")
+    rows = []
+    for kind, found in soak["fuzz"].items():
+        more = f"{found['read']:,} could be read; {found['peak_memory_mb']} MB at most"
+        rows.append([f"damaged files: {kind}", f"{found['cases']:,}", str(found["failed"]), more])
+    for job, found in soak["kills"].items():
+        more = f"{found['finished']} times to the end, with the same result"
+        rows.append([f"kills: {job}", f"{found['kills']:,}", str(found.get("failed", 0)), more])
+    if calls := soak.get("calls"):
+        more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
+        more += "" if calls["processes_agree"] else "; the processes differ"
+        rows.append(["calls", f"{calls['calls']:,}", str(calls["wrong"]), more])
+    for module, found in soak["mutants"].items():
+        survived = found["mutants"] - found["killed"]
+        more = f"of {found['of']}; {100 * found['killed'] / found['mutants']:.0f} % noticed"
+        rows.append([f"mutants: {module}", str(found["mutants"]), f"{survived} survived", more])
+    lines = [f"* {one['what']}: {one['now']} ({one['part']})." for one in mended]
+    text = markdown(["tried", "cases", "failed", ""], rows)
+    if covered := soak.get("coverage"):
+        text += f"\n\nThe tests run {covered['percent']} % of the {covered['lines']:,} statements of data_load, models "
+        text += "and keypoints, but for what `pyproject.toml` leaves out."
+    return f"{text}\n\nFound by this, {len(mended)} in all, and mended:\n\n" + "\n".join(lines)
+
+
 TABLES = {
+    "soak": soak_table,
     "emotion": emotion_table,
     "results": results_table,
     "benchmark": benchmark_table,
@@ -297,6 +324,7 @@ PAGES = {
     "README.md": ("results", "notebooks", "cost", "tracking", "emotion", "benchmark"),
     "saved_models/README.md": ("parts", "slices"),
     "data/README.md": ("haar", "alone"),
+    "tests/soak/README.md": ("soak",),
 }
 
 

@@ -18,7 +18,7 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from PIL import Image
 
 from data_load import Data, person_of, read_image
-from keypoints.__main__ import main
+from keypoints.__main__ import main, printable
 from keypoints.detection import Framing, KeypointDetector, framing_dict
 from keypoints.evaluation import evaluate
 from keypoints.splits import people_split
@@ -50,6 +50,15 @@ def photo_set(tmp_path):
         labels.append(points - [left, top])
     write_set(tmp_path, "training", [f"P{i // 3}_{i:02d}.jpg" for i in range(12)], images, np.stack(labels))
     return ["--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
+
+
+@pytest.fixture
+def few_frames(tmp_path) -> Path:
+    out = VideoFile(tmp_path / "few.webm", 25, (160, 120))
+    for i in range(3):
+        out.write(np.random.default_rng(i).integers(0, 256, (120, 160, 3), np.uint8), i / 25)
+    out.close()
+    return out.path
 
 
 def rows(path) -> list[list[str]]:
@@ -411,16 +420,58 @@ def test_the_package_runs_as_a_command(weights, tmp_path):
     assert done.stdout.startswith(f"{ASTRONAUT}: face 0 at left ")
 
 
+# Names and places of all kinds ----------------------------------------------------------------------------------------
+
+NAMES = ["a b.jpg", "Gesicht ü 脸.jpg", "photo.txt", "no ending", "-x.jpg", "a'b\"c,d.jpg"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *([] if sys.platform == "win32" else ["line\nend.jpg", "\udcff.jpg"])])
+def test_a_photograph_may_have_any_name(weights, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    try:
+        shutil.copy(ASTRONAUT, name)
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    assert main(["detect", f"./{name}", "--csv", "k.csv", "--draw", "drawn", "--model", weights]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 1 and told.out.startswith(f"./{printable(name)}: face 0") and told.err == ""
+    with open("k.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert next(csv.DictReader(file))["file"] == f"./{name}"
+    assert (tmp_path / "drawn" / f"{Path(name).stem}.jpg").exists()
+    assert main(["detect", f"./none {name}", "--model", weights]) == 1
+    assert capsys.readouterr().err == f"./none {printable(name)}: No such file or directory\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_links_are_followed_and_what_leads_nowhere_is_one_sentence(weights, tmp_path, capsys):
+    for name, target in (("good", ASTRONAUT), ("broken", tmp_path / "none"), ("loop", tmp_path / "loop")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "half.jpg").write_bytes(Path(ASTRONAUT).read_bytes()[:300])
+    names = ["good", "broken", "loop", "empty.jpg", "half.jpg", "."]
+    assert main(["detect", *(str(tmp_path / name) for name in names), "--model", weights]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{tmp_path / 'good'}: face 0") and told.out.count("\n") == 1
+    assert [line.split(": ")[0] for line in told.err.splitlines()] == [str(tmp_path / name) for name in names[1:]]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write to")
+@pytest.mark.parametrize(
+    "what", ["detect --csv", "detect --draw", "filter --out", "track --out", "track --csv", "train --out"]
+)
+def test_where_nothing_can_be_written_one_sentence_says_so(weights, photo_set, few_frames, capsys, what):
+    command, option = what.split()
+    source = {"track": [str(few_frames)], "train": [*photo_set, "--epochs", "1"]}.get(command, [ASTRONAUT])
+    target = "/proc/self/" + {"--draw": "drawn", "--csv": "k.csv"}.get(option, "out.png")
+    target = target.replace(".png", ".webm") if command == "track" else target
+    more = ["--filter", "cat"] if command == "filter" else []
+    more += [] if command == "train" else ["--model", weights]
+    assert main([command, *source, option, target, *more]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"keypoints {command}: ") and "/proc/self/" in last
+
+
 # A full disk ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def few_frames(tmp_path) -> Path:
-    out = VideoFile(tmp_path / "few.webm", 25, (160, 120))
-    for i in range(3):
-        out.write(np.random.default_rng(i).integers(0, 256, (120, 160, 3), np.uint8), i / 25)
-    out.close()
-    return out.path
 
 
 @pytest.fixture

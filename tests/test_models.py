@@ -3,13 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from helpers import SHIPPED
+from helpers import ROOT, SHIPPED
 from torch import nn
 
 from keypoints.landmarks import REFERENCE_FACE
@@ -497,3 +498,12 @@ def test_the_shipped_weights_load_and_match_their_record():
     record = json.loads(SHIPPED.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["sha256"] == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     assert load_model(SHIPPED).framing == record["framing"] and SHIPPED.stat().st_size < 10e6
+
+
+def test_nothing_is_ever_unpickled():
+    for file in [ROOT / "data_load.py", ROOT / "models.py", *(ROOT / "keypoints").glob("*.py")]:
+        code = file.read_text(encoding="utf-8")
+        loads = re.findall(r"torch\.load\(.*?\)(?=\n|\[)", code)
+        assert all("weights_only=True" in load for load in loads), file
+        assert not re.search(r"allow_pickle=True|pickle\.load|weights_only=False", code), file
+        assert code.count("torch.load(") == len(loads)

@@ -69,7 +69,9 @@ def run(module: str, most: int) -> dict:
             raise RuntimeError(f"mutmut made no mutants of {module}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
         made = [name for name in json.loads(meta.read_text())["exit_code_by_key"] if belongs(name, names)]
         chosen = sorted(random.Random(SEED).sample(made, min(most, len(made))))
-        done = subprocess.run([*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, capture_output=True, text=True
+        )
         codes = json.loads(meta.read_text())["exit_code_by_key"]
         if any(codes[name] is None for name in chosen):  # the tests fail without a mutant
             raise RuntimeError(f"mutmut ran no mutants of {module}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
