@@ -177,11 +177,10 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
                 shifts[int(point)] = _within(shift, 1, "shift")
             return Filter(name, str(content["about"]), morph=shifts)
         picture = _read_picture(file.with_suffix(".png"))
-        layers = tuple(_layer(entry, picture) for entry in content["layers"])
+        return Filter(name, str(content["about"]), tuple(_layer(entry, picture) for entry in content["layers"]))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(f"{file}: expected about and layers or a morph, got: {reason}") from None
-    return Filter(name, str(content["about"]), layers)
 
 
 def _within(values: object, limit: float, what: str, least: float | None = None) -> np.ndarray:
