@@ -58,6 +58,8 @@ def run(module: str, most: int) -> dict:
             shutil.copytree(source, target, ignore=ignored) if source.is_dir() else shutil.copy(source, target)
         also = [name for name in COPIED if name != "pyproject.toml"]
         settings = {"source_paths": [module], "pytest_add_cli_args_test_selection": tests, "also_copy": also}
+        # Processes of their own see no mutant, and the packages of another environment.
+        settings["pytest_add_cli_args"] = ["-k", "not huge and not command and not workers"]
         with (Path(folder) / "pyproject.toml").open("a") as file:
             lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
             file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
