@@ -26,7 +26,7 @@ export PYTHONHASHSEED := 0
 help:
 	@echo "make setup       set up .venv and nothing else"
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
-	@echo "make test        set up .venv, run pytest, the notebook lint and nbval, always on the sample"
+	@echo "make test        set up .venv, check style and types, run pytest and nbval, always on the sample"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
 	@echo "make demo        a page for photos and the webcam on this machine, in .venv-demo"
 	@echo "make lab         open the notebooks in JupyterLab"
@@ -83,6 +83,7 @@ refresh: .venv/made
 
 test: .venv/made-for-tests
 	@$(PY) -m ruff check .
+	@$(PY) -m mypy
 	@$(PY) -m pytest
 	@KEYPOINTS_DATA=sample $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
 
@@ -92,6 +93,7 @@ soak: .venv/made-for-tests
 	@$(PY) tests/soak/kills.py
 	@$(PY) tests/soak/calls.py
 	@$(PY) tests/soak/mutants.py
+	@$(PY) tests/soak/covered.py
 
 data: .venv/made
 	@$(PY) -m data_load fetch

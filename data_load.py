@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 MOST_PIXELS = 2**27  # of an image, 400 MB as RGB: a file of some kilobytes can claim to be gigabytes large
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV looks at it when it is imported
@@ -36,6 +37,7 @@ import torch  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 from torchvision.transforms import Compose  # noqa: E402
 
+Values = TypeVar("Values", "np.ndarray", "torch.Tensor")
 NUM_KEYPOINTS = 68
 DATA_DIR = Path(__file__).resolve().parent / "data"
 MANIFEST = (
@@ -67,7 +69,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     data = np.frombuffer(Path(path).read_bytes(), np.uint8)  # not cv2.imread: it fails on non-ASCII paths on Windows
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size and _fits(data) else None
     except cv2.error as error:
         if "MAX_IMAGE" in str(error):
             raise ValueError(
@@ -80,6 +82,19 @@ def read_image(path: str | Path) -> np.ndarray:
             raise ValueError(f"{path}: expected an image, got a HEIC file, which OpenCV does not read: save it as JPEG")
         raise ValueError(f"{path}: expected an image, got {data.size} bytes that do not decode as one")
     return image
+
+
+def _fits(data: np.ndarray) -> bool:
+    """Whether a PNG file holds as many bytes as its parts promise: OpenCV would set aside up to 4 GB first."""
+    place = 8
+    while data[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and place + 8 <= data.size:
+        length, kind = int.from_bytes(data[place : place + 4].tobytes(), "big"), data[place + 4 : place + 8].tobytes()
+        place += 12 + length
+        if place > data.size:
+            return False
+        if kind == b"IEND":
+            break
+    return True
 
 
 def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
@@ -162,7 +177,8 @@ class FacialKeypointsDataset(Dataset):
         self.csv_file, self.root_dir, self.transform = Path(csv_file), Path(root_dir), transform
         self.names, self.keypoints = read_keypoints(csv_file)
         steps = transform.transforms if isinstance(transform, Compose) else []
-        self._cache: dict[int, dict] | None = {} if cache and steps and isinstance(steps[0], Rescale) else None
+        self._first, self._rest = steps[0] if steps else None, steps[1:]
+        self._cache: dict[int, dict] | None = {} if cache and isinstance(self._first, Rescale) else None
         crops = [isinstance(step, (RandomCrop, CenterCrop)) for step in steps[1:]]
         after = steps[1:][crops.index(False)] if False in crops else None
         self._grey = isinstance(after, Normalize)  # nothing between Rescale and Normalize looks at colour
@@ -171,16 +187,16 @@ class FacialKeypointsDataset(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        if self._cache is None:
+        if self._cache is None or self._first is None:
             sample = self._read(index)
             return self.transform(sample) if self.transform else sample
         if index not in self._cache:
-            sample = self.transform.transforms[0](self._read(index))
+            sample = self._first(self._read(index))
             if self._grey:
                 sample["image"] = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
             self._cache[index] = sample
         sample = {key: value.copy() for key, value in self._cache[index].items()}  # whoever gets it may draw into it
-        for step in self.transform.transforms[1:]:
+        for step in self._rest:
             sample = step(sample)
         return sample
 
@@ -285,7 +301,7 @@ class Normalize:
         return {**sample, "image": image, "keypoints": keypoints.astype(np.float32)}
 
     @staticmethod
-    def inverse(keypoints_norm: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    def inverse(keypoints_norm: Values) -> Values:
         """Network units back to pixels of the network's 224×224 input; any shape, array or tensor."""
         return keypoints_norm * KEYPOINT_STD + KEYPOINT_MEAN
 

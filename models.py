@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import io
 import json
 import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +23,6 @@ MODEL_DIR = Path(__file__).resolve().parent / "saved_models"
 RECIPE_MODEL = MODEL_DIR / "keypoints_model_1.pt"  # the course's recipe
 DEFAULT_MODEL = MODEL_DIR / "keypoints_model_2.pt"  # the network for photographs
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks
-
 
 
 class TwoLooks(nn.Module):
@@ -68,7 +70,7 @@ class TwoLooks(nn.Module):
         """The maps of a view, (N, 68, H, W), and whatever else a subclass's :meth:`describe` wants of it."""
         raise NotImplementedError
 
-    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, Any]:
         """The same with each map made a probability: it sums to 1 over its cells."""
         # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
         view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
@@ -471,6 +473,9 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
     """
     path = Path(path)
     try:
+        with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:
+            if archive and sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise ValueError("compressed")  # PyTorch never does: some kilobytes could unpack to gigabytes
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -487,10 +492,13 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
     try:
         net = NETWORKS[content["network"]](**(content.get("arguments") or {}))
         net.load_state_dict(content["state_dict"])
-    except (TypeError, RuntimeError, AttributeError) as error:
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path}: got weights that do not fit {content['network']}: {' '.join(str(error).split())[:300]}"
+            f"{path}: got weights that do not fit {content['network']}: {' '.join(str(error).split())[:300]}; expected "
+            "those of 'python -m keypoints train' of this version"
         ) from None
+    if not all(value.isfinite().all() for value in net.state_dict().values()):
+        raise ValueError(f"{path}: got weights that are not finite, expected those of a training that did not fail")
     net.framing = content.get("framing")
     return net.to(device).eval()
 

@@ -245,10 +245,10 @@ def run_detect(options: argparse.Namespace) -> int:
             status = 1
             continue
         if not faces:
-            print(f"{file}: no face found")
+            print(f"{printable(file)}: no face found")
         for number, face in enumerate(faces):
             box = [f"{value:g}" for value in face.box]
-            place = f"{file}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels"
+            place = f"{printable(file)}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels"
             rows.append([file, number, *_columns(face)])
             if not options.no_emotion:
                 place += f", {face.emotion.label}"
@@ -264,7 +264,7 @@ def run_detect(options: argparse.Namespace) -> int:
         text = io.StringIO()
         header = CSV_HEADER if options.no_emotion else CSV_HEADER + EMOTION_COLUMNS
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        write_atomically(options.csv, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
+        write_atomically(options.csv, lambda part: part.write_bytes(text.getvalue().encode("utf-8", "surrogateescape")))
     return status
 
 
@@ -363,7 +363,7 @@ def _tell(options, video, tracker, seconds, out) -> None:
         return
     milliseconds = {step: 1000 * float(np.median(took)) for step, took in seconds.items()}
     print(
-        f"{options.source}: {frames} frames, {tracker.faces} face{'s' * (tracker.faces != 1)}, detector on "
+        f"{printable(options.source)}: {frames} frames, {tracker.faces} face{'s' * (tracker.faces != 1)}, detector on "
         f"{tracker.detections} frames"
     )
     print(
@@ -373,11 +373,11 @@ def _tell(options, video, tracker, seconds, out) -> None:
         f"{milliseconds['drawing']:.1f}, writing {milliseconds['writing']:.1f}"
     )
     if video.count and frames < video.count and not video.live:
-        print(f"{options.source}: the file promises {video.count} frames", file=sys.stderr)
+        print(f"{printable(options.source)}: the file promises {video.count} frames", file=sys.stderr)
     if out:
-        print(f"wrote {options.out} ({out.codec})")
+        print(f"wrote {printable(options.out)} ({out.codec})")
     if options.csv:
-        print(f"wrote {options.csv}")
+        print(f"wrote {printable(options.csv)}")
 
 
 def run_filter(options: argparse.Namespace) -> int:
@@ -395,9 +395,9 @@ def run_filter(options: argparse.Namespace) -> int:
     image = read_image(source)
     faces = KeypointDetector(options.model)(image)
     if not faces:
-        print(f"{source}: no face found, the picture stays as it was")
+        print(f"{printable(source)}: no face found, the picture stays as it was")
     plots.write_image(out, filters.dress(image, faces, effects))
-    print(f"{out}: {', '.join(options.filter)} on {len(faces)} face{'s' * (len(faces) != 1)}")
+    print(f"{printable(out)}: {', '.join(options.filter)} on {len(faces)} face{'s' * (len(faces) != 1)}")
     return 0
 
 
@@ -517,7 +517,16 @@ def run_export(options: argparse.Namespace) -> int:
 def _sentence(error: Exception, file: str | Path) -> str:
     """One line that names the file."""
     text = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
-    return text if str(file) in text else f"{file}: {text}"
+    return printable(text if str(file) in text else f"{file}: {text}")
+
+
+def printable(text: object) -> str:
+    r"""Text for one line of a terminal: a file's name may hold line ends and bytes that are no characters.
+
+    >>> printable("a\nb ü.jpg")
+    'a\\nb ü.jpg'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def main(arguments: list[str] | None = None) -> int:

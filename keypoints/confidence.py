@@ -137,7 +137,8 @@ def random_views(faces: FaceCrops, damaged: bool) -> list[dict]:
 
 def negative_views(boxes: Sequence[Sequence], folder: Path, framing: Framing) -> torch.Tensor:
     """What the network would see of boxes, each file, left, top, width, height, …: (N, 1, 224, 224)."""
-    views = [crop_view(read_image(folder / name), framing.views([box])[0])[0] for name, *box in (b[:5] for b in boxes)]
+    places = framing.views(np.array([box[1:5] for box in boxes], np.float64))
+    views = [crop_view(read_image(folder / box[0]), place)[0] for box, place in zip(boxes, places, strict=True)]
     return torch.from_numpy(np.stack(views))[:, None].float() / 255
 
 

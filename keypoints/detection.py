@@ -178,7 +178,7 @@ def crop_view(image: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarr
             f"{LARGEST_VIEW} times the longer side of the image of {width}×{height} pixels"
         )
     if roll:
-        return _crop_turned(image, *view[:3], roll)
+        return _crop_turned(image, view[0], view[1], view[2], roll)
     side = max(1, round(float(view[2])))
     left, top = round(float(view[0])), round(float(view[1]))
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
@@ -300,9 +300,15 @@ class KeypointDetector:
                 f"{'the network' if isinstance(model, nn.Module) else model}: got weights without a framing, expected "
                 "those of 'python -m keypoints train' or a network whose .framing was set with measure_framing"
             )
+        try:
+            self.framing = Framing(**{name: float(value) for name, value in net.framing.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                f"{'the network' if isinstance(model, nn.Module) else model}: got the framing "
+                f"{str(net.framing)[:200]!r}, expected the numbers {', '.join(Framing.__annotations__)}"
+            ) from None
         self.bfloat16 = device == "cpu" and made_for_bfloat16() if bfloat16 is None else bfloat16
         self.net = made_fast(net, self.bfloat16)
-        self.framing = Framing(**net.framing)
         self.detect = detect or FaceFinder()
         self.min_score = min_score
 

@@ -129,7 +129,8 @@ def suppress(boxes: np.ndarray, threshold: float = 0.3) -> np.ndarray:
     Args:
         boxes: (N, 4) or (N, 5), the best first.
     """
-    shared, kept = overlap(boxes, boxes), []
+    shared = overlap(boxes, boxes)
+    kept: list[int] = []
     for i in range(len(boxes)):
         if not (shared[i, kept] > threshold).any():
             kept.append(i)

@@ -212,7 +212,7 @@ class Emotion:
     @property
     def likeliest(self) -> str:
         """The most probable of :data:`EXPRESSIONS`, however unsure."""
-        return max(self.probabilities, key=self.probabilities.get)
+        return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def probability(self) -> float:

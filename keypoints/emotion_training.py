@@ -17,10 +17,11 @@ weight: the posed pictures hold hardly any neutral face, and none as a video sho
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -140,7 +141,7 @@ def read_posed(folder: Path, detector: KeypointDetector) -> dict[str, Faces]:
         rows = [i for i in range(len(table)) if table.set[i] == name and found[i] is not None]
         labels = np.array([EXPRESSIONS.index(table.label[i]) for i in rows])
         sets[name] = Faces(
-            np.stack([found[i] for i in rows]),
+            np.array([found[i] for i in rows]),
             labels,
             table.subject[rows].to_numpy(str),
             tuple(file for of, file in lost if of == name),
@@ -179,7 +180,7 @@ def read_people(data: Data, detector: KeypointDetector) -> Faces:
     return Faces(np.stack(points), np.full(len(chosen), -1), np.array([person_of(names[i]) for i in chosen]))
 
 
-def kept(name: str, table: Path, read) -> Faces | dict[str, Faces]:
+def kept(name: str, table: Path, read: Callable[[KeypointDetector], Any]) -> Any:
     """What ``read(detector)`` returns, from the cache where the table of labels and the shipped detector's weights are
     the same.
     """
@@ -187,7 +188,7 @@ def kept(name: str, table: Path, read) -> Faces | dict[str, Faces]:
     if not path.exists():
         result = read(KeypointDetector())
         sets = result if isinstance(result, dict) else {"": result}
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for key, faces in sets.items():
             actions = np.zeros((len(faces), 0)) if faces.actions is None else faces.actions
             arrays |= {
@@ -214,13 +215,15 @@ def kept(name: str, table: Path, read) -> Faces | dict[str, Faces]:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:  # np.savez would add .npz to the name of a part
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def joined(parts: Sequence[Faces]) -> Faces:
     """Several sources as one; their people must have names of their own."""
-    return Faces(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("points", "labels", "people")),
-                 sum((p.lost for p in parts), ()), np.concatenate([p.actions for p in parts]))  # fmt: skip
+    points, labels, people, actions = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("points", "labels", "people", "actions")
+    )
+    return Faces(points, labels, people, sum((part.lost for part in parts), ()), actions)
 
 
 @dataclass(frozen=True)
@@ -288,14 +291,15 @@ def gather(posed: dict[str, Faces], rendered: Faces, people: Faces | None, measu
     sets = {**posed, "rendered": rendered}
     values = {name: measured(faces.points) for name, faces in sets.items()}
     neutral = {name: own_neutral(values[name][:, 0], faces.labels, faces.people) for name, faces in sets.items()}
-    looks = [values[name] - values[name].mean(axis=1, keepdims=True) for name in posed]
-    looks = np.concatenate([off.reshape(-1, off.shape[-1]) for off in looks if off.shape[1] > 1] or [np.zeros((1, 68))])
+    offs = [values[name] - values[name].mean(axis=1, keepdims=True) for name in posed]
+    looks = np.concatenate([off.reshape(-1, off.shape[-1]) for off in offs if off.shape[1] > 1] or [np.zeros((1, 68))])
     scatter = looks.T @ looks / max(1, len(looks) * LOOKS / (1 + LOOKS))
     if people is None:
         neutral_heads = rendered.labels == NEUTRAL
         own, whose = values["rendered"][neutral_heads, 0], rendered.people[neutral_heads]
     else:
         own, whose = measured(people.points)[:, 0], people.people
+    assert rendered.actions is not None  # a renderer knows them
     sources = Sources(
         values,
         neutral,
@@ -360,7 +364,9 @@ def learn(
     return result, solution[-1] - middle @ result[columns]
 
 
-def stacked(sources: Sources, arrays: dict[str, np.ndarray], names: Sequence[str]):
+def stacked(
+    sources: Sources, arrays: dict[str, np.ndarray], names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All looks of some sources (M, F), their labels (M,), and weights (M,) by which each source counts alike."""
     values = [arrays[name].reshape(-1, arrays[name].shape[-1]) for name in names]
     labels = [np.repeat(sources.labels[name], arrays[name].shape[1]) for name in names]
@@ -544,7 +550,8 @@ def read_faces(options: argparse.Namespace) -> tuple[dict[str, Faces], Faces, Fa
 
 def save_expression_model(model: ExpressionModel, path: Path) -> None:
     """Write a model as arrays of 32 bits."""
-    write_atomically(path, lambda part: _save(part, {k: np.float32(v) for k, v in vars(model).items()}))
+    arrays = {name: np.asarray(value, np.float32) for name, value in vars(model).items()}
+    write_atomically(path, lambda part: _save(part, arrays))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -89,11 +89,11 @@ def conditions(dataset: FacialKeypointsDataset, indices: Sequence[int] | None = 
     Returns:
         yaw, sharpness (see :func:`sharpness`) and size (square root of the box's area, pixels), (N,) each.
     """
-    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, int)
-    keypoints = dataset.keypoints[indices]
+    chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, int)
+    keypoints = dataset.keypoints[chosen]
     return {
         "yaw": np.abs(yaw_of(keypoints)),
-        "sharpness": np.array([sharpness(**dataset[i]) for i in indices]),
+        "sharpness": np.array([sharpness(**dataset[i]) for i in chosen]),
         "size": metrics.face_size(keypoints),
     }
 

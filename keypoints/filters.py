@@ -34,6 +34,7 @@ from keypoints.pose import EXTRA, Pose, estimate_pose
 
 FILTER_DIR = DATA_DIR / "filters"
 SHEETS = {"front": (0, 1, 2), "side": (2, 1, 0), "flat": (0, 2, 1)}  # the head's axes along, down and out of a sheet
+LIMITS = {"bend": (0, 100), "round": (0, 10), "tilt": (-90, 90), "shadow": (0, 1)}
 FINER = 2  # pixels of the layer to a pixel of the image, each way: what edges are smoothed from
 LARGE = 1_000_000  # pixels of the image: where more are covered, the filter's own picture is the coarser one
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
@@ -179,14 +180,24 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
         if "morph" in content:
             shifts = np.zeros((NUM_KEYPOINTS + len(EXTRA), 3))
             for point, shift in content["morph"].items():
-                shifts[int(point)] = shift
-            return Filter(name, content["about"], morph=shifts)
+                if not 0 <= int(point) < NUM_KEYPOINTS:
+                    raise ValueError(f"got a shift of point {point}, expected 0 to {NUM_KEYPOINTS - 1}")
+                shifts[int(point)] = _within(shift, 1, "shift")
+            return Filter(name, str(content["about"]), morph=shifts)
         picture = _read_picture(file.with_suffix(".png"))
-        layers = tuple(_layer(entry, picture) for entry in content["layers"])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        return Filter(name, str(content["about"]), tuple(_layer(entry, picture) for entry in content["layers"]))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(f"{file}: expected about and layers or a morph, got: {reason}") from None
-    return Filter(name, content["about"], layers)
+
+
+def _within(values: object, limit: float, what: str, least: float | None = None) -> np.ndarray:
+    """Numbers as an array, checked: a filter from a stranger must not draw for hours or fail at the first face."""
+    array = np.asarray(values, np.float64)
+    least = -limit if least is None else least
+    if not ((array >= least) & (array <= limit)).all():
+        raise ValueError(f"got {what} {values!r}, expected numbers from {least:g} to {limit:g}")
+    return array
 
 
 def _read_picture(file: Path) -> np.ndarray:
@@ -208,14 +219,21 @@ def _layer(entry: dict, picture: np.ndarray) -> Layer:
     for group in places:
         if not group or not set(group) <= set(range(NUM_KEYPOINTS + len(EXTRA))):
             raise ValueError(f"got an anchor of points {group}, expected some of 0 to {NUM_KEYPOINTS - 1}")
-    options = {key: entry[key] for key in ("sheet", "bend", "round", "tilt", "shadow") if key in entry}
+    options = {key: entry[key] for key in ("sheet", *LIMITS) if key in entry}
+    for key, (least, most) in LIMITS.items():
+        if key in options:
+            options[key] = float(_within(options[key], most, key, least))
     if options.get("sheet", "front") not in SHEETS:
         raise ValueError(f"got sheet {options['sheet']!r}, expected one of {', '.join(SHEETS)}")
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise ValueError(f"got part {left, top, width, height}, expected left, top, width, height in pixels")
     part = picture[top : top + height, left : left + width]
     if part.shape[:2] != (height, width):
         raise ValueError(f"got part {left, top, width, height} of a picture of {picture.shape[1::-1]} pixels")
-    offsets = np.array([anchor.get("offset", (0, 0, 0)) for anchor in anchors], np.float64)
-    at = np.array([anchor["at"] for anchor in anchors], np.float64).reshape(len(anchors), 2)
+    offsets = _within([anchor.get("offset", (0, 0, 0)) for anchor in anchors], 10, "offset").reshape(len(anchors), 3)
+    at = _within([anchor["at"] for anchor in anchors], 1e5, "at").reshape(len(anchors), 2)
+    if np.ptp(at, axis=0).max() < 1:
+        raise ValueError("got anchors at one pixel, expected two or more places")
     return Layer(part, places, offsets, at, **options)
 
 
@@ -301,7 +319,7 @@ def _lamp(light: np.ndarray, keypoints: np.ndarray, box: tuple[int, int, int, in
     step = max(1, len(rows) // 4000)
     rows, columns = rows[::step], columns[::step]
     rgb = light[rows, columns]
-    grey = rgb @ np.float32([0.2126, 0.7152, 0.0722])
+    grey = rgb @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     middle, half = hull.reshape(-1, 2).mean(axis=0), np.ptp(hull.reshape(-1, 2), axis=0).max() / 2
     plane = np.column_stack([np.ones_like(grey), (columns - middle[0]) / half, (rows - middle[1]) / half])
     low, high = np.percentile(grey, [8, 95])  # hair, nostrils and highlights tell nothing
@@ -354,7 +372,7 @@ def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pos
     if shade:
         cover = np.max([part[0][..., 3] for part in parts], axis=0)
         cover = cv2.resize(cover, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        shift = np.float32([[1, 0, 0], [0, 1, 0.07 * unit]])
+        shift = np.array([[1, 0, 0], [0, 1, 0.07 * unit]], np.float32)
         cover = cv2.warpAffine(cover, shift, (x1 - x0, y1 - y0))
         cover = cv2.GaussianBlur(cover, (0, 0), max(0.5, 0.06 * unit))
         on_head = cv2.resize(np.isfinite(head).astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
@@ -403,7 +421,7 @@ def _morph(image: np.ndarray, keypoints: np.ndarray, shifts: np.ndarray, pose: P
     low = np.floor(frame.min(axis=0) - 2)
     grid = cv2.Subdiv2D((0, 0, *(int(n) for n in np.ceil(np.ptp(frame, axis=0)) + 5)))
     index = {}
-    for number, point in enumerate(np.float32(target - low)):
+    for number, point in enumerate((target - low).astype(np.float32)):
         index[grid.insert((float(point[0]), float(point[1])))] = number
     x0, y0 = low.astype(int).clip(0, (width, height))
     x1, y1 = np.ceil(frame.max(axis=0) + 2).astype(int).clip(0, (width, height))
@@ -412,8 +430,9 @@ def _morph(image: np.ndarray, keypoints: np.ndarray, shifts: np.ndarray, pose: P
     columns, rows = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)))
     place = np.stack([columns, rows], axis=-1)
     for triangle in grid.getTriangleList():
-        corners = [index.get(grid.findNearest((float(x), float(y)))[0]) for x, y in triangle.reshape(3, 2)]
-        if None in corners or not (move[[c for c in corners if c < NUM_KEYPOINTS]] != 0).any():
+        near = [grid.findNearest((float(x), float(y)))[0] for x, y in triangle.reshape(3, 2)]
+        corners = [index[vertex] for vertex in near if vertex in index]
+        if len(corners) < 3 or not (move[[c for c in corners if c < NUM_KEYPOINTS]] != 0).any():
             continue
         affine = cv2.getAffineTransform(np.float32(target[corners]), np.float32(source[corners]))
         mask = np.zeros(columns.shape, np.uint8)

@@ -139,7 +139,7 @@ def summary(
             name: float(of_points[:, part].mean()) if found.any() else None for name, part in REGIONS.items()
         }
     mean = {key: float(value[found].mean()) if found.any() else None for key, value in errors.items()}
-    figures = {
+    figures: dict = {
         "n": len(true),
         "found": int(found.sum()),
         "nme_box": mean["box"],

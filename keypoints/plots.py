@@ -101,10 +101,12 @@ def draw_keypoints(
                 ax.plot(*face[list(bone)].T, color="white", linewidth=1, zorder=1)
     if truth is not None:
         points = np.asarray(truth).reshape(-1, 2)
-        ax.scatter(*points.T, s=2.5 * size, facecolors="none", edgecolors=TRUTH, linewidths=0.9, label="truth")
+        ax.scatter(
+            points[:, 0], points[:, 1], s=2.5 * size, facecolors="none", edgecolors=TRUTH, linewidths=0.9, label="truth"
+        )
     if keypoints is not None:
         points = np.asarray(keypoints).reshape(-1, 2)
-        ax.scatter(*points.T, s=size, color=PREDICTION, linewidths=0, label="prediction", zorder=2)
+        ax.scatter(points[:, 0], points[:, 1], s=size, color=PREDICTION, linewidths=0, label="prediction", zorder=2)
     return ax
 
 
@@ -360,7 +362,7 @@ def draw_emotion(
     points = np.asarray(keypoints)
     unsure = "" if emotion.label == emotion.likeliest else f"{emotion.label}: "
     draw_image(ax, image, f"{title}{unsure}{emotion.likeliest} {100 * emotion.probability:.0f} %")
-    ax.scatter(*points.T, s=4, color=PREDICTION, linewidths=0)
+    ax.scatter(points[:, 0], points[:, 1], s=4, color=PREDICTION, linewidths=0)
     shown = emotion.reasons[:reasons]
     for reason in shown:
         length = np.linalg.norm(reason.movement, axis=1)

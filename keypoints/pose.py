@@ -65,7 +65,8 @@ def rotation_angles(rotation: np.ndarray) -> tuple[float, float, float]:
     """(3, 3) → yaw in ±90, pitch and roll in ±180, degrees: the inverse of :func:`rotation_matrix`."""
     r = np.asarray(rotation)
     yaw = np.arcsin(np.clip(r[0, 2], -1, 1))
-    return tuple(float(v) for v in np.degrees([yaw, np.arctan2(r[1, 2], r[2, 2]), np.arctan2(-r[0, 1], r[0, 0])]))
+    pitch, roll = np.arctan2(r[1, 2], r[2, 2]), np.arctan2(-r[0, 1], r[0, 0])
+    return float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll))
 
 
 def turn_in_order(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -197,7 +198,7 @@ def align(keypoints: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.n
 def estimate_pose(
     keypoints: np.ndarray,
     image_size: tuple[int, int],
-    confidence: Sequence[float] | None = None,
+    confidence: Sequence[float] | np.ndarray | None = None,
     model: PoseModel | None = None,
 ) -> Pose:
     """The pose of a head, and the head itself in 3-D.

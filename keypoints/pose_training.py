@@ -53,16 +53,16 @@ def shape_model(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 def jaw_table(views: dict[str, np.ndarray], size: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """The jaw's shift (9, 17, 2) and its variance (9, 17) by yaw: labels less the skull's points, with roll undone."""
-    shifts, yaws = [], []
+    all_shifts, all_yaws = [], []
     for head, pose, distance, labels in zip(
         *(views[name] for name in ("head", "pose", "distance", "labels")), strict=True
     ):
         turned = views["points"][head, JAW] @ turn_in_order(*pose).T
         shift = labels[JAW] - distance * turned[:, :2] / (turned[:, 2:] + distance)
         shift = shift @ turn_in_order(0, 0, pose[2])[:2, :2] / (unit * size[head])
-        shifts.append(shift if pose[0] >= 0 else shift[FLIP_INDEX[JAW]] * (-1, 1))
-        yaws.append(abs(pose[0]))
-    shifts, yaws = np.array(shifts), np.array(yaws)
+        all_shifts.append(shift if pose[0] >= 0 else shift[FLIP_INDEX[JAW]] * (-1, 1))
+        all_yaws.append(abs(pose[0]))
+    shifts, yaws = np.array(all_shifts), np.array(all_yaws)
     nodes = np.arange(0, 81, YAW_STEP)
     share = np.clip(1 - np.abs(yaws - nodes[:, None]) / YAW_STEP, 0, None)  # (9, views), a hat at each node
     share /= share.sum(axis=1, keepdims=True)
@@ -165,10 +165,9 @@ def main() -> None:
     arrays |= {"jaw_shift": shift, "jaw_spread": spread, "template": mean[:NUM_KEYPOINTS, :2]}
     for i, (weights, bias) in enumerate(layers):
         arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}
-    arrays = {name: np.float16(value) if value.size > 1000 else np.float32(value) for name, value in arrays.items()}
-    write_atomically(
-        options.out, lambda part: _save(part, {**arrays, "zero": np.float32(zero), "unit": np.float32(unit)})
-    )
+    arrays |= {"zero": np.array(zero), "unit": np.array(unit)}
+    arrays = {name: a.astype(np.float16 if a.size > 1000 else np.float32) for name, a in arrays.items()}
+    write_atomically(options.out, lambda part: _save(part, arrays))
     record = {"heads": len(views["points"]), "views": len(views["pose"]), "components": COMPONENTS, "zero": zero}
     record |= {"unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0, "core_seconds": round(process_time())}
     write_json(options.out.with_suffix(".json"), record)
@@ -176,7 +175,7 @@ def main() -> None:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:  # np.savez would add .npz to the name of a part
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

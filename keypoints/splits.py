@@ -134,7 +134,7 @@ def group_wild(names: list[str], likeness: np.ndarray) -> list[list[str]]:
     """
     photos = sorted((number_of(name), i) for i, name in enumerate(names) if name.startswith("helen"))
     links = [(i, j) for (a, i), (b, j) in itertools.pairwise(photos) if b - a <= HELEN_SITTING]
-    links += np.argwhere(np.triu(likeness, 1) >= LIKENESS).tolist()
+    links += [(i, j) for i, j in np.argwhere(np.triu(likeness, 1) >= LIKENESS).tolist()]
     group = np.arange(len(names))
     for i, j in links:
         group[group == group[j]] = group[i]

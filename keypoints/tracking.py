@@ -334,7 +334,8 @@ class FaceTracker:
         if time is None:
             time = 0.0 if self._time is None else self._time + 0.04
         scene = _scene(image)
-        if self._time is not None and (time <= self._time or _correlation(scene, self._scene) < CUT):
+        before, last = self._time, self._scene
+        if before is not None and last is not None and (time <= before or _correlation(scene, last) < CUT):
             self.reset()
         self._time, self._scene = time, scene
         seen = self._follow(image, time)
@@ -367,11 +368,15 @@ class FaceTracker:
             points = track.predict(time)
             view, place = self._view(image, points)
             if view is not None:
-                tracks.append(track), views.append(view), places.append(place), expected.append(points)
+                tracks.append(track)
+                views.append(view)
+                places.append(place)
+                expected.append(points)
         if not tracks:
             return []
-        place, expected = np.stack(places), np.stack(expected)
-        before = np.linalg.solve(place[:, :, :2], (expected - place[:, None, :, 2]).swapaxes(1, 2)).swapaxes(1, 2)
+        place = np.stack(places)
+        shifted = np.stack(expected) - place[:, None, :, 2]
+        before = np.linalg.solve(place[:, :, :2], shifted.swapaxes(1, 2)).swapaxes(1, 2)
         device = next(self.net.parameters()).device
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(views)[:, None]).to(device).float() / 255
@@ -381,8 +386,7 @@ class FaceTracker:
         confidence, score = (none if part is None else part.cpu().numpy() for part in said[1:])
         seen = []
         for one in map(_Seen, tracks, points, confidence, score):
-            known = one.score is not None
-            enough = one.score >= self.detector.min_score if known else one.track.unconfirmed < ODD_ONES
+            enough = one.track.unconfirmed < ODD_ONES if one.score is None else one.score >= self.detector.min_score
             if enough and _likely(one.track, one.points, time) and _inside(one.points, image):
                 seen.append(one)
         return _each_once(seen, time)
@@ -400,7 +404,7 @@ class FaceTracker:
     def _again(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
         """Both looks near the place of faces that could not be followed: moved too fast, or hidden for a moment."""
         missing = [track for track in self._tracks if all(track is not other.track for other in seen)]
-        found = []
+        found: list[_Seen] = []
         for track in missing:
             expected = track.predict(time)
             if not _inside(expected, image) or time - track.time > self.memory:
@@ -495,6 +499,7 @@ class FaceTracker:
 
     def _expected(self, track: _Track, time: float) -> TrackedFace:
         """A face that is not seen, where it should be."""
+        assert track.face is not None  # who is not seen was seen before
         moved = (track.predict(time) - track.points).astype(np.float32)[0]
         points = track.face.keypoints + moved
         box = self.detector.framing.boxes(points)[0]

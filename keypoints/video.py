@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 import threading
@@ -64,7 +65,7 @@ class Video:
                 self._capture = cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, waits)
             began = time.perf_counter()
             done, frame = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not done:
+        if not done or frame is None:
             self._capture.release()
             if camera:
                 raise ValueError(f"{self.source}: expected the number of a camera, got none that gives pictures")
@@ -161,6 +162,7 @@ class VideoFile:
             self._part.unlink(missing_ok=True)
             raise ValueError(f"{path}: this OpenCV writes neither {' nor '.join(codecs.values())} into such a file")
         self._began: float | None = None
+        self._frames = 0  # in the file
 
     def write(self, image: np.ndarray, time: float) -> None:
         """(H, W, 3) uint8 RGB and its time in seconds."""
@@ -171,11 +173,25 @@ class VideoFile:
         for _ in range(min(due - self._written, round(10 * self.fps))):
             self._writer.write(frame)
             self._written += 1
+            self._frames += 1
         self._written = max(self._written, due)  # a pause of more than 10 s is cut short
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
-        self._writer.release()
+        """Finish the file and give it its name.
+
+        Raises:
+            OSError: not all of it could be written; nothing is left.
+        """
+        with _Quiet():
+            self._writer.release()
+            finished = cv2.VideoCapture(str(self._part), cv2.CAP_FFMPEG)  # the writer tells of no full disk
+            whole = finished.get(cv2.CAP_PROP_FRAME_COUNT) >= self._frames - 1
+            finished.set(cv2.CAP_PROP_POS_FRAMES, self._frames - 1)
+            whole = finished.read()[0] and whole
+            finished.release()
+        if self._frames and not whole:
+            self._part.unlink(missing_ok=True)
+            raise OSError(f"{self.path}: the video could not be written whole, expected room on the disk")
         os.replace(self._part, self.path)
 
     def discard(self) -> None:
@@ -185,17 +201,22 @@ class VideoFile:
 
 
 class Rows:
-    """A CSV file that grows row by row; what is older than a second is on disk."""
+    """A CSV file that grows by whole rows; what is older than a second is on disk, whatever ends the process."""
 
     def __init__(self, path: str | Path, header: Sequence[str]) -> None:
-        path = Path(path)
+        self._path = path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._waiting = io.StringIO(newline="")  # a file's own buffer would be written out in the middle of a row
+        self._csv = csv.writer(self._waiting, lineterminator="\n")
         self._csv.writerow(header)
-        self.flush()
+        try:
+            self.flush()
+        except OSError:
+            self._file.close()
+            raise
 
     def write(self, rows: Iterable[Sequence]) -> None:
         self._csv.writerows(rows)
@@ -203,11 +224,22 @@ class Rows:
             self.flush()
 
     def flush(self) -> None:
-        self._file.flush()
+        data = memoryview(self._waiting.getvalue().encode("utf-8"))
+        self._waiting.seek(0)
+        self._waiting.truncate()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:  # a full disk names no file
+            error.filename = str(self._path)
+            raise
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 class _Quiet:

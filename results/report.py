@@ -409,11 +409,38 @@ def page_text() -> str:
     )
 
 
+def soak_table() -> str:
+    """What `make soak` tried and what went wrong, and what was mended because of it."""
+    soak, mended = load(HERE / "soak.json"), load(HERE.parent / "tests" / "soak" / "mended.json")
+    rows = []
+    for kind, found in soak["fuzz"].items():
+        more = f"{found['read']:,} could be read; {found['peak_memory_mb']} MB at most"
+        rows.append([f"damaged files: {kind}", f"{found['cases']:,}", str(found["failed"]), more])
+    for job, found in soak["kills"].items():
+        more = f"{found['finished']} times to the end, with the same result"
+        rows.append([f"kills: {job}", f"{found['kills']:,}", str(found.get("failed", 0)), more])
+    if calls := soak.get("calls"):
+        more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
+        more += "" if calls["processes_agree"] else "; the processes differ"
+        rows.append(["calls", f"{calls['calls']:,}", str(calls["wrong"]), more])
+    for module, found in soak["mutants"].items():
+        survived = found["mutants"] - found["killed"]
+        more = f"of {found['of']}; {100 * found['killed'] / found['mutants']:.0f} % noticed"
+        rows.append([f"mutants: {module}", str(found["mutants"]), f"{survived} survived", more])
+    lines = [f"* {one['what']}: {one['now']} ({one['part']})." for one in mended]
+    text = markdown(["tried", "cases", "failed", ""], rows)
+    if covered := soak.get("coverage"):
+        text += f"\n\nThe tests run {covered['percent']} % of the {covered['lines']:,} statements of data_load, models "
+        text += "and keypoints, but for what `pyproject.toml` leaves out."
+    return f"{text}\n\nFound by this, {len(mended)} in all, and mended:\n\n" + "\n".join(lines)
+
+
 TABLES = {
     "peers": peers_table,
     "printed": printed_text,
     "pose": pose_table,
     "small": small_text,
+    "soak": soak_table,
     "emotion": emotion_table,
     "results": results_table,
     "benchmark": benchmark_table,
@@ -432,6 +459,7 @@ PAGES = {
     "saved_models/README.md": ("small", "results", "parts", "slices", "pose", "emotion"),
     "results/README.md": ("benchmark", "tracking", "cost"),
     "data/README.md": ("sample", "haar", "alone"),
+    "tests/soak/README.md": ("soak",),
 }
 
 

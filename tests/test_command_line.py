@@ -4,8 +4,10 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,15 +18,16 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from PIL import Image
 
 from data_load import Data, person_of, read_image
-from keypoints.__main__ import main
+from keypoints.__main__ import main, printable
 from keypoints.detection import Framing, KeypointDetector, framing_dict
 from keypoints.evaluation import evaluate
 from keypoints.splits import people_split
+from keypoints.video import VideoFile
 from models import Net, load_model, save_model, sha256
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
 HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
-ASTRONAUT = str(PHOTOS / "astronaut.jpg")
+ASTRONAUT, CLIP = str(PHOTOS / "astronaut.jpg"), str(ROOT / "data" / "sample" / "clip.mp4")
 
 
 @pytest.fixture
@@ -47,6 +50,15 @@ def photo_set(tmp_path):
         labels.append(points - [left, top])
     write_set(tmp_path, "training", [f"P{i // 3}_{i:02d}.jpg" for i in range(12)], images, np.stack(labels))
     return ["--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
+
+
+@pytest.fixture
+def few_frames(tmp_path) -> Path:
+    out = VideoFile(tmp_path / "few.webm", 25, (160, 120))
+    for i in range(3):
+        out.write(np.random.default_rng(i).integers(0, 256, (120, 160, 3), np.uint8), i / 25)
+    out.close()
+    return out.path
 
 
 def rows(path) -> list[list[str]]:
@@ -408,19 +420,77 @@ def test_the_package_runs_as_a_command(weights, tmp_path):
     assert done.stdout.startswith(f"{ASTRONAUT}: face 0 at left ")
 
 
+# Names and places of all kinds ----------------------------------------------------------------------------------------
+
+NAMES = ["a b.jpg", "Gesicht ü 脸.jpg", "photo.txt", "no ending", "-x.jpg", "a'b\"c,d.jpg"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *([] if sys.platform == "win32" else ["line\nend.jpg", "\udcff.jpg"])])
+def test_a_photograph_may_have_any_name(weights, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    try:
+        shutil.copy(ASTRONAUT, name)
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    assert main(["detect", f"./{name}", "--csv", "k.csv", "--draw", "drawn", "--model", weights]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 1 and told.out.startswith(f"./{printable(name)}: face 0") and told.err == ""
+    with open("k.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert next(csv.DictReader(file))["file"] == f"./{name}"
+    assert (tmp_path / "drawn" / f"{Path(name).stem}.jpg").exists()
+    assert main(["detect", f"./none {name}", "--model", weights]) == 1
+    assert capsys.readouterr().err == f"./none {printable(name)}: No such file or directory\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_links_are_followed_and_what_leads_nowhere_is_one_sentence(weights, tmp_path, capsys):
+    for name, target in (("good", ASTRONAUT), ("broken", tmp_path / "none"), ("loop", tmp_path / "loop")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "half.jpg").write_bytes(Path(ASTRONAUT).read_bytes()[:300])
+    names = ["good", "broken", "loop", "empty.jpg", "half.jpg", "."]
+    assert main(["detect", *(str(tmp_path / name) for name in names), "--model", weights]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{tmp_path / 'good'}: face 0") and told.out.count("\n") == 1
+    assert [line.split(": ")[0] for line in told.err.splitlines()] == [str(tmp_path / name) for name in names[1:]]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write to")
+@pytest.mark.parametrize(
+    "what", ["detect --csv", "detect --draw", "filter --out", "track --out", "track --csv", "train --out"]
+)
+def test_where_nothing_can_be_written_one_sentence_says_so(weights, photo_set, few_frames, capsys, what):
+    command, option = what.split()
+    source = {"track": [str(few_frames)], "train": [*photo_set, "--epochs", "1"]}.get(command, [ASTRONAUT])
+    target = "/proc/self/" + {"--draw": "drawn", "--csv": "k.csv"}.get(option, "out.png")
+    target = target.replace(".png", ".webm") if command == "track" else target
+    more = ["--filter", "cat"] if command == "filter" else []
+    more += [] if command == "train" else ["--model", weights]
+    assert main([command, *source, option, target, *more]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"keypoints {command}: ") and "/proc/self/" in last
+
+
 # A full disk ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-@pytest.mark.parametrize("what", ["CSV", "pictures", "a filter's picture", "weights", "figures"])
-def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(weights, photo_set, tmp_path, what):
-    import resource
-    import signal
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """As on a full disk, a write of more than 500 bytes fails."""
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
 
-    def no_room() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk, a write fails instead of the process
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 
+@pytest.mark.parametrize(
+    "what", ["CSV", "pictures", "a filter's picture", "weights", "figures", "rows of a video", "a video"]
+)
+def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
+    weights, photo_set, few_frames, tmp_path, capsys, what, no_room
+):
     out = tmp_path / "out"
     out.mkdir()
     arguments, file = {
@@ -429,11 +499,11 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         "a filter's picture": (["filter", ASTRONAUT, "--filter", "cat", "--out", str(out / "c.png")], "c.png"),
         "weights": (["train", *photo_set, "--epochs", "1", "--out", str(out / "net.pt")], "net.checkpoint"),
         "figures": (["evaluate", "--model", weights, *photo_set, "--json", str(out / "e.json")], "e.json"),
+        "rows of a video": (["track", CLIP, "--csv", str(out / "r.csv"), "--model", weights], "r.csv"),
+        "a video": (["track", str(few_frames), "--out", str(out / "v.webm"), "--model", weights], "v.webm"),
     }[what]
-    done = subprocess.run(
-        [sys.executable, "-m", "keypoints", *arguments], cwd=ROOT, capture_output=True, text=True, preexec_fn=no_room
-    )
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ")
-    assert "Traceback" not in done.stderr and list(out.iterdir()) == []
+    assert main(arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ") and "Traceback" not in last
+    # Rows are there to be read while they come: those of a video stay as far as they came.
+    assert [path.name for path in out.iterdir()] == (["r.csv"] if what == "rows of a video" else [])

@@ -26,6 +26,7 @@ from data_load import (
     RandomCrop,
     Rescale,
     ToTensor,
+    _fits,
     evaluation_transform,
     find_data,
     label_offset,
@@ -119,11 +120,24 @@ def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tm
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(bomb)
     assert len(bomb) < 300_000
+    environment, tries = {**os.environ, "PYTHONPATH": str(ROOT)}, []
     for module in ("data_load", "keypoints.plots"):  # whichever comes first, the limit is there before OpenCV
         command = [sys.executable, "-c", f"import {module}, data_load; data_load.read_image('bomb.png')"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert "bomb.png: got an image of more pixels than are read, expected at most 134,217,728" in done.stderr
+        tries.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True))
+    for one in tries:
+        told = one.communicate()[1]
+        assert "bomb.png: got an image of more pixels than are read, expected at most 134,217,728" in told
+
+
+def test_a_png_that_promises_gigabytes_costs_none(tmp_path):
+    whole = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    place = whole.index(b"IDAT") - 4
+    (tmp_path / "liar.png").write_bytes(whole[:place] + b"\x7f\xff\xff\x00" + whole[place + 4 :])
+    with pytest.raises(ValueError, match=r"liar\.png: expected an image, got"):
+        read_image(tmp_path / "liar.png")
+    (tmp_path / "more.png").write_bytes(whole + b"anything behind the end")
+    assert read_image(tmp_path / "more.png").shape == (8, 8, 3)
+    assert not _fits(np.fromfile(tmp_path / "liar.png", np.uint8))  # OpenCV never sees it
 
 
 def test_a_directory_and_a_missing_file_are_os_errors(tmp_path):

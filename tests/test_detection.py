@@ -342,6 +342,14 @@ def test_a_bad_box_raises_a_sentence(box):
         KeypointDetector(FindsTheDot()).keypoints(np.zeros((9, 9), np.uint8), [box])
 
 
+@pytest.mark.parametrize("framing", ["wide", {"scale": 1.5}, {"scale": "x"}, {"eval": 1}, [1, 2]])
+def test_a_framing_that_is_none_raises_a_sentence(framing):
+    net = FindsTheDot()
+    net.framing = framing
+    with pytest.raises(ValueError, match=r"the network: got the framing .*, expected the numbers scale, dx, dy, "):
+        KeypointDetector(net)
+
+
 def test_a_net_without_a_framing_raises_a_sentence():
     with pytest.raises(ValueError, match=r"the network: got weights without a framing, expected .*measure_framing"):
         KeypointDetector(Net())

@@ -170,6 +170,27 @@ def test_a_new_filter_needs_a_picture_and_a_small_file(tmp_path, head):
     assert changed(image, after)[middle]
 
 
+TWO = [{"points": [1], "at": [0, 0]}, {"points": [2], "at": [9, 0]}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"layers": []},
+        {"morph": {"48": [0, 0, 0]}},
+        {"about": "odd", "morph": {"48": [900, 0, 0]}},
+        {"about": "odd", "morph": {"68": [0, 0, 0]}},
+        {"about": "odd", "morph": {"48": [float("nan"), 0, 0]}},
+    ],
+)
+def test_a_file_without_a_filter_s_parts_or_with_numbers_out_of_range_is_refused(tmp_path, content):
+    shutil.copy(FILTER_DIR / "sunglasses.png", tmp_path / "odd.png")
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"odd\.json: expected about and layers or a morph, got: "):
+        load_filter("odd", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
@@ -178,11 +199,16 @@ def test_a_new_filter_needs_a_picture_and_a_small_file(tmp_path, head):
         ({"anchors": [{"points": [1], "at": [0, 0]}] * 2, "sheet": "odd"}, "got sheet 'odd'"),
         ({"anchors": [{"points": [1], "at": [0, 0]}] * 2, "part": [0, 0, 900, 9]}, "got part"),
         ({}, "anchors"),
+        ({"anchors": TWO, "bend": 1e9}, "got bend 1000000000.0, expected numbers from 0 to 100"),
+        ({"anchors": TWO, "tilt": float("nan")}, "got tilt nan, expected numbers from -90 to 90"),
+        ({"anchors": [{"points": [1], "at": [3, 3]}] * 2}, "got anchors at one pixel"),
+        ({"anchors": TWO, "part": [-1, 0, 2, 2]}, "got part"),
+        ([], "AttributeError"),
     ],
 )
 def test_a_file_that_is_no_filter_is_refused_by_name(tmp_path, layer, message):
     shutil.copy(FILTER_DIR / "sunglasses.png", tmp_path / "odd.png")
-    if "part" in layer:
+    if "part" in layer and layer["part"][0] == 0:
         cv2.imwrite(str(tmp_path / "odd.png"), np.zeros((5, 5, 4), np.uint8))
     (tmp_path / "odd.json").write_text(json.dumps({"about": "odd", "layers": [layer]}))
     with pytest.raises(ValueError, match=rf"odd\.json: .*{message}"):

@@ -22,7 +22,7 @@ def faces() -> tuple[np.ndarray, np.ndarray]:
 def test_the_size_of_a_face_by_hand():
     assert face_size(TRUE[0], "box") == pytest.approx(np.sqrt(30 * 40))
     assert face_size(TRUE[0], "iod") == pytest.approx(10)
-    assert face_size(TRUE, "box").shape == (1,)
+    assert face_size(TRUE, "box").shape == (1,) and face_size(TRUE) == face_size(TRUE, "box")
 
 
 def test_errors_by_hand():
@@ -176,3 +176,20 @@ def test_lost_faces_count_in_the_intervals_of_failures_only():
     assert figures["people"] == 2
     assert figures["intervals"]["nme_box"] is None  # only Ann was found
     assert figures["intervals"]["fr_iod_10"] == [0.0, 100.0] and figures["intervals"]["auc_box_07"] == [0.0, 100.0]
+
+
+def test_each_interval_is_that_of_its_own_figure(faces):
+    predicted, true = faces
+    people, found = np.repeat(list("abcde"), 4), [1] * 18 + [0, 0]
+    figures = summary(predicted, true, found, people)
+    box, iod = (nme(predicted, true, normaliser) for normaliser in ("box", "iod"))
+    assert figures["found"] == 18 and figures["nme_box"] == pytest.approx(box[:18].mean())
+    by_hand = {
+        "nme_box": np.append(box[:18], [np.nan] * 2),
+        "nme_iod": np.append(iod[:18], [np.nan] * 2),
+        "fr_iod_10": np.append(100.0 * (iod[:18] > 10), [100] * 2),
+        "fr_box_07": np.append(100.0 * (box[:18] > 7), [100] * 2),
+        "auc_box_07": np.append([100 * max(0, 1 - error / 7) for error in box[:18]], [0] * 2),
+    }
+    assert figures["intervals"] == {key: pytest.approx(interval(v, people), rel=1e-9) for key, v in by_hand.items()}
+    assert 0 < figures["fr_box_07"] < 100 and 0 < figures["auc_box_07"] < 100  # neither all nor none

@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from helpers import SHIPPED
+from helpers import ROOT, SHIPPED
 from torch import nn
 
 from keypoints.landmarks import REFERENCE_FACE
@@ -504,6 +506,33 @@ def test_weights_of_another_network_raise_a_sentence(tmp_path, content, sentence
     assert str(caught.value).startswith(str(tmp_path / "net.pt")) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m keypoints train'"),
+        ({"state_dict": {n: v * torch.nan for n, v in Net().state_dict().items()}}, "are not finite"),
+    ],
+)
+def test_weights_of_this_network_with_values_it_cannot_have_raise_a_sentence(net, tmp_path, changed, sentence):
+    save_model(net, tmp_path / "net.pt")
+    content = torch.load(tmp_path / "net.pt", weights_only=True)
+    torch.save({**content, **changed}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_model(tmp_path / "net.pt")
+    assert str(caught.value).startswith(str(tmp_path / "net.pt")) and "\n" not in str(caught.value)
+
+
+def test_weights_that_unpack_to_more_than_the_file_are_refused_before_they_do(tmp_path):
+    torch.save({"network": "Net", "state_dict": {"a": torch.zeros(10_000_000)}}, tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "net.pt", "w") as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    assert torch.load(tmp_path / "net.pt", weights_only=True)["state_dict"]["a"].numel() == 10_000_000  # PyTorch would
+    assert (tmp_path / "net.pt").stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"net\.pt: expected weights saved by save_model, got"):
+        load_model(tmp_path / "net.pt")
+
+
 def test_a_missing_file_and_a_directory_are_os_errors(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(OSError):
@@ -516,3 +545,12 @@ def test_the_shipped_weights_load_and_match_their_record():
     record = json.loads(SHIPPED.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["sha256"] == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     assert load_model(SHIPPED).framing == record["framing"] and SHIPPED.stat().st_size < 10e6
+
+
+def test_nothing_is_ever_unpickled():
+    for file in [ROOT / "data_load.py", ROOT / "models.py", *(ROOT / "keypoints").glob("*.py")]:
+        code = file.read_text(encoding="utf-8")
+        loads = re.findall(r"torch\.load\(.*?\)(?=\n|\[)", code)
+        assert all("weights_only=True" in load for load in loads), file
+        assert not re.search(r"allow_pickle=True|pickle\.load|weights_only=False", code), file
+        assert code.count("torch.load(") == len(loads)

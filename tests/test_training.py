@@ -77,9 +77,9 @@ def test_eight_samples_can_be_overfitted():
     faces = list(Faces(8, CenterCrop))  # the same crop each time
     torch.manual_seed(0)
     net = Net(dropout=0)
-    record = fit(net, faces, recipe=Recipe(epochs=40, batch_size=8, weight_average=0.5))
+    record = fit(net, faces, recipe=Recipe(epochs=30, batch_size=8, weight_average=0.5))
     assert record["history"][-1]["training_loss"] < 0.05 * record["history"][0]["training_loss"]
-    net.train()  # 40 steps are too few for BatchNorm's running means: let it use the batch's own
+    net.train()  # 30 steps are too few for BatchNorm's running means: let it use the batch's own
     with torch.no_grad():
         output = net(torch.stack([face["image"] for face in faces]))
     predicted = Normalize.inverse(output).numpy().reshape(8, 68, 2)

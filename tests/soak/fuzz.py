@@ -3,9 +3,10 @@
     python tests/soak/fuzz.py --cases 100000          # writes what it found into results/soak.json
 
 A case is a file of the repository (an image, labels, weights, a filter, a video) with something done to its bytes:
-bits flipped, parts overwritten, cut, doubled or taken from another file. `(seed, kind, case)` gives the same bytes each
-time. Cases run in a process of their own, so that a crash, a hang of ten seconds and memory beyond a gigabyte are found
-as well; and nothing may be written beside the file.
+bits flipped, parts overwritten, cut, doubled or taken from another file. Every other case goes deeper: a number of a
+text becomes another, the inside of an archive is damaged instead of the archive, and a PNG's checksums are put right
+again. `(seed, kind, case)` gives the same bytes each time. Cases run in a process of their own, so that a crash, a hang
+of ten seconds and memory beyond a gigabyte are found as well; and nothing may be written beside the file.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +37,11 @@ sys.path.insert(0, str(ROOT))
 SEED = 2026
 HANG, STUCK = 10, 60  # seconds of computing, and of waiting, after which a case counts as hanging
 MEMORY = 1000  # MB: the largest resident size of the process, Python, PyTorch and all
-SHARES = {"image": 0.5, "labels": 0.2, "weights": 0.1, "filter": 0.19, "video": 0.01}
+SHARES = {"image": 0.7, "labels": 0.1, "weights": 0.1, "filter": 0.09, "video": 0.01}
 QUICK = {"image": 400, "labels": 150, "weights": 50, "filter": 150, "video": 5}  # cases of the ordinary tests
 SPECIAL = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"nan", b"-1", b"1e999", b'"', b",,", b"\n"]
+MILD = [b"0", b"1", b"-1", b"0.3", b"7", b"-40", b"150.5"]  # what might be meant, and what never is
+NUMBERS = [*MILD, *MILD, b"1e999", b"-1e300", b"nan", b"1e-300", b"99999999999999999999", b'""', b"null", b"[]", b"x"]
 
 
 def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
@@ -65,6 +72,41 @@ def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
         else:  # near the beginning are the headers
             data[: 1 + place % 64] = bytes(data[: 1 + place % 64])[::-1]
     return bytes(data)
+
+
+def deeper(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
+    """As :func:`mutated`, but past the checks that a file of its format begins with."""
+    data = seeds[rng.integers(len(seeds))]
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        pickles = [name for name in members if name.endswith(".pkl")]
+        name = str(rng.choice(pickles if pickles and rng.random() < 0.8 else list(members)))
+        members[name] = mutated(rng, [members[name]])
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(zipfile.ZipInfo(name), content)
+        return file.getvalue()
+    if data.startswith(b"\x89PNG"):
+        return _checked_png(mutated(rng, [data]))
+    spots = [match.span() for match in re.finditer(rb"-?\d+(\.\d+)?", data)] if b"\0" not in data else []
+    if spots:
+        for start, end in sorted((spots[i] for i in rng.integers(len(spots), size=rng.integers(1, 4))), reverse=True):
+            data = data[:start] + NUMBERS[rng.integers(len(NUMBERS))] + data[end:]
+        return data
+    return mutated(rng, [data])
+
+
+def _checked_png(data: bytes) -> bytes:
+    """The same chunks with the checksums that belong to what they hold now."""
+    place, chunks = 8, [data[:8]]
+    while place + 12 <= len(data):
+        length = struct.unpack(">I", data[place : place + 4])[0]
+        content = data[place + 4 : place + 8 + length]
+        chunks.append(data[place : place + 4] + content + struct.pack(">I", zlib.crc32(content)))
+        place += 12 + length
+    return b"".join([*chunks, data[place:]])
 
 
 def image_seeds() -> list[bytes]:
@@ -123,11 +165,11 @@ def use_image(file: Path, case: int) -> None:
     from data_load import read_image
 
     image = read_image(file)
-    if case % 100 == 0 and "detector" not in _cache:
+    if case % 100 < 2 and "detector" not in _cache:
         from keypoints.detection import KeypointDetector
 
         _cache["detector"] = KeypointDetector()
-    if case % 100 == 0:
+    if case % 100 < 2:
         _cache["detector"](image)
 
 
@@ -153,10 +195,10 @@ def use_filter(file: Path, case: int) -> None:
 
         _cache["face"] = find_data("sample").dataset("test")[0]
     picture = file.with_suffix(".png")
-    if not picture.exists():
-        picture.symlink_to(FILTER_DIR / f"{name}.png")
-    effect = load_filter(file.stem, file.parent)
-    if case % 20:
+    picture.unlink(missing_ok=True)
+    picture.symlink_to(FILTER_DIR / f"{name}.png")
+    effect = load_filter.__wrapped__(file.stem, file.parent)  # without its cache: every case has the same name
+    if case % 100 > 1:
         return
     worn = apply_filter(_cache["face"]["image"], _cache["face"]["keypoints"], effect)
     assert worn.shape == _cache["face"]["image"].shape
@@ -184,28 +226,30 @@ KINDS: dict[str, tuple[str, Callable[[], list[bytes]], Callable[[Path, int], Non
 }
 
 
-def run_case(kind: str, case: int, seeds: list[bytes], folder: Path, seed: int = SEED) -> str | None:
-    """Do one case: what is wrong with how it ended, or None."""
+def run_case(kind: str, case: int, seeds: list[bytes], folder: Path, seed: int = SEED) -> tuple[bool, str | None]:
+    """Do one case: whether the file could be read all the same, and what is wrong with how it ended, or None."""
     ending, _, use = KINDS[kind]
     rng = np.random.default_rng([seed, list(KINDS).index(kind), case])
     file = folder / f"a case{ending}"
-    file.write_bytes(mutated(rng, seeds))
+    file.write_bytes((deeper if case % 2 else mutated)(rng, seeds))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             use(file, case)
+        read = True
     except (OSError, ValueError) as error:
+        read = False
         text = f"{error}"
         if not text.strip() or "\n" in text or len(text) > 1000:
-            return f"{type(error).__name__} that is no sentence: {text[:300]!r}"
+            return False, f"{type(error).__name__} that is no sentence: {text[:300]!r}"
         if file.stem not in text and not isinstance(error, OSError):
-            return f"{type(error).__name__} that names no file: {text[:300]!r}"
+            return False, f"{type(error).__name__} that names no file: {text[:300]!r}"
     except Exception:
-        return traceback.format_exc(limit=-3)
+        return False, traceback.format_exc(limit=-3)
     left = sorted(path.name for path in folder.iterdir())
     if extra := [name for name in left if not name.startswith("a case")]:
-        return f"files were written: {extra}"
-    return None
+        return read, f"files were written: {extra}"
+    return read, None
 
 
 def work(kind: str, cases: range, out: Path) -> int:
@@ -222,16 +266,16 @@ def work(kind: str, cases: range, out: Path) -> int:
             file.flush()
             signal.setitimer(signal.ITIMER_PROF, HANG)
             signal.alarm(STUCK)
-            wrong = run_case(kind, case, seeds, Path(folder))
+            read, wrong = run_case(kind, case, seeds, Path(folder))
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             peak = peak_mb()
             if peak > MEMORY:
                 wrong = f"the process grew to {peak:.0f} MB"
-            if wrong:
-                file.write(json.dumps({"case": case, "wrong": wrong}) + "\n")
-                if peak > MEMORY:
-                    return 3  # the peak never falls: go on in a new process
+            if read or wrong:
+                file.write(json.dumps({"case": case, **({"wrong": wrong} if wrong else {"read": True})}) + "\n")
+            if peak > MEMORY:
+                return 3  # the peak never falls: go on in a new process
         file.write(json.dumps({"peak": round(peak)}) + "\n")
     return 0
 
@@ -249,7 +293,7 @@ def peak_mb() -> float:
 
 def run_kind(kind: str, cases: int) -> dict:
     """Do all cases of a kind, in a new process after each crash: how many, failures, seconds, peak memory."""
-    began, first, failures, peak = time.perf_counter(), 0, [], 0
+    began, first, failures, peak, read = time.perf_counter(), 0, [], 0, 0
     with tempfile.TemporaryDirectory() as folder:
         while first < cases:
             out = Path(folder) / f"{first}.jsonl"
@@ -257,6 +301,7 @@ def run_kind(kind: str, cases: int) -> dict:
             done = subprocess.run(command, cwd=folder, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
             lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
             failures += [line for line in lines if "wrong" in line]
+            read += sum("read" in line for line in lines)
             peak = max([peak, *(line["peak"] for line in lines if "peak" in line)])
             if done.returncode == 0:
                 break
@@ -268,8 +313,9 @@ def run_kind(kind: str, cases: int) -> dict:
             first = last + 1
     return {
         "cases": cases,
-        "failures": failures[:20],
+        "read": read,
         "failed": len(failures),
+        "failures": failures[:20],
         "seconds": round(time.perf_counter() - began, 1),
         "peak_memory_mb": peak,
     }

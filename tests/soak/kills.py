@@ -35,6 +35,7 @@ import data_load  # noqa: E402
 from data_load import find_data, training_transform  # noqa: E402
 from keypoints.__main__ import main as keypoints  # noqa: E402
 from keypoints.training import Recipe, fit  # noqa: E402
+from keypoints.video import Video, VideoFile  # noqa: E402
 from models import Net, load_model, save_model  # noqa: E402
 
 SEED = 2026
@@ -149,6 +150,40 @@ def detecting() -> Job:
 
 
 @contextmanager
+def short_clip() -> Iterator[Path]:
+    """Twelve frames of the sample's clip as a file of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        video, out = Video(data_load.DATA_DIR / "sample" / "clip.mp4"), VideoFile(f"{folder}/clip.webm", 25, (320, 320))
+        for _, (time_, frame) in zip(range(12), video, strict=False):
+            out.write(frame, time_)
+        video.close()
+        out.close()
+        yield out.path
+
+
+def tracking(clip: Path) -> Job:
+    """`track` with a video and a CSV file that grows: the one is whole or not there, the other holds whole rows."""
+
+    def work(folder: Path) -> None:
+        if keypoints(
+            ["--threads", "1", "track", str(clip), "--csv", str(folder / "k.csv"), "--out", f"{folder}/k.webm"]
+        ):
+            raise RuntimeError("track failed")
+
+    def whole(folder: Path) -> None:
+        if (folder / "k.webm").exists():
+            assert len(list(Video(folder / "k.webm"))) == 12
+        if (folder / "k.csv").exists():
+            text = (folder / "k.csv").read_text(encoding="utf-8")
+            assert text.endswith("\n") or not text, "half a row"
+            rows = [line.split(",") for line in text.splitlines()]
+            assert len({len(row) for row in rows}) <= 1
+            assert [row[0] for row in rows[1:]] == [str(number) for number in range(len(rows[1:]))]
+
+    return Job(work, whole, lambda folder: (folder / "k.csv").read_bytes())
+
+
+@contextmanager
 def serving() -> Iterator[tuple[str, Path]]:
     """A small official set behind a local address, and the list of its pixels."""
     import hashlib
@@ -184,15 +219,22 @@ def fetching(url: str, manifest: Path) -> Job:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = ("training", "detecting", "fetching", "tracking")
     parser.add_argument("--kills", type=int, default=100, help="of each job")
+    parser.add_argument("--jobs", nargs="+", default=names, choices=names)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "soak.json")
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads of a parent do not survive a fork
-    rng = np.random.default_rng(SEED)
-    with serving() as (url, manifest):
-        jobs = {"training": training(), "detecting": detecting(), "fetching": fetching(url, manifest)}
-        for name, job in jobs.items():
-            result = torture(job, options.kills, rng)
+    cv2.setNumThreads(1)
+    with serving() as (url, manifest), short_clip() as clip:
+        jobs = {
+            "training": training,
+            "detecting": detecting,
+            "fetching": lambda: fetching(url, manifest),
+            "tracking": lambda: tracking(clip),
+        }
+        for name in options.jobs:
+            result = torture(jobs[name](), options.kills, np.random.default_rng([SEED, names.index(name)]))
             print(name, json.dumps(result), flush=True)
             keep(options.out, "kills", {name: {"seed": SEED, **result}})
     return 0

@@ -58,6 +58,8 @@ def run(module: str, most: int) -> dict:
             shutil.copytree(source, target, ignore=ignored) if source.is_dir() else shutil.copy(source, target)
         also = [name for name in COPIED if name != "pyproject.toml"]
         settings = {"source_paths": [module], "pytest_add_cli_args_test_selection": tests, "also_copy": also}
+        # Processes of their own see no mutant, and the packages of another environment.
+        settings["pytest_add_cli_args"] = ["-k", "not huge and not command and not workers"]
         with (Path(folder) / "pyproject.toml").open("a") as file:
             lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
             file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
@@ -69,8 +71,12 @@ def run(module: str, most: int) -> dict:
             raise RuntimeError(f"mutmut made no mutants of {module}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
         made = [name for name in json.loads(meta.read_text())["exit_code_by_key"] if belongs(name, names)]
         chosen = sorted(random.Random(SEED).sample(made, min(most, len(made))))
-        subprocess.run([*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, capture_output=True, text=True
+        )
         codes = json.loads(meta.read_text())["exit_code_by_key"]
+        if any(codes[name] is None for name in chosen):  # the tests fail without a mutant
+            raise RuntimeError(f"mutmut ran no mutants of {module}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
     survived = [name for name in chosen if codes[name] not in KILLED]
     return {
         "mutants": len(chosen),

@@ -1,0 +1,42 @@
+"""Line coverage: how much of data_load, models and keypoints the tests run. Needs the package coverage.
+
+    python tests/soak/covered.py                    # writes the shares into results/soak.json
+
+What is left out, and why, stands in pyproject.toml. Lines that only processes of their own run are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+
+def main() -> int:
+    from fuzz import keep
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kept", action="store_true", help="take build/coverage of the last run, run no tests")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "soak.json")
+    options = parser.parse_args()
+    coverage, build = [sys.executable, "-m", "coverage"], ROOT / "build"
+    build.mkdir(exist_ok=True)
+    if not options.kept:
+        subprocess.run([*coverage, "run", "-m", "pytest"], cwd=ROOT, check=True)
+    subprocess.run([*coverage, "json", "--quiet", "-o", str(build / "coverage.json")], cwd=ROOT, check=True)
+    report = json.loads((build / "coverage.json").read_text(encoding="utf-8"))
+    shares = {file: round(one["summary"]["percent_covered"], 1) for file, one in report["files"].items()}
+    total = report["totals"]
+    result = {"lines": total["num_statements"], "percent": round(total["percent_covered"], 1), "files": shares}
+    print(json.dumps(result, indent=1))
+    keep(options.out, "coverage", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
