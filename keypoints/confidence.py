@@ -142,6 +142,21 @@ def negative_views(boxes: Sequence[Sequence], folder: Path, framing: Framing) ->
     return torch.from_numpy(np.stack(views))[:, None].float() / 255
 
 
+def hidden(samples: Sequence[dict], seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    """Samples whose faces are painted over: views (N, 1, 224, 224), and the points, (N, 68, 2), that were there."""
+    rng, views = np.random.default_rng(seed), []
+    true = Normalize.inverse(torch.stack([sample["keypoints"] for sample in samples])).numpy()
+    for sample, points in zip(samples, true, strict=True):
+        view, margin = sample["image"].clone(), rng.uniform(0.05, 0.5) * metrics.face_size(points)
+        left, top = np.maximum(points.min(axis=0) - margin, 0).astype(int)
+        right, bottom = np.maximum(points.max(axis=0) + margin, 1).astype(int)
+        part = view[:, top:bottom, left:right]
+        noise = rng.choice([0.0, 0.0, rng.uniform(0, 0.1)]) * rng.standard_normal(part.shape)
+        part[:] = torch.from_numpy(np.clip(rng.random() + noise, 0, 1))
+        views.append(view)
+    return torch.stack(views), true
+
+
 @torch.no_grad()
 def face_features(net: nn.Module, views: torch.Tensor) -> torch.Tensor:
     return torch.cat([net.judged(batch)[2] for batch in views.split(32)])
@@ -163,12 +178,17 @@ def moved(points: torch.Tensor, far: bool) -> torch.Tensor:
 
 @torch.no_grad()
 def judge_followed(
-    net: nn.Module, views: torch.Tensor, true: np.ndarray | None = None, far: bool = False
+    net: nn.Module,
+    views: torch.Tensor,
+    true: np.ndarray | None = None,
+    far: bool = False,
+    was: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """What the network sees of views (N, 1, 224, 224) whose points it had in the frame before.
 
     Args:
         true: (N, 68, 2) pixels of the views; without them they show no face.
+        was: (N, 68, 2) pixels: the points of the frame before, where the network can't find them any more.
 
     Returns:
         evidence (N, 68, 4), face features (N, 196), point errors (N, 68) in percent, infinite without a face.
@@ -176,7 +196,9 @@ def judge_followed(
     parts = []
     for start in range(0, len(views), 32):
         image = views[start : start + 32]
-        points = (Normalize.inverse(net(image)).unflatten(1, (NUM_KEYPOINTS, 2)) + 0.5) / (IMAGE_SIZE / 2) - 1
+        points = Normalize.inverse(net(image)).unflatten(1, (NUM_KEYPOINTS, 2))
+        points = points if was is None else torch.from_numpy(was[start : start + 32])
+        points = (points + 0.5) / (IMAGE_SIZE / 2) - 1
         before = moved(points, far)
         view, place = net.close_view(image, before)
         inside = torch.linalg.solve(place[:, :, :2], (before - place[:, None, :, 2]).mT).mT
@@ -203,8 +225,10 @@ def calibrate_following(
         return judge_followed(net, torch.stack([sample["image"] for sample in samples]), true, far)
 
     def cases(samples: Sequence[dict], others: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Face features and mean errors: faces still followed, faces lost, and what never was one."""
-        seen = [followed(samples, False), followed(samples, True), judge_followed(net, others)]
+        """Face features and mean errors: faces still followed, faces lost, hidden ones, and what never was one."""
+        covered, was = hidden(samples)
+        seen = [followed(samples, False), followed(samples, True), judge_followed(net, covered, was=was)]
+        seen.append(judge_followed(net, others))
         features = torch.cat([part[1] for part in seen])
         errors = np.concatenate([part[2].mean(axis=1) for part in seen])
         clear = (errors <= STILL_ON) | (errors >= ASTRAY)
@@ -266,8 +290,9 @@ def calibrate(net: nn.Module, seed: int = 0) -> dict:
     negative = {part: face_features(net, there) for part, there in no_faces.items()}
     training = views("training", damaged=True)
     _, positive, _ = judge(net, training)
-    cases = torch.cat([positive, negative["training"]])
-    labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative["training"]))])
+    off = torch.cat([negative["training"], face_features(net, hidden(training[:: 2 * VIEWS])[0])])
+    cases = torch.cat([positive, off])
+    labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(off))])
     net.score_weights.copy_(fit_logistic(cases[:, None], labels[:, None], 1e-4)[0])
 
     validation = views("validation", damaged=False)
