@@ -395,6 +395,27 @@ def _unposed(found: dict) -> str:
     return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
 
 
+def ablation_table() -> str:
+    """What each ingredient of model 2's training gives, and where the official labels lie."""
+    record, offset = load(HERE / "ablation.json"), load(HERE / "label_offset.json")
+    rows = [
+        [label, *(f"{figures[where]['nme_box']:.2f}" for where in ("wild photos", "frames"))]
+        for label, figures in record["runs"].items()
+    ]
+    views = record["base"]["images"] * record["base"]["recipe"]["epochs"]
+    axes = offset["axes"]
+    told = ", ".join(f"{axis['constant']:.2f} + {axis['slope']:.4f}·size {name}" for name, axis in axes.items())
+    means = " and ".join(f"{axis['mean_of_data_load']:.2f}" for axis in axes.values())
+    seen = " and ".join(f"{axis['median']:.2f}" for axis in axes.values())
+    return (
+        markdown(["left out", "wild validation photos, NME_box", "validation people's frames, NME_box"], rows)
+        + f"\n\nEach run saw {views:,} views, seed {record['base']['recipe']['seed']}, framed by the truth.\n\n"
+        + f"The network without video frames finds the labels of {offset['people']} training people of the official "
+        + f"set shifted by {told} (pixels; size of the face), {seen} in the median; "
+        + f"`data_load.label_offset` says {means} in the mean."
+    )
+
+
 def page_text() -> str:
     """How fast the page is in a browser, a sentence; `python -m results.page` measured it."""
     record = load(HERE / "page.json")
@@ -441,6 +462,7 @@ TABLES = {
     "pose": pose_table,
     "small": small_text,
     "soak": soak_table,
+    "ablation": ablation_table,
     "emotion": emotion_table,
     "results": results_table,
     "benchmark": benchmark_table,
@@ -456,7 +478,7 @@ TABLES = {
 }
 PAGES = {
     "README.md": ("peers", "printed", "page", "notebooks"),
-    "saved_models/README.md": ("small", "results", "parts", "slices", "pose", "emotion"),
+    "saved_models/README.md": ("small", "results", "ablation", "parts", "slices", "pose", "emotion"),
     "results/README.md": ("benchmark", "tracking", "cost"),
     "data/README.md": ("sample", "haar", "alone"),
     "tests/soak/README.md": ("soak",),

@@ -20,8 +20,10 @@ from helpers import ROOT, face_points
 from data_load import DATA_DIR
 from keypoints import tracking
 from keypoints.__main__ import _emotion_columns, main, track_header
+from keypoints.confidence import hidden
 from keypoints.detection import KeypointDetector, cut_out
 from keypoints.emotion import EXPRESSIONS, UNSURE
+from keypoints.landmarks import REFERENCE_FACE
 from keypoints.metrics import face_size, nme
 from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker, OneEuro, Signals, Smoother
 from keypoints.video import Rows, Video, VideoFile
@@ -154,6 +156,19 @@ def test_a_view_is_cut_where_the_network_would_cut_it(detector):
 def test_a_cut_out_outside_the_image_is_none():
     matrix = np.array([[1.0, 0, 500], [0, 1.0, 0]])
     assert cut_out(np.zeros((100, 120), np.uint8), matrix, 50) is None
+
+
+def test_hidden_faces_are_painted_over_and_nothing_else():
+    points = 60 + 100 * (REFERENCE_FACE[:, :2] - REFERENCE_FACE[:, :2].min(axis=0)) / np.ptp(REFERENCE_FACE[:, :2])
+    image = torch.rand(1, 224, 224)
+    sample = {"image": image, "keypoints": (torch.tensor(points, dtype=torch.float32) - 100) / 50}
+    views, was = hidden([sample] * 8)
+    np.testing.assert_allclose(was[3], points, atol=1e-3)
+    x, y = points.astype(int).T
+    changed = (views != image)[:, 0].numpy()
+    assert changed[:, y, x].all() and not changed[:, :10].any() and (changed.mean(axis=(1, 2)) < 0.6).all()
+    assert len({float(view[0, y[30], x[30]]) for view in views}) == 8  # a grey of its own each time
+    assert torch.equal(sample["image"], image)
 
 
 # Faces in time --------------------------------------------------------------------------------------------------------
