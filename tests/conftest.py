@@ -17,7 +17,7 @@ from data_load import Data
 
 @pytest.fixture(scope="session", autouse=True)
 def two_threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @pytest.fixture(autouse=True)

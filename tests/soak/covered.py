@@ -28,8 +28,8 @@ def main() -> int:
     build.mkdir(exist_ok=True)
     if not options.kept:
         subprocess.run([*coverage, "run", "-m", "pytest"], cwd=ROOT, check=True)
-    subprocess.run([*coverage, "json", "--quiet", "-o", str(build / "coverage.json")], cwd=ROOT, check=True)
-    report = json.loads((build / "coverage.json").read_text(encoding="utf-8"))
+    subprocess.run([*coverage, "json", "--quiet", "-o", str(build / "covered.json")], cwd=ROOT, check=True)
+    report = json.loads((build / "covered.json").read_text(encoding="utf-8"))
     shares = {file: round(one["summary"]["percent_covered"], 1) for file, one in report["files"].items()}
     total = report["totals"]
     result = {"lines": total["num_statements"], "percent": round(total["percent_covered"], 1), "files": shares}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -36,7 +37,8 @@ MODULES: dict[str, tuple[list[str], tuple[str, ...] | None]] = {
     ),
 }
 COPIED = ("data_load.py", "models.py", "keypoints", "tests", "results", "saved_models", "data", "pyproject.toml")
-KILLED = {1, 3, -24, 24, 36, 255, 152, -11, -9}  # exit codes: a test failed, a crash, a time-out
+TIMED_OUT = {-24, 24, 36, 152}  # exit codes
+KILLED = {1, 3, 255, -11, -9, *TIMED_OUT}  # a test failed, a crash, a time-out
 
 
 def belongs(mutant: str, names: tuple[str, ...] | None) -> bool:
@@ -64,24 +66,28 @@ def run(module: str, most: int) -> dict:
             lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
             file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
         mutmut = [sys.executable, "-m", "mutmut"]
+        # Mutants run in forks of a process that ran the tests: threads it had would be missing in them for ever.
+        alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
         # A first run of nothing makes the mutants; then those that belong here are drawn.
-        done = subprocess.run([*mutmut, "run", "none.*"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([*mutmut, "run", "none.*"], cwd=folder, env=alone, capture_output=True, text=True)
         meta = Path(folder) / "mutants" / f"{module}.meta"
         if not meta.exists():
             raise RuntimeError(f"mutmut made no mutants of {module}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
         made = [name for name in json.loads(meta.read_text())["exit_code_by_key"] if belongs(name, names)]
         chosen = sorted(random.Random(SEED).sample(made, min(most, len(made))))
         done = subprocess.run(
-            [*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, capture_output=True, text=True
+            [*mutmut, "run", "--max-children", "1", *chosen], cwd=folder, env=alone, capture_output=True, text=True
         )
         codes = json.loads(meta.read_text())["exit_code_by_key"]
         if any(codes[name] is None for name in chosen):  # the tests fail without a mutant
             raise RuntimeError(f"mutmut ran no mutants of {module}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+    timed_out = [name for name in chosen if codes[name] in TIMED_OUT]
     survived = [name for name in chosen if codes[name] not in KILLED]
     return {
         "mutants": len(chosen),
         "of": len(made),
         "killed": len(chosen) - len(survived),
+        "timed_out": len(timed_out),  # among the killed
         "survived": survived,
         "seconds": round(time.perf_counter() - began, 1),
     }
