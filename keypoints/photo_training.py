@@ -144,7 +144,8 @@ def train(data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tu
     data.show(gentle_transform())
     second = fit(net, data.together(), data.validation, settle, device, out.with_suffix(".settling.checkpoint"))
     if distributed.world().first:
-        trained.unlink(missing_ok=True), trained.with_suffix(".json").unlink(missing_ok=True)
+        for part in (trained, trained.with_suffix(".json")):
+            part.unlink(missing_ok=True)
     return net, settled(record, second)
 
 
