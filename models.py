@@ -156,7 +156,7 @@ def made_fast(net: nn.Module, bfloat16: bool = False) -> nn.Module:
         return net
     net = copy.deepcopy(net)
     for part in net.modules():
-        if isinstance(part, (Convolution, Residual)):
+        if isinstance(part, (Convolution, Residual)) and isinstance(part.norm, nn.BatchNorm2d):
             part.convolution, part.norm = fuse_conv_bn_eval(part.convolution, part.norm), nn.Identity()
     for name in net.drawing if bfloat16 else ():
         getattr(net, name).to(torch.bfloat16)

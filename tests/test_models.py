@@ -297,6 +297,7 @@ def test_a_network_made_fast_says_the_same_without_batch_norm(images):
         fast = made_fast(net)
         for slow_part, fast_part in zip(net.describe(images), fast.describe(images), strict=True):
             np.testing.assert_allclose(fast_part, slow_part, atol=2e-4)
+        assert torch.equal(made_fast(fast)(images), fast(images))  # twice is as good as once
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # the first is untouched
 
