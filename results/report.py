@@ -399,7 +399,10 @@ def ablation_table() -> str:
     """What each ingredient of model 2's training gives, and where the official labels lie."""
     record, offset = load(HERE / "ablation.json"), load(HERE / "label_offset.json")
     rows = [
-        [label, *(f"{figures[where]['nme_box']:.2f}" for where in ("wild photos", "frames"))]
+        [
+            "nothing" if label == "all" else label.removeprefix("no "),
+            *(f"{figures[where]['nme_box']:.2f}" for where in ("wild photos", "frames")),
+        ]
         for label, figures in record["runs"].items()
     ]
     views = record["base"]["images"] * record["base"]["recipe"]["epochs"]

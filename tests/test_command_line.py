@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -474,22 +475,24 @@ def test_where_nothing_can_be_written_one_sentence_says_so(weights, photo_set, f
 # A full disk ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_room() -> Iterator[None]:
-    """As on a full disk, a write of more than 500 bytes fails."""
+    """As on a full disk, a write of more than 500 bytes fails; pytest's own as well, so that it lasts no test long."""
     resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 @pytest.mark.parametrize(
     "what", ["CSV", "pictures", "a filter's picture", "weights", "figures", "rows of a video", "a video"]
 )
 def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
-    weights, photo_set, few_frames, tmp_path, capsys, what, no_room
+    weights, photo_set, few_frames, tmp_path, capsys, what
 ):
     out = tmp_path / "out"
     out.mkdir()
@@ -502,7 +505,8 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         "rows of a video": (["track", CLIP, "--csv", str(out / "r.csv"), "--model", weights], "r.csv"),
         "a video": (["track", str(few_frames), "--out", str(out / "v.webm"), "--model", weights], "v.webm"),
     }[what]
-    assert main(arguments) == 2
+    with no_room():
+        assert main(arguments) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ") and "Traceback" not in last
     # Rows are there to be read while they come: those of a video stay as far as they came.
