@@ -278,7 +278,7 @@ class KeypointDetector:
             gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`. By default :class:`FaceFinder`.
         device: where the network runs.
         min_score: faces with a lower score are dropped, in [0, 1]; a network that gives no scores drops none.
-        bfloat16: compute PhotoNet's convolutions with 16 bits, which moves points by some 0.1 pixels of 224; by default
+        bfloat16: compute the convolutions with 16 bits, which moves points by some 0.1 pixels of 224; by default
             on a CPU that is made for it, where the network is a third faster. False gives the same on every machine.
 
     >>> faces = KeypointDetector()("data/photos/grace_hopper.jpg")

@@ -54,9 +54,8 @@ def error_of(net: PhotoNet, faces: FaceCrops) -> dict:
 
 def run(data: PhotoData, label: str, bfloat16: bool) -> dict:
     kinds, transform = RUNS[label]
+    data.show(transform())
     faces = data.together(kinds)
-    for part in faces.datasets:
-        part.transform = transform()
     order = np.random.default_rng(0).permutation(len(faces))
     recipe = replace(RECIPE, bfloat16=bfloat16)
     torch.manual_seed(recipe.seed)
