@@ -205,17 +205,21 @@ class Net(TwoLooks):
     """Four convolutions, each with MaxPool, BatchNorm and ReLU; Dropout; a linear layer at the end. They look twice.
 
     The fourth convolution draws one map for each keypoint. Both looks use the same four convolutions; only BatchNorm,
-    which counts what usually comes out of them, counts for each look apart. How the looks make points of maps, see
-    :class:`TwoLooks`.
+    which counts what usually comes out of them, counts for each look apart. The first look need only say where the face
+    is: a quarter of the second's pixels will do. How the looks make points of maps, see :class:`TwoLooks`.
 
     Args:
         dropout: probability that one of the 128 maps before the last convolution is left out in training.
+        whole: side of the picture at the first look, 28 to 224 pixels.
 
     >>> Net()(torch.zeros(2, 1, 224, 224)).shape
     torch.Size([2, 136])
     """
 
-    def __init__(self, dropout: float = 0.05) -> None:
+    def __init__(self, dropout: float = 0.05, whole: int = 56) -> None:
+        if not (isinstance(whole, int) and 28 <= whole <= IMAGE_SIZE):
+            raise ValueError(f"got a first look of {whole!r} pixels, expected 28 to {IMAGE_SIZE}")
+
         def block(inputs: int, outputs: int, kernel: int, pool: nn.MaxPool2d, dilation: int = 1) -> list[nn.Module]:
             # BatchNorm follows and has a shift of its own, so the convolution needs no bias. Pooling first leaves a
             # quarter of the values to normalise, and where BatchNorm's factor is positive ReLU gives the same.
@@ -231,8 +235,8 @@ class Net(TwoLooks):
         )
         norms = [layer for layer in features if isinstance(layer, nn.BatchNorm2d)]
         close_norms = nn.ModuleList(nn.BatchNorm2d(layer.num_features) for layer in norms)
-        super().__init__(whole=112, close=112, spread=0.27, features=features, close_norms=close_norms)
-        self.arguments = {"dropout": dropout}
+        super().__init__(whole=whole, close=112, spread=0.27, features=features, close_norms=close_norms)
+        self.arguments = {"dropout": dropout, "whole": whole}
         # Convolutions on a CPU are faster with channels last.
         self.to(memory_format=torch.channels_last)
 
@@ -400,14 +404,14 @@ NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet}
 
 
 def layer_table(net: nn.Module) -> list[dict]:
-    """What each layer of ``net.features`` makes of a view.
+    """What each layer of ``net.features`` makes of a close view.
 
     Returns:
         one dict a layer: layer, output (channels, height, width), parameters, receptive_field (pixels of the view that
         one output value can see) and jump (pixels of the view between neighbouring outputs), by the arithmetic of
         Dumoulin and Visin, https://arxiv.org/abs/1603.07285.
     """
-    rows, field, jump, value = [], 1, 1, torch.zeros(1, 1, net.whole, net.whole)
+    rows, field, jump, value = [], 1, 1, torch.zeros(1, 1, net.close, net.close)
     training = net.training
     net.eval()
     with torch.no_grad():
@@ -490,7 +494,10 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
             f"{path}: got weights of network {content.get('network')!r}, expected one of {', '.join(NETWORKS)}"
         )
     try:
-        net = NETWORKS[content["network"]](**(content.get("arguments") or {}))
+        given = dict(content.get("arguments") or {})
+        if content["network"] == "Net" and given:
+            given.setdefault("whole", 112)  # what a file without it was trained with
+        net = NETWORKS[content["network"]](**given)
         net.load_state_dict(content["state_dict"])
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,12 @@ def share_gradients(net: nn.Module) -> nn.Module:
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
     return nn.parallel.DistributedDataParallel(net, [device] if device.type == "cuda" else None)
+
+
+def held_back(net: nn.Module, held: bool) -> AbstractContextManager:
+    """While ``held``, what :func:`share_gradients` gave keeps gradients to itself: more of the same batch follow."""
+    wrapped = isinstance(net, nn.parallel.DistributedDataParallel)
+    return net.no_sync() if wrapped and held else nullcontext()
 
 
 class Shares:

@@ -160,6 +160,11 @@ def looks_twice(net: nn.Module) -> bool:
     return isinstance(getattr(net, "module", net), TwoLooks)
 
 
+# Images that go through the network at once. A larger batch goes in equal parts whose gradients add up, so that its size
+# costs no memory; BatchNorm then counts each part for itself ("ghost batches", https://arxiv.org/abs/1705.08741).
+AT_ONCE = 32
+
+
 def train_epoch(
     net, loader, criterion, optimizer, schedule, average, report=lambda loss: None, clip=None, call=None
 ) -> float:
@@ -178,16 +183,20 @@ def train_epoch(
     total, count = 0.0, 0
     for batch in loader:
         images, keypoints = batch["image"].to(device), batch["keypoints"].to(device)
-        guesses = call(images, every_look=True) if looks_twice(net) else call(images)
-        loss = criterion(guesses, keypoints.flatten(1).expand_as(guesses))  # both looks learn
+        parts = math.ceil(len(images) / AT_ONCE)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for number, (part, true) in enumerate(zip(images.chunk(parts), keypoints.flatten(1).chunk(parts), strict=True)):
+            with distributed.held_back(call, number + 1 < parts):
+                guesses = call(part, every_look=True) if looks_twice(net) else call(part)
+                loss = criterion(guesses, true.expand_as(guesses)) * (len(part) / len(images))  # both looks learn
+                loss.backward()
+            total += loss.item() * len(images)
         if clip is not None:
             nn.utils.clip_grad_norm_(net.parameters(), clip)
         optimizer.step()
         schedule.step()
         average.update_parameters(net)
-        total, count = total + loss.item() * len(images), count + len(images)
+        count += len(images)
         report(total / count)
     return total / count
 

@@ -46,6 +46,21 @@ def test_one_process_alone_is_left_as_it_is():
         assert distributed.own_device(torch.device("cpu")) == torch.device("cpu")
 
 
+def test_gradients_of_all_but_the_last_part_of_a_batch_stay_here(tmp_path):
+    net = torch.nn.Linear(1, 1)
+    with distributed.held_back(net, True):
+        pass  # alone there is nobody to keep them from
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        shared = torch.nn.parallel.DistributedDataParallel(net)
+        for held in (True, False):
+            with distributed.held_back(shared, held):
+                assert shared.require_backward_grad_sync is not held
+            assert shared.require_backward_grad_sync
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_batches_too_small_for_the_processes_raise_a_sentence(monkeypatch):
     monkeypatch.setattr(distributed, "world", lambda: World(1, 4))
     with pytest.raises(ValueError, match=r"got 30 samples in batches of 6 for 4 processes, expected a batch of .* 8"):

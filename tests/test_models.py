@@ -409,6 +409,15 @@ def test_the_file_is_smaller_than_10_mb(net, tmp_path):
     assert (tmp_path / "net.pt").stat().st_size < 10e6
 
 
+def test_weights_that_do_not_say_how_large_the_first_look_is_saw_112_pixels(net, tmp_path):
+    save_model(net, tmp_path / "now.pt")
+    assert load_model(tmp_path / "now.pt").whole == net.whole == 56
+    content = torch.load(tmp_path / "now.pt", weights_only=True)
+    del content["arguments"]["whole"]
+    torch.save(content, tmp_path / "earlier.pt")
+    assert load_model(tmp_path / "earlier.pt").whole == 112
+
+
 def test_a_bare_state_dict_loads(net, images, tmp_path):
     torch.save(net.state_dict(), tmp_path / "bare.pt")
     with torch.no_grad():
@@ -510,6 +519,7 @@ def test_weights_of_another_network_raise_a_sentence(tmp_path, content, sentence
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
+        ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
         ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m keypoints train'"),
         ({"state_dict": {n: v * torch.nan for n, v in Net().state_dict().items()}}, "are not finite"),
     ],

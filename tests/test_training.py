@@ -132,6 +132,24 @@ def test_a_last_batch_of_one_is_handled(number, batch_size):
     assert all(np.isfinite(epoch["training_loss"]) for epoch in record["history"])
 
 
+def test_a_large_batch_goes_in_parts_and_takes_the_same_step(monkeypatch):
+    results, seen = [], []
+    for at_once in (32, 4):
+        monkeypatch.setattr(training, "AT_ONCE", at_once)
+        torch.manual_seed(0)
+        # Nothing random and no BatchNorm, which counts each part for itself.
+        net = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(14 * 14, 136))
+        hook = net.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+        record = fit(net, Faces(10), recipe=Recipe(epochs=1, batch_size=10))
+        hook.remove()
+        results.append((weights(net), record["history"][0]["training_loss"]))
+    assert seen == [10, 4, 4, 2]
+    (whole, loss), (parts, loss_of_parts) = results
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-3)
+
+
 # Interruption and resumption ------------------------------------------------------------------------------------------
 
 
