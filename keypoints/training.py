@@ -160,8 +160,8 @@ def looks_twice(net: nn.Module) -> bool:
     return isinstance(getattr(net, "module", net), TwoLooks)
 
 
-# Images that go through the network at once. A larger batch goes in equal parts whose gradients add up, so that its size
-# costs no memory; BatchNorm then counts each part for itself ("ghost batches", https://arxiv.org/abs/1705.08741).
+# Images that go through the network at once. A larger batch goes in equal parts whose gradients add up, so that it
+# takes no more memory; BatchNorm then counts each part for itself ("ghost batches", https://arxiv.org/abs/1705.08741).
 AT_ONCE = 32
 
 

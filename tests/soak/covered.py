@@ -2,13 +2,15 @@
 
     python tests/soak/covered.py                    # writes the shares into results/soak.json
 
-What is left out, and why, stands in pyproject.toml. Lines that only processes of their own run are not counted.
+The tests are those of `make test`: pytest, and the notebooks on the sample. Processes that they start count, too. What
+is left out, and why, stands in pyproject.toml.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +29,13 @@ def main() -> int:
     coverage, build = [sys.executable, "-m", "coverage"], ROOT / "build"
     build.mkdir(exist_ok=True)
     if not options.kept:
-        subprocess.run([*coverage, "run", "-m", "pytest"], cwd=ROOT, check=True)
+        subprocess.run([*coverage, "erase"], cwd=ROOT, check=True)
+        notebooks = sorted(path.name for path in ROOT.glob("[1-9]_*.ipynb"))
+        nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", *notebooks]
+        for tests in ([], nbval):
+            environment = {**os.environ, "KEYPOINTS_DATA": "sample"}
+            subprocess.run([*coverage, "run", "-m", "pytest", *tests], cwd=ROOT, env=environment, check=True)
+        subprocess.run([*coverage, "combine", "--quiet"], cwd=ROOT, check=True)
     subprocess.run([*coverage, "json", "--quiet", "-o", str(build / "covered.json")], cwd=ROOT, check=True)
     report = json.loads((build / "covered.json").read_text(encoding="utf-8"))
     shares = {file: round(one["summary"]["percent_covered"], 1) for file, one in report["files"].items()}
