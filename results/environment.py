@@ -6,6 +6,7 @@ installs exactly these), and tests/licences.csv, what each package says of its l
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib.metadata
 import io
@@ -59,4 +60,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m results.environment", description=__doc__.split("\n", 1)[0]).parse_args()
     main()

@@ -3,6 +3,7 @@
 Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -559,4 +560,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m results.report", description=__doc__.split("\n", 1)[0]).parse_args()
     main()

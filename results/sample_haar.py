@@ -1,5 +1,6 @@
 """How many of the sample's heads the Haar cascade finds, by yaw: `python -m results.sample_haar` writes the JSON."""
 
+import argparse
 import itertools
 from pathlib import Path
 
@@ -43,4 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m results.sample_haar", description=__doc__.split("\n", 1)[0]).parse_args()
     main()

@@ -9,6 +9,7 @@ Of the rendered heads the skin's tone is known, too; a photograph does not tell 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,4 +123,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m results.slices", description=__doc__.split("\n", 1)[0]).parse_args()
     sys.exit(main())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 from torch.utils.data import Subset
 
 from data_load import find_data, label_offset, training_transform
@@ -21,6 +22,14 @@ from results import label_offset as offset_study
 @pytest.fixture(scope="module")
 def few() -> Subset:
     return Subset(find_data("sample").dataset("training", training_transform()), range(12))
+
+
+def test_no_command_starts_to_measure_when_asked_for_help():
+    commands = [path for path in (ROOT / "results").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+    assert len(commands) > 10
+    for path in commands:
+        if path.name != "benchmark_peers.py":  # a process of results.benchmark's, for an environment without torch
+            assert ".parse_args(" in path.read_text(encoding="utf-8"), path
 
 
 def test_every_study_changes_one_thing():
