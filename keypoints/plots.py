@@ -227,10 +227,11 @@ def show_curves(history: Sequence[dict], title: str = "") -> Figure:
 
 
 def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") -> Figure:
-    """One line a run, the first at the top: its error as a dot, the 95 % interval over people as a line.
+    """One line a run, the first at the top: its mean error as a dot, the 95 % interval over people as a line.
 
     Args:
-        runs: label → figures with nme_box and interval (low, high or None), percent.
+        runs: label → figures with nme_box and interval (low, high or None), percent; nme_box_median, where it is there,
+            is a bar.
         base: the label of the run that the others are compared with; drawn filled.
     """
     figure, ax = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(runs)))
@@ -238,6 +239,8 @@ def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") 
         if run["interval"]:
             ax.plot(run["interval"], (row, row), "-", color="C0", linewidth=1.2)
         ax.plot(run["nme_box"], row, "o", color="C0", markerfacecolor="C0" if label == base else "white")
+        if "nme_box_median" in run:
+            ax.plot(run["nme_box_median"], row, "|", color="C0", markersize=9, markeredgewidth=2)
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), **place)
     ax.set_yticks(range(len(runs)), list(runs))
