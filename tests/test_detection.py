@@ -10,6 +10,7 @@ from helpers import PHOTOS, SHIPPED, face_points, find_dot, paint_dot, write_set
 from torch import nn
 
 from data_load import KEYPOINT_MEAN, KEYPOINT_STD, find_data, read_image
+from keypoints import detection
 from keypoints.detection import (
     Face,
     Framing,
@@ -100,6 +101,31 @@ def test_a_huge_view_needs_little_memory_and_keeps_its_place(roll):
     np.testing.assert_allclose(to_image(find_dot(crop - crop.min())[None], cut), [[700.4, 420.8]], atol=12000 / 224 / 5)
 
 
+@pytest.mark.parametrize("view", [(-300, -200, 1500), (-40, 200, 700), (350, -90, 640)])
+def test_a_large_view_is_shrunk_before_its_border_is_made_and_shows_the_same(monkeypatch, view):
+    y, x = np.mgrid[:500, :800]
+    image = (60 + x / 8 + y / 10 + 50 * ((x + y) % 2)).astype(np.uint8)  # two slopes under a pattern that may alias
+    whole, cut = crop_view(image, np.array(view))
+    monkeypatch.setattr(detection, "WHOLE_VIEW", 600)
+    shrunk, cut_too = crop_view(image, np.array(view))
+    assert cut.tolist() == cut_too.tolist() == [*view, 0] and cut.dtype == np.float64
+    u, v = to_image(np.moveaxis(np.mgrid[:224, :224], 0, -1)[..., ::-1].reshape(-1, 2), cut).T.reshape(2, 224, 224)
+    inside = (u > 8) & (u < 792) & (v > 8) & (v < 492)  # the border repeats a pattern or its mean
+    difference = np.abs(whole.astype(int) - shrunk)[inside]
+    assert inside.sum() > 5000 and difference.mean() < 1
+
+
+def test_a_photograph_that_shrinks_does_not_alias():
+    pattern = 255 * (np.indices((950, 950)).sum(axis=0) % 2).astype(np.uint8)
+    assert crop_view(pattern, np.array([0, 0, 950]))[0].std() < 15
+
+
+def test_points_come_back_in_whole_precision_whatever_the_cut_comes_as():
+    points = np.full((1, 2), 111.5, np.float32)
+    back = to_image(points, np.array([0, 0, 1_000_003, 0], np.float32))
+    assert back.dtype == np.float64 and back.tolist() == [[500_001.0, 500_001.0]]
+
+
 def test_points_of_many_crops_come_back_as_those_of_single_ones():
     random = np.random.default_rng(0)
     points, cuts = random.uniform(0, 224, (3, 68, 2)), np.array([[1, 2, 50, 0], [-9, 4, 500, 30], [5, 5, 224, -90]])
@@ -123,6 +149,12 @@ def test_a_view_of_the_whole_image_is_the_image():
     crop, cut = crop_view(image, np.array([0, 0, 224]))
     np.testing.assert_array_equal(crop, image)
     assert cut.tolist() == [0, 0, 224, 0]
+
+
+@pytest.mark.parametrize("place", [(120, 0), (0, 100), (-50, 0), (0, -50)])
+def test_a_view_that_only_touches_the_image_lies_outside(place):
+    with pytest.raises(ValueError, match=r"50×50 lies outside the image of 120×100 pixels"):
+        crop_view(np.zeros((100, 120), np.uint8), np.array([*place, 50]))
 
 
 @pytest.mark.parametrize("roll", [0, 45])
@@ -181,6 +213,16 @@ def test_measuring_finds_the_framing_that_the_data_has():
     measured = measure_framing(samples, lambda image: np.array([next(given), (0, 0, 9, 9)]))
     for name, value in framing_dict(FRAMING).items():
         assert getattr(measured, name) == pytest.approx(value, abs=0.01), name
+
+
+def test_measuring_by_hand():
+    points = np.full((68, 2), (100, 80))
+    points[1] = (149, 129)  # 50 pixels wide and high, from 100 and from 80
+    sample = {"image": np.zeros((250, 300, 3), np.uint8), "keypoints": points}
+    measured = measure_framing([sample], Detects((90, 60, 80, 80)))
+    size = face_size(points)
+    expected = [224 / 80, (150 - 130) / 80, (125 - 100) / 80, 80 / size, (130 - 125) / size, (100 - 105) / size]
+    np.testing.assert_allclose(list(framing_dict(measured).values()), expected, atol=6e-5)
 
 
 def test_measuring_looks_past_false_alarms_and_raises_where_no_face_is_found():
