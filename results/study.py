@@ -28,7 +28,7 @@ from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, p
 from keypoints.detection import framing_dict, measure_framing
 from keypoints.splits import people_split
 from keypoints.training import Recipe, fit, predict, true_keypoints
-from models import Net, network_units, save_model, write_json
+from models import Net, network_units, save_model, soft_argmax, write_json
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -68,6 +68,17 @@ class FullyConnectedHead(Net):
         return self.linear[look](probability.flatten(1)).unflatten(1, (models.NUM_KEYPOINTS, 2))
 
 
+class MapsAlone(Net):
+    """Net without the linear layers: a point is the mean position under its own map."""
+
+    def __init__(self, dropout: float = 0.05) -> None:
+        super().__init__(dropout)
+        self.linear = nn.ModuleList()
+
+    def points(self, probability: torch.Tensor, look: int) -> torch.Tensor:
+        return soft_argmax(probability)
+
+
 class Shift(nn.Module):
     """What is left of BatchNorm without its statistics: one number a channel, which the convolution then needs."""
 
@@ -99,6 +110,7 @@ class WithoutBatchNorm(Net):
 NETWORKS = {
     "Net": Net,
     "one look": OneLook,
+    "maps alone": MapsAlone,
     "fully connected head": FullyConnectedHead,
     "no BatchNorm": WithoutBatchNorm,
     "no Dropout": lambda: Net(dropout=0.0),
@@ -118,6 +130,7 @@ STUDIES: dict[str, dict[str, dict]] = {
     "parts": {
         "as it is": {},
         "one look": {"network": "one look"},
+        "no linear layer": {"network": "maps alone"},
         "fully connected head": {"network": "fully connected head"},
         "fully connected head, rate 0.001": {"network": "fully connected head", "learning_rate": 1e-3},
         "no BatchNorm": {"network": "no BatchNorm"},

@@ -199,7 +199,10 @@ def browser(server, chromium):
     chromium.open(server.address)
     chromium.wait("document.querySelector('#photo table') && window.chosen")
     yield chromium
-    assert not chromium.complaints, "\n".join(chromium.complaints)
+    # An upload is deleted as soon as it is read; a slow browser may ask for its preview after that.
+    gone = re.compile(r"status of 40[34] .*/gradio_api/file=\S*/keypoints-page-")
+    complaints = [complaint for complaint in chromium.complaints if not gone.search(complaint)]
+    assert not complaints, "\n".join(complaints)
 
 
 def photo(browser: Browser) -> str:
