@@ -35,8 +35,8 @@ class TwoLooks(nn.Module):
     into a probability of where the point is, and the expected coordinate is the point (Sun et al., Integral Human Pose
     Regression, 2018, https://arxiv.org/abs/1711.08229). That costs no weights and reads off positions between the map's
     cells. A linear layer then sees these positions, of all maps together and relative to their centroid, and moves each
-    by what single maps can't know: how the points of a face lie to each other. It may move them far. Only where they end
-    is learnt, so that a map need not be highest at its own point, as long as it moves with the face.
+    by what single maps can't know: how the points of a face lie to each other. It may move them far: only where they
+    end is learnt, so that a map need not be highest at its own point, as long as it moves with the face.
 
     A subclass draws the maps: ``draw(view, look)`` makes (N, 68, H, W) of (N, 1, S, S).
 
