@@ -121,9 +121,10 @@ def test_a_photograph_that_shrinks_does_not_alias():
 
 
 def test_points_come_back_in_whole_precision_whatever_the_cut_comes_as():
-    points = np.full((1, 2), 111.5, np.float32)
-    back = to_image(points, np.array([0, 0, 1_000_003, 0], np.float32))
-    assert back.dtype == np.float64 and back.tolist() == [[500_001.0, 500_001.0]]
+    points, cut = np.full((1, 2), 3.5, np.float32), [0, 0, 1_000_003, 30]
+    back = to_image(points, np.array(cut, np.float32))
+    assert back.dtype == np.float64
+    np.testing.assert_allclose(back, to_image(points.astype(float), np.array(cut, float)), rtol=0, atol=1e-6)
 
 
 def test_points_of_many_crops_come_back_as_those_of_single_ones():
