@@ -335,10 +335,10 @@ def calibrate(net: nn.Module, seed: int = 0) -> dict:
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m keypoints.confidence", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="weights of a PhotoNet")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     net = load_model(options.model)
     worth = calibrate(net)
     record = json.loads(options.model.with_suffix(".json").read_text(encoding="utf-8"))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import helpers
 import numpy as np
 import pandas as pd
 import pytest
 
-from data_load import DATA_DIR, find_data, person_of, split_by_person
+from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_keypoints, split_by_person
 from keypoints import splits
 
 
@@ -83,3 +84,35 @@ def test_a_wild_folder_without_its_labels_is_told(tmp_path, monkeypatch):
         splits.find_wild(tmp_path)
     with pytest.raises(ValueError, match=r"got the file 'me\.jpg'"):
         splits.number_of("me.jpg")
+
+
+def test_the_command_writes_people_and_photos_of_sets_that_are_there(tmp_path, monkeypatch, capsys):
+    sample = find_data("sample")
+    names, keypoints = read_keypoints(sample.csv_file("training"))
+    chosen = [i for i, name in enumerate(names) if name.endswith("_00.jpg")][:12]
+    pictures = [read_image(sample.image_dir("training") / names[i]) for i in chosen]
+    official, wild = Data("official", tmp_path / "official"), tmp_path / "wild"
+    helpers.write_set(official.root, "training", [names[i] for i in chosen], pictures, keypoints[chosen])
+    # Two faces of one photo, one photograph twice under two numbers, and others; runs 526 and 747 are held out.
+    photos = ["helen_70000000_1.jpg", "helen_70000000_2.jpg", "helen_90000000_1.jpg"]
+    photos += [f"lfpw_image_{number:04d}.jpg" for number in (3, 300, 530, 750)]
+    shown = [*pictures[:3], pictures[3], pictures[3], *pictures[4:6]]
+    helpers.write_set(wild, "photos", photos, shown, keypoints[[*chosen[:4], *chosen[3:6]]])
+    for photo in photos:
+        (wild / "photos" / photo).rename(wild / photo)
+    (wild / "photos_frames_keypoints.csv").rename(wild / splits.WILD_CSV)
+    monkeypatch.setattr(splits, "find_data", lambda name, root: official)
+    out = tmp_path / "splits.json"
+    assert splits.main(["--wild", str(wild), "--out", str(out)]) == 0
+    assert "people: 8 training, 2 validation, 2 test" in capsys.readouterr().out
+    written = splits.read_splits(out)
+    people = [person for members in written["by_person"].values() for person in members]
+    assert sorted(people) == sorted(person_of(names[i]) for i in chosen)
+    groups = {tuple(group): part for part, groups in written["wild"].items() for group in groups}
+    assert ("helen_70000000_1.jpg", "helen_70000000_2.jpg") in groups
+    assert groups[("lfpw_image_0003.jpg", "lfpw_image_0300.jpg")] == "training"
+    assert groups[("lfpw_image_0530.jpg",)] == groups[("lfpw_image_0750.jpg",)] == "validation"
+
+    assert splits.main(["--wild", str(tmp_path), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"keypoints.splits: {tmp_path / splits.WILD_CSV} is missing")
+    assert splits.read_splits(out) == written
