@@ -8,7 +8,8 @@ in vain has a method ``passes``, which yields such boxes pass by pass.
 
 from __future__ import annotations
 
-import functools
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ class HaarDetector:
     ) -> None:
         self.scale_factor, self.min_neighbors, self.min_size = scale_factor, min_neighbors, min_size
         self.max_size = max_size
-        self._cascade = _load(cascade)
+        self.cascade = cascade
+        _give_back(cascade, _borrow(cascade))  # read now: the first search is then as fast as the others
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB or (H, W) grey → (N, 4) float32 boxes left, top, width, height, largest first."""
@@ -50,19 +52,32 @@ class HaarDetector:
     def hits(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same boxes in no order, and (N,) int64: how many overlapping hits each was made of."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-        boxes, hits = self._cascade.detectMultiScale2(
+        classifier = _borrow(self.cascade)
+        boxes, hits = classifier.detectMultiScale2(
             grey,
             self.scale_factor,
             self.min_neighbors,
             minSize=(self.min_size, self.min_size),
             maxSize=(self.max_size, self.max_size),
         )
+        _give_back(self.cascade, classifier)
         return np.array(boxes, np.float32).reshape(-1, BOX), np.array(hits, np.int64).reshape(-1)
 
 
-@functools.cache  # reading one takes as long as a search
-def _load(cascade: str) -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{cascade}.xml")
+# A search changes its classifier, so no two threads may share one; reading one takes as long as a search, so those that
+# rest are kept: as many as searches ever ran at once. list.pop and list.append are atomic.
+_resting: defaultdict[str, list[cv2.CascadeClassifier]] = defaultdict(list)
+
+
+def _borrow(cascade: str) -> cv2.CascadeClassifier:
+    try:
+        return _resting[cascade].pop()
+    except IndexError:
+        return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{cascade}.xml")
+
+
+def _give_back(cascade: str, classifier: cv2.CascadeClassifier) -> None:
+    _resting[cascade].append(classifier)
 
 
 @dataclass(frozen=True)
@@ -257,11 +272,13 @@ class YuNetDetector:
             self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), score)
         except cv2.error:
             raise ValueError(f"{model}: expected the ONNX file of YuNet, got no network that OpenCV reads") from None
+        self._alone = threading.Lock()  # the size is the network's own
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB → (N, 5) float32 boxes with their roll, as the frontal Haar cascade frames faces."""
-        self._net.setInputSize(image.shape[1::-1])
-        faces = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]  # x, y, w, h, five points, score
+        with self._alone:
+            self._net.setInputSize(image.shape[1::-1])
+            faces = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]  # x, y, w, h, five points, score
         points = np.zeros((0, 5, 2)) if faces is None else faces[:, 4:14].reshape(-1, 5, 2)
         return from_five_points(points)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import cv2
@@ -171,3 +172,11 @@ def test_a_file_that_is_no_yunet_raises_a_sentence(tmp_path, capfd):
     (tmp_path / "net.onnx").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"net.onnx: expected the ONNX file of YuNet, got no network"):
         YuNetDetector(tmp_path / "net.onnx")
+
+
+def test_searches_in_several_threads_find_what_one_finds(astronaut):
+    images = [astronaut, astronaut[:, ::-1].copy(), turn(astronaut, 30)[0], astronaut[:200, :200].copy()]
+    alone = [FaceFinder()(image).tolist() for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: FaceFinder()(images[i % 4]).tolist(), range(32)))
+    assert found == alone * 8

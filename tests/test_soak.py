@@ -80,11 +80,13 @@ def test_a_job_that_leaves_half_a_file_is_noticed(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_callers_in_several_threads_get_what_one_gets():
+    import cv2
     import torch
 
-    threads = torch.get_num_threads()
+    threads, searching = torch.get_num_threads(), cv2.getNumThreads()
     try:
         found = calls.callers(64, threads=8)
     finally:
         torch.set_num_threads(threads)
-    assert found["wrong"] == 0 and found["grown_mb"] < 60
+        cv2.setNumThreads(searching)
+    assert found["wrong"] == 0 and found["grown_mb"] < calls.MOST_GROWN
