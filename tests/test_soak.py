@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -49,6 +50,29 @@ def test_what_goes_wrong_is_told(tmp_path, monkeypatch):
 def test_cases_run_in_a_process_of_their_own():
     result = fuzz.run_kind("labels", 3)
     assert result["cases"] == 3 and result["failed"] == 0 and 0 < result["peak_memory_mb"] < fuzz.MEMORY
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_crash_a_hang_much_memory_and_a_file_elsewhere_are_found():
+    result = fuzz.run_kind("planted", 6, hang=2, stuck=4)
+    told = [(failure["case"], failure["wrong"]) for failure in result["failures"]]
+    expected = ("ended with -6", "ended with -27", "ended with -14", "grew to", "elsewhere.txt")
+    assert [case for case, _ in told] == [0, 1, 2, 3, 4] and result["cases"] == 6
+    for (_, text), what in zip(told, expected, strict=True):
+        assert what in text
+
+
+def test_the_committed_figures_of_the_soak_meet_its_goals():
+    found = json.loads((fuzz.ROOT / "results" / "soak.json").read_text(encoding="utf-8"))
+    assert sum(one["cases"] for one in found["fuzz"].values()) >= 100_000
+    assert not any(one["failed"] or one["peak_memory_mb"] > fuzz.MEMORY for one in found["fuzz"].values())
+    assert all(one["kills"] >= 100 for one in found["kills"].values())
+    assert found["calls"]["calls"] >= 20_000 and found["calls"]["wrong"] == 0 and found["calls"]["processes_agree"]
+    assert found["calls"]["grown_mb"] <= calls.MOST_GROWN
+    mutants = importlib.import_module("mutants")
+    tried, noticed = (sum(one[what] for one in found["mutants"].values()) for what in ("mutants", "killed"))
+    assert set(found["mutants"]) == set(mutants.MODULES) and tried <= 300 and noticed >= mutants.GOAL * tried
+    assert found["coverage"]["percent"] >= importlib.import_module("covered").GOAL
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
