@@ -243,13 +243,18 @@ def use_planted(file: Path, case: int) -> None:
 PLANTED = {"planted": (".txt", lambda: [b"planted"], use_planted)}
 
 
-def run_case(kind: str, case: int, seeds: list[bytes], folder: Path, seed: int = SEED) -> tuple[bool, str | None]:
-    """Do one case: whether the file could be read all the same, and what is wrong with how it ended, or None."""
+def run_case(
+    kind: str, case: int, seeds: list[bytes], folder: Path, seed: int = SEED, data: bytes | None = None
+) -> tuple[bool, str | None]:
+    """Do one case: whether the file could be read all the same, and what is wrong with how it ended, or None.
+
+    The file holds ``data`` where given, else what the numbers make of the seeds.
+    """
     kinds = {**KINDS, **PLANTED}
     ending, _, use = kinds[kind]
     rng = np.random.default_rng([seed, list(kinds).index(kind), case])
     file = folder / f"a case{ending}"
-    file.write_bytes((deeper if case % 2 else mutated)(rng, seeds))
+    file.write_bytes((deeper if case % 2 else mutated)(rng, seeds) if data is None else data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
