@@ -7,7 +7,16 @@ from helpers import ROOT
 
 from data_load import find_data
 from keypoints.landmarks import FLIP_INDEX, JAW, NOSE_TIP, flip_keypoints
-from keypoints.pose import EXTRA, align, estimate_pose, load_pose_model, rotation_angles, rotation_matrix, turn_in_order
+from keypoints.pose import (
+    EXTRA,
+    _filled,
+    align,
+    estimate_pose,
+    load_pose_model,
+    rotation_angles,
+    rotation_matrix,
+    turn_in_order,
+)
 
 SIZE = (400, 300)
 TURNS = [(0, 0, 0), (25, 0, 0), (-35, 8, 5), (10, -18, -12), (40, 12, 20)]
@@ -144,6 +153,42 @@ def test_projection_and_rays_agree():
     np.testing.assert_allclose(eye + depth * rays, points, atol=1e-9)
     np.testing.assert_allclose((points @ pose.rotation.T + pose.translation)[:, 2:], depth, atol=1e-9)
     assert pose.translation[2] > 10 and pose.distance > 10
+
+
+def test_the_fitted_head_lies_where_the_keypoints_are(heads):
+    for points, size in zip(heads[0][:20], heads[2][:20], strict=True):
+        pose = estimate_pose(points, size)
+        inner = np.setdiff1d(np.arange(68), JAW)  # the jaw is labelled where it is seen to end, not where it is
+        off = np.linalg.norm(pose.project(pose.points[inner]) - points[inner], axis=1)
+        assert np.median(off) < 0.02 * np.sqrt(np.ptp(points, axis=0).prod())
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 400)])
+def test_straight_ahead_is_the_middle_of_the_image(size):
+    pose = estimate_pose(seen(20, 5, 10, middle=(120, 180)), size)
+    neck = pose.rotation @ pose.pivot + pose.translation
+    pixel = np.subtract(size, 1) / 2 + pose.focal * neck[:2] / neck[2]
+    np.testing.assert_allclose(pixel, pose.aim, atol=1e-9)
+    assert neck[2] == pytest.approx(pose.distance)
+
+
+def test_lost_points_are_put_where_the_template_has_them():
+    template = load_pose_model().template
+    points = 7 * template @ turn_in_order(0, 0, 33)[:2, :2].T + 9
+    kept = np.arange(68) % 3 > 0
+    np.testing.assert_allclose(_filled(np.where(kept[:, None], points, 1e6), kept, template), points, atol=1e-9)
+
+
+def test_left_and_right_are_treated_alike(heads):
+    pairs = [(p, flip_keypoints(p, 400)) for p in heads[0][:60]]
+    both = np.array([[(pose := estimate_pose(p, SIZE)).yaw, pose.roll] for pair in pairs for p in pair])
+    assert np.abs(both.mean(axis=0)).max() < 0.3
+
+
+@pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.eye(68)[0]])
+def test_a_confidence_of_another_form_is_refused(trust):
+    with pytest.raises(ValueError, match="expected 68 numbers in 0..1, at least six"):
+        estimate_pose(seen(0, 0, 0), SIZE, trust)
 
 
 def test_aligned_points_lie_on_the_template():
