@@ -187,7 +187,7 @@ def test_left_and_right_are_treated_alike(heads):
 
 @pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.eye(68)[0]])
 def test_a_confidence_of_another_form_is_refused(trust):
-    with pytest.raises(ValueError, match="expected 68 numbers in 0..1, at least six"):
+    with pytest.raises(ValueError, match=r"expected 68 numbers in 0\.\.1, at least six"):
         estimate_pose(seen(0, 0, 0), SIZE, trust)
 
 
