@@ -270,7 +270,7 @@ def _outside(left: int, top: int, side: int, image: np.ndarray) -> ValueError:
 
 
 class KeypointDetector:
-    """Finds each face in an image and its 68 keypoints.
+    """Finds each face in an image and its 68 keypoints. Several threads may share one.
 
     Args:
         model: a weights file, or a network with a ``framing``.
