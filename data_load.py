@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -25,9 +26,13 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-MOST_PIXELS = 2**27  # of an image, 400 MB as RGB: a file of some kilobytes can claim to be gigabytes large
+MOST_PIXELS = 2**27  # of an image, 400 MB as RGB; telephones take up to 108 million
+MOST_BYTES = 2**28  # of a file; 50 million pixels without compression are 150 MB
+# More pixels than that must not come in a file of some kilobytes. A black photograph has 64 for a byte, or 85 in grey
+# (JPEG's own tables); empty screens have hundreds, but seldom more pixels than 5120×2880.
+FREE_PIXELS, PIXELS_A_BYTE = 2**24, 100
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV looks at it when it is imported
 
 import cv2  # noqa: E402
@@ -45,6 +50,7 @@ MANIFEST = (
 )  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes
 ARCHIVE_URL = "https://github.com/udacity/P1_Facial_Keypoints/archive/6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81.zip"
 IMAGE_SIZE = 224  # pixels a side of what the network sees
+LONGEST = 100  # shorter sides in the longer one: with the shorter one made 250, no more than 250×25,000 pixels
 KEYPOINT_MEAN, KEYPOINT_STD = (
     100.0,
     50.0,
@@ -52,6 +58,22 @@ KEYPOINT_MEAN, KEYPOINT_STD = (
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """What a file or a pipe holds, with an end to it: there are files like ``/dev/zero``.
+
+    Raises:
+        OSError: the file is missing or can't be read.
+        ValueError: "PATH: got more than … bytes, expected a smaller file".
+    """
+    data = bytearray()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            data += chunk
+            if len(data) > most:
+                raise ValueError(f"{path}: got more than {most:,} bytes, expected a smaller file")
+    return bytes(data)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -65,32 +87,108 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         OSError: the file is missing or can't be read.
-        ValueError: "PATH: expected an image, got …".
+        ValueError: "PATH: expected an image, got …", or more bytes or pixels than are read.
     """
-    data = np.frombuffer(Path(path).read_bytes(), np.uint8)  # not cv2.imread: it fails on non-ASCII paths on Windows
+    return decode_image(read_bytes(path), path)  # not cv2.imread: it fails on non-ASCII paths on Windows
+
+
+def decode_image(data: bytes, name: str | Path, with_alpha: bool = False, most_pixels: int = MOST_PIXELS) -> np.ndarray:
+    """The image that bytes hold, see :func:`read_image`, refused before it takes memory out of proportion to them.
+
+    Args:
+        data: the content of a file in any format that OpenCV reads.
+        name: what errors call it.
+        with_alpha: expect red, green, blue and alpha of 8 bits.
+
+    Returns:
+        (H, W, 3) uint8 RGB, or (H, W, 4) uint8 RGBA, not premultiplied.
+
+    Raises:
+        ValueError: "NAME: expected an image, got …", or more than ``most_pixels``, or than a file so small can hold.
+    """
+    pixels, most = _promised_pixels(data), min(most_pixels, max(FREE_PIXELS, PIXELS_A_BYTE * len(data)))
+    if pixels > most:
+        raise ValueError(
+            f"{name}: got an image of {pixels:,} pixels in {len(data):,} bytes, expected at most {most:,} pixels"
+        )
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size and _fits(data) else None
+        flags = cv2.IMREAD_UNCHANGED if with_alpha else cv2.IMREAD_COLOR_RGB
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and _fits(data) else None
     except cv2.error as error:
         if "MAX_IMAGE" in str(error):
             raise ValueError(
-                f"{path}: got an image of more pixels than are read, expected at most {MOST_PIXELS:,}"
+                f"{name}: got an image of more pixels than are read, expected at most {MOST_PIXELS:,}"
             ) from None
         image = None
     if image is None:
         # ISO/IEC 23008-12: the brands of pictures coded as HEVC, as telephones write them.
-        if bytes(data[4:12]) in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-            raise ValueError(f"{path}: expected an image, got a HEIC file, which OpenCV does not read: save it as JPEG")
-        raise ValueError(f"{path}: expected an image, got {data.size} bytes that do not decode as one")
-    return image
+        if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+            raise ValueError(f"{name}: expected an image, got a HEIC file, which OpenCV does not read: save it as JPEG")
+        raise ValueError(f"{name}: expected an image, got {len(data)} bytes that do not decode as one")
+    if not with_alpha:
+        return image
+    if image.shape[2:] != (4,) or image.dtype != np.uint8:
+        channels = image.shape[2] if image.ndim == 3 else 1
+        raise ValueError(
+            f"{name}: expected an image with red, green, blue and alpha of 8 bits, "
+            f"got {channels} channel{'s' * (channels > 1)} of {8 * image.itemsize} bits"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
 
 
-def _fits(data: np.ndarray) -> bool:
+def _promised_pixels(data: bytes) -> int:
+    """How many pixels its header says an image has; 0 for formats that hardly compress, or where nothing is said."""
+
+    def number(place: int, length: int, order: Literal["little", "big"] = "little") -> int:
+        return int.from_bytes(data[place : place + length], order)
+
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return number(16, 4, "big") * number(20, 4, "big")
+    if data.startswith(b"\xff\xd8"):  # JPEG: parts, each with its length, up to the frame's header
+        place = 2
+        while part := re.compile(rb"\xff+([\xc0-\xcf\xda-\xfe])").search(data, place):
+            place = part.end()
+            if part[1] == b"\xda":
+                return 0
+            if part[1] < b"\xd0" and part[1] not in b"\xc4\xc8\xcc":
+                return number(place + 3, 2, "big") * number(place + 5, 2, "big")
+            place += max(2, number(place, 2, "big"))
+    if data.startswith(b"GIF8"):
+        return number(6, 2) * number(8, 2)
+    if data.startswith(b"BM") and number(14, 4) != 12:  # that old header knows no compression
+        return number(18, 4) * min(number(22, 4), 2**32 - number(22, 4))  # negative: from the top down
+    if data[8:12] == b"WEBP":
+        if data[12:16] == b"VP8X":
+            return (number(24, 3) + 1) * (number(27, 3) + 1)
+        if data[12:16] == b"VP8L":
+            return (number(21, 4) % 2**14 + 1) * (number(21, 4) // 2**14 % 2**14 + 1)
+        return number(26, 2) % 2**14 * (number(28, 2) % 2**14)
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # TIFF, and BigTIFF with its wider numbers
+        order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+        wide, sides = b"+" in data[2:4], {256: 0, 257: 0}
+        first, count = (number(8, 8, order), 8) if wide else (number(4, 4, order), 2)
+        step, lengths = 20 if wide else 12, {1: 1, 3: 2, 4: 4}
+        for entry in range(first + count, min(first + count + step * number(first, count, order), len(data)), step):
+            if (tag := number(entry, 2, order)) in sides:
+                length = lengths.get(number(entry + 2, 2, order), 8 if wide else 4)
+                sides[tag] = number(entry + step - (8 if wide else 4), length, order)
+        return sides[256] * sides[257]
+    if b"jP  " in data[:12] or data.startswith(b"\xff\x4f"):  # JPEG 2000
+        place = data.find(b"\xff\x4f\xff\x51")
+        return number(place + 8, 4, "big") * number(place + 12, 4, "big") if place >= 0 else 0
+    if data[4:8] == b"ftyp":  # AVIF: the picture's size, and those of its tiles or its preview
+        places = [match.end() for match in re.finditer(b"ispe", data)]
+        return max((number(place + 4, 4, "big") * number(place + 8, 4, "big") for place in places), default=0)
+    return 0
+
+
+def _fits(data: bytes) -> bool:
     """Whether a PNG file holds as many bytes as its parts promise: OpenCV would set aside up to 4 GB first."""
     place = 8
-    while data[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and place + 8 <= data.size:
-        length, kind = int.from_bytes(data[place : place + 4].tobytes(), "big"), data[place + 4 : place + 8].tobytes()
+    while data.startswith(b"\x89PNG\r\n\x1a\n") and place + 8 <= len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         place += 12 + length
-        if place > data.size:
+        if place > len(data):
             return False
         if kind == b"IEND":
             break
@@ -105,11 +203,15 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
         keypoints: (N, 68, 2) float32, pixels, (x, y).
 
     Raises:
+        OSError: the file is missing or can't be read.
         ValueError: no rows, a wrong number of columns, or a value that is not a finite number.
     """
+    data = read_bytes(csv_file)  # by a path pandas would unpack archives of any size, and fetch addresses
     try:
         # The header is skipped: with it, pandas takes a row that is too long as one with an index in front.
-        table = pd.read_csv(csv_file, header=None, skiprows=1, dtype={0: str}, keep_default_na=False, na_values={})
+        table = pd.read_csv(
+            io.BytesIO(data), header=None, skiprows=1, dtype={0: str}, keep_default_na=False, na_values={}
+        )
     except pd.errors.EmptyDataError:
         raise ValueError(f"{csv_file}: got no rows, expected one for each image") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -119,14 +221,14 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
             f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: "
             f"a name, then x and y of {NUM_KEYPOINTS} points"
         )
-    with open(csv_file, encoding="utf-8", errors="replace") as file:  # pandas skipped this line unread
-        if re.match(r"[^,]+\.(jpg|jpeg|png)\b", first := file.readline(), re.IGNORECASE):
-            raise ValueError(f"{csv_file}: expected a header in the first line, got the image {first.split(',')[0]!r}")
+    name = re.split(rb"[\r\n,]", data, maxsplit=1)[0].decode("utf-8", errors="replace")  # pandas skipped it unread
+    if re.match(r".+\.(jpg|jpeg|png)\b", name, re.IGNORECASE):
+        raise ValueError(f"{csv_file}: expected a header in the first line, got the image {name[:200]!r}")
     values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"{csv_file}: got a coordinate that is not a finite number for {table.iloc[bad.argmax(), 0]!r} "
+            f"{csv_file}: got a coordinate that is not a finite number for {table.iloc[bad.argmax(), 0][:200]!r} "
             f"({bad.sum()} such rows)"
         )
     return table.iloc[:, 0].astype(str).tolist(), values.reshape(-1, NUM_KEYPOINTS, 2)
@@ -188,10 +290,9 @@ class FacialKeypointsDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         if self._cache is None or self._first is None:
-            sample = self._read(index)
-            return self.transform(sample) if self.transform else sample
+            return self._apply(self.transform, index) if self.transform else self._read(index)
         if index not in self._cache:
-            sample = self._first(self._read(index))
+            sample = self._apply(self._first, index)
             if self._grey:
                 sample["image"] = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
             self._cache[index] = sample
@@ -199,6 +300,13 @@ class FacialKeypointsDataset(Dataset):
         for step in self._rest:
             sample = step(sample)
         return sample
+
+    def _apply(self, transform: Callable[[dict], dict], index: int) -> dict:
+        sample = self._read(index)
+        try:
+            return transform(sample)
+        except ValueError as error:  # a transform knows no file
+            raise ValueError(f"{self.root_dir / self.names[index]}: {error}") from error
 
     def _read(self, index: int) -> dict:
         return {"image": read_image(self.root_dir / self.names[index]), "keypoints": self.keypoints[index].copy()}
@@ -213,13 +321,21 @@ def _size(output_size: int | tuple[int, int]) -> tuple[int, int]:
 
 @dataclass
 class Rescale:
-    """Resize the image; an int is the length of the shorter side (the shape stays), a pair is (height, width)."""
+    """Resize the image; an int is the length of the shorter side (the shape stays), a pair is (height, width).
+
+    Raises:
+        ValueError: "got an image of H×W pixels, …": a longer side of more than :data:`LONGEST` shorter ones.
+    """
 
     output_size: int | tuple[int, int]
 
     def __call__(self, sample: dict) -> dict:
         height, width = sample["image"].shape[:2]
         if isinstance(self.output_size, int):
+            if max(height, width) > LONGEST * min(height, width):
+                raise ValueError(
+                    f"got an image of {height}×{width} pixels, expected a longer side of at most {LONGEST} shorter ones"
+                )
             scale = self.output_size / min(height, width)
             new = round(height * scale), round(width * scale)
         else:
@@ -453,8 +569,13 @@ def _count_and_name(files: list[str]) -> str:
 
 
 def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:
-    """Compare the pixels of every labelled image with the manifest. Unlabelled images are extra, which is normal."""
-    root, facts = Path(root), pd.read_csv(manifest)
+    """Compare the pixels of every labelled image with the manifest. Unlabelled images are extra, which is normal.
+
+    Raises:
+        OSError: there is no manifest.
+        ValueError: it is something else.
+    """
+    root, facts = Path(root), _read_manifest(manifest)
     good, missing, damaged = 0, [], []
     for fact in facts.itertuples():
         try:
@@ -490,6 +611,18 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
         if file.is_file()
     )
     return Report(good, missing, damaged, extra)
+
+
+def _read_manifest(manifest: str | Path) -> pd.DataFrame:
+    kinds = {"file": str, "width": int, "height": int, "sha1_of_rgb_bytes": str}
+    try:
+        facts = pd.read_csv(io.BytesIO(read_bytes(manifest)), keep_default_na=False)[list(kinds)].astype(kinds)
+    except (ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:200].strip("\"'")
+        raise ValueError(f"{manifest}: expected a table of {', '.join(kinds)}, got: {reason}") from None
+    if (facts.file == "").any():
+        raise ValueError(f"{manifest}: got a row without a name, expected {', '.join(kinds)} in each")
+    return facts
 
 
 def fetch(url: str = ARCHIVE_URL, root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:

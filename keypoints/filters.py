@@ -28,13 +28,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, NUM_KEYPOINTS
+from data_load import DATA_DIR, NUM_KEYPOINTS, decode_image, read_bytes
 from keypoints.landmarks import JAW, LEFT_BROW, RIGHT_BROW
 from keypoints.pose import EXTRA, Pose, estimate_pose
 
 FILTER_DIR = DATA_DIR / "filters"
 SHEETS = {"front": (0, 1, 2), "side": (2, 1, 0), "flat": (0, 2, 1)}  # the head's axes along, down and out of a sheet
 LIMITS = {"bend": (0, 100), "round": (0, 10), "tilt": (-90, 90), "shadow": (0, 1)}
+LEAST = {"bend": 0.01, "round": 0.01}  # where it is not 0: what is narrower is a line, and its squares underflow
+# Bytes of the JSON file, layers, and pixels of the picture and of all layers together: what is worn costs 16 bytes for
+# each of the layers' pixels, and 24 for each of the image's and each layer.
+MOST_TEXT, MOST_LAYERS, MOST_PIXELS = 1_000_000, 16, 2**23
 FINER = 2  # pixels of the layer to a pixel of the image, each way: what edges are smoothed from
 LARGE = 1_000_000  # pixels of the image: where more are covered, the filter's own picture is the coarser one
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
@@ -75,7 +79,7 @@ class Layer:
         target = places[:, axes[0]] + 1j * places[:, axes[1]]
         centred = source - source.mean()
         a = (centred.conj() @ (target - target.mean())) / (centred.conj() @ centred).real
-        scale, turn = abs(a), float(np.angle(a))
+        scale, turn = max(abs(a), 1e-6), float(np.angle(a))  # all anchors at one place make a speck
         out = places[:, axes[2]]
         along = centred.real
         slope = float(along @ (out - out.mean()) / (along @ along)) if along @ along > 1 else 0.0
@@ -171,12 +175,13 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
 
     Raises:
         ValueError: an unknown name (the known ones are listed), or a file that is not a filter's.
+        OSError: its picture is missing.
     """
     if name not in filter_names(folder):
         raise ValueError(f"got filter {name!r}, expected one of {', '.join(filter_names(folder))}")
     file = Path(folder) / f"{name}.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(file, MOST_TEXT).decode("utf-8"))
         if "morph" in content:
             shifts = np.zeros((NUM_KEYPOINTS + len(EXTRA), 3))
             for point, shift in content["morph"].items():
@@ -184,8 +189,14 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
                     raise ValueError(f"got a shift of point {point}, expected 0 to {NUM_KEYPOINTS - 1}")
                 shifts[int(point)] = _within(shift, 1, "shift")
             return Filter(name, str(content["about"]), morph=shifts)
-        picture = _read_picture(file.with_suffix(".png"))
-        return Filter(name, str(content["about"]), tuple(_layer(entry, picture) for entry in content["layers"]))
+        picture_file = file.with_suffix(".png")
+        picture = decode_image(read_bytes(picture_file), picture_file, with_alpha=True, most_pixels=MOST_PIXELS)
+        if not 1 <= len(content["layers"]) <= MOST_LAYERS:
+            raise ValueError(f"got {len(content['layers'])} layers, expected 1 to {MOST_LAYERS}")
+        layers = tuple(_layer(entry, picture) for entry in content["layers"])
+        if (pixels := sum(layer.picture[..., 0].size for layer in layers)) > MOST_PIXELS:
+            raise ValueError(f"got layers of {pixels:,} pixels, expected at most {MOST_PIXELS:,} in all")
+        return Filter(name, str(content["about"]), layers)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(f"{file}: expected about and layers or a morph, got: {reason}") from None
@@ -200,13 +211,6 @@ def _within(values: object, limit: float, what: str, least: float | None = None)
     return array
 
 
-def _read_picture(file: Path) -> np.ndarray:
-    picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
-        raise ValueError(f"{file}: expected a PNG with red, green, blue and alpha of 8 bits")
-    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
-
-
 def _layer(entry: dict, picture: np.ndarray) -> Layer:
     left, top, width, height = entry.get("part", (0, 0, *picture.shape[1::-1]))
     anchors = entry["anchors"]
@@ -217,12 +221,14 @@ def _layer(entry: dict, picture: np.ndarray) -> Layer:
         for anchor in anchors
     )
     for group in places:
-        if not group or not set(group) <= set(range(NUM_KEYPOINTS + len(EXTRA))):
+        if not group or not all(type(point) is int and 0 <= point < NUM_KEYPOINTS + len(EXTRA) for point in group):
             raise ValueError(f"got an anchor of points {group}, expected some of 0 to {NUM_KEYPOINTS - 1}")
     options = {key: entry[key] for key in ("sheet", *LIMITS) if key in entry}
     for key, (least, most) in LIMITS.items():
         if key in options:
             options[key] = float(_within(options[key], most, key, least))
+            if 0 < options[key] < LEAST.get(key, 0):
+                raise ValueError(f"got {key} {options[key]:g}, expected 0 or at least {LEAST[key]:g}")
     if options.get("sheet", "front") not in SHEETS:
         raise ValueError(f"got sheet {options['sheet']!r}, expected one of {', '.join(SHEETS)}")
     if min(left, top) < 0 or min(width, height) < 1:

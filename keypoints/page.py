@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, read_image
+from data_load import DATA_DIR, decode_image, read_image
 from keypoints import filters, plots
 from keypoints.detection import KeypointDetector
 from keypoints.emotion import UNSURE, Emotion
@@ -241,13 +241,10 @@ def read_frame(url: object) -> np.ndarray:
     if not isinstance(url, str) or not url.startswith(JPEG) or len(url) > LARGEST_UPLOAD:
         raise ValueError("got a frame that is no JPEG, expected one from the webcam")
     try:
-        data = np.frombuffer(base64.b64decode(url.removeprefix(JPEG)), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except (ValueError, cv2.error):
+        data = base64.b64decode(url.removeprefix(JPEG))
+    except ValueError:
         raise ValueError("got a frame that does not decode, expected a JPEG") from None
-    if image is None:
-        raise ValueError(f"got {data.size} bytes that do not decode as a JPEG, expected a frame of the webcam")
-    return shrink(image, LARGEST_FRAME)
+    return shrink(decode_image(data, "the webcam's frame"), LARGEST_FRAME)
 
 
 class OnlyHere:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -18,7 +19,8 @@ import numpy as np
 # One sentence says what is wrong; OpenCV and FFmpeg would add pages. FFmpeg asks when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 PATIENCE_MS = 10_000  # for a stream's address
-AHEAD = 8  # frames decoded ahead of their use
+AHEAD, AHEAD_BYTES = 8, 2**27  # frames decoded ahead of their use, but no more bytes unless one has more
+MOST_PIXELS = 40_000_000  # of a frame; films of 8192×4320 have 35 million
 LONGEST_FPS = 240.0
 # What browsers play; which of them there are is the OpenCV build's. Its VP8 takes a seventh of the time of its VP9.
 CODECS = {".mp4": {"vp09": "VP9", "avc1": "H.264"}, ".webm": {"VP80": "VP8", "VP90": "VP9"}}
@@ -41,7 +43,8 @@ class Video:
 
     Raises:
         OSError: no such file.
-        ValueError: no such camera, an address that does not answer, or a file that is no video.
+        ValueError: no such camera, an address that does not answer, a file that is no video, or one of larger frames
+            than are read; while it is read, a frame that OpenCV gives up at.
 
     >>> video = Video("data/sample/clip.mp4")
     >>> time, frame = next(iter(video))
@@ -64,7 +67,17 @@ class Video:
                 waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE_MS]
                 self._capture = cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, waits)
             began = time.perf_counter()
-            done, frame = self._capture.read() if self._capture.isOpened() else (False, None)
+            sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+            width, height = (int(self._capture.get(side)) for side in sides)  # as the header says: nothing is decoded
+            done, frame = False, None
+            if self._capture.isOpened() and width * height <= MOST_PIXELS:
+                with contextlib.suppress(cv2.error):
+                    done, frame = self._capture.read()
+        if width * height > MOST_PIXELS:
+            self._capture.release()
+            raise ValueError(
+                f"{self.source}: got frames of {width}×{height} pixels, expected at most {MOST_PIXELS:,} pixels"
+            )
         if not done or frame is None:
             self._capture.release()
             if camera:
@@ -78,9 +91,11 @@ class Video:
         self.count = 0 if self.live else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self.size = (frame.shape[1], frame.shape[0])
         self._started = time.monotonic()
-        self._frames: deque = deque([(self._stamp(-1.0), frame)])
+        first = self._stamp(-1.0)
+        self._frames: deque = deque([(first, frame)])
         self._ready, self._ended = threading.Condition(), False
-        self._thread = threading.Thread(target=self._decode, daemon=True)
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._decode, args=(first, frame.nbytes), daemon=True)
         self._thread.start()
 
     def _stamp(self, last: float) -> float:
@@ -90,24 +105,36 @@ class Video:
         now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return now if now > last else max(0.0, last + 1 / self.fps)  # files without time stamps
 
-    def _decode(self) -> None:
-        last = self._frames[0][0]
+    def _decode(self, first: float, frame_bytes: int) -> None:
+        try:
+            self._decode_all(first, min(AHEAD, max(1, AHEAD_BYTES // frame_bytes)))
+        except cv2.error as error:
+            reason = str(error).strip().splitlines()[-1]
+            self._error = ValueError(f"{self.source}: expected a video, got a frame that OpenCV gives up at: {reason}")
+        except Exception as error:  # whoever reads the frames is told
+            self._error = error
+        finally:
+            with self._ready:
+                self._ended = True
+                self._ready.notify_all()
+            self._capture.release()
+
+    def _decode_all(self, last: float, ahead: int) -> None:
         while not self._ended:
             began = time.perf_counter()
             done, frame = self._capture.read()
             self.decoding += time.perf_counter() - began
+            if not done:
+                return
             with self._ready:
-                if not done:
-                    self._ended = True
-                elif frame.shape[1::-1] == self.size:
+                if frame.shape[1::-1] == self.size:
                     last = self._stamp(last)
                     if self.live:
                         self._frames.clear()
                     self._frames.append((last, frame))
                 self._ready.notify_all()
-                while len(self._frames) >= AHEAD and not self._ended:
+                while len(self._frames) >= ahead and not self.live and not self._ended:
                     self._ready.wait()
-        self._capture.release()
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         """Time in seconds and (H, W, 3) uint8 RGB, frame by frame."""
@@ -116,6 +143,8 @@ class Video:
                 while not self._frames and not self._ended:
                     self._ready.wait(0.2)  # wakes up for Ctrl-C
                 if not self._frames:
+                    if self._error:
+                        raise self._error
                     return
                 stamp, frame = self._frames.popleft()
                 self._ready.notify_all()

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import copy
 import csv
+import gzip
+import io
 import itertools
 import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 
 import cv2
@@ -21,16 +24,20 @@ from torchvision.transforms import Compose
 from data_load import (
     DATA_DIR,
     CenterCrop,
+    Data,
     FacialKeypointsDataset,
     Normalize,
     RandomCrop,
     Rescale,
     ToTensor,
     _fits,
+    _promised_pixels,
+    decode_image,
     evaluation_transform,
     find_data,
     label_offset,
     person_of,
+    read_bytes,
     read_image,
     read_keypoints,
     split_by_person,
@@ -109,24 +116,133 @@ def test_a_telephones_picture_is_named(tmp_path):
         read_image(path)
 
 
-def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path):
+def png_of_zeros(width: int, height: int, kind: int = 0, channels: int = 1) -> bytes:
+    """A PNG with 8 bits a channel; kind 0 is grey, 6 has red, green, blue and alpha."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    width, height = 20_000, 10_000  # 600 MB as RGB
     squeeze = zlib.compressobj(9)
-    rows = b"".join(squeeze.compress(bytes(width + 1)) for _ in range(height)) + squeeze.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    (tmp_path / "bomb.png").write_bytes(bomb)
-    assert len(bomb) < 300_000
+    rows = b"".join(squeeze.compress(bytes(width * channels + 1)) for _ in range(height)) + squeeze.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path):
+    (tmp_path / "vast.pgm").write_bytes(b"P5\n20000 10000\n255\n")
+    (tmp_path / "bomb.png").write_bytes(png_of_zeros(11_500, 11_500))  # to decode it takes 1,600 MB
+    code = """if True:
+        import {}, data_load, pathlib
+        def peak():
+            status = pathlib.Path("/proc/self/status")
+            return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024 if status.exists() else 0
+        before = peak()
+        for name in ("vast.pgm", "bomb.png"):
+            try:
+                data_load.read_image(name)
+            except ValueError as error:
+                print(error)
+        print(peak() - before)"""
     environment, tries = {**os.environ, "PYTHONPATH": str(ROOT)}, []
     for module in ("data_load", "keypoints.plots"):  # whichever comes first, the limit is there before OpenCV
-        command = [sys.executable, "-c", f"import {module}, data_load; data_load.read_image('bomb.png')"]
-        tries.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True))
+        command = [sys.executable, "-c", code.format(module)]
+        tries.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True))
     for one in tries:
-        told = one.communicate()[1]
-        assert "bomb.png: got an image of more pixels than are read, expected at most 134,217,728" in told
+        vast, bomb, grown = one.communicate()[0].splitlines()
+        assert vast == "vast.pgm: got an image of more pixels than are read, expected at most 134,217,728"
+        assert bomb.startswith("bomb.png: got an image of 132,250,000 pixels in 128,")
+        assert bomb.endswith(" bytes, expected at most 16,777,216 pixels")
+        assert int(grown) < 20
+
+
+def encoded(kind: str, **options) -> bytes:
+    """A black picture of 70 × 50 pixels."""
+    file = io.BytesIO()
+    Image.new(options.pop("mode", "RGB"), (70, 50)).save(file, kind, **options)
+    return file.getvalue()
+
+
+SIZED = {
+    "PNG": encoded("PNG"),
+    "JPEG": encoded("JPEG"),
+    "JPEG with a preview": encoded(
+        "JPEG", exif=b"Exif\0\0" + encoded("JPEG"), comment=b"\xff\xc0\0\x11\x08\xff\xff\xff"
+    ),
+    "progressive JPEG": encoded("JPEG", progressive=True),
+    "GIF": encoded("GIF"),
+    "BMP": encoded("BMP"),
+    "BMP from the top down": (bmp := encoded("BMP"))[:22] + struct.pack("<i", -50) + bmp[26:],
+    "WebP": encoded("WEBP"),
+    "WebP without loss": encoded("WEBP", lossless=True),
+    "WebP with more": encoded("WEBP", exif=b"Exif\0\0"),
+    "TIFF": encoded("TIFF"),
+    "TIFF, big-endian": encoded("TIFF", mode="I;16B"),
+    "BigTIFF": encoded("TIFF", big_tiff=True),
+    "JPEG 2000": encoded("JPEG2000"),
+    "JPEG 2000 without its box": encoded("JPEG2000", no_jp2=True),
+    "AVIF": encoded("AVIF"),
+}
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_the_size_is_known_from_the_header_in_every_format_that_compresses_well(kind, monkeypatch):
+    assert decode_image(SIZED[kind], "it").shape == (50, 70, 3)
+    monkeypatch.setattr("data_load.FREE_PIXELS", 3499)
+    monkeypatch.setattr("data_load.PIXELS_A_BYTE", 0)
+    with pytest.raises(ValueError, match=r"^it: got an image of 3,500 pixels in [\d,]+ bytes, expected at most 3,499 "):
+        decode_image(SIZED[kind], "it")
+
+
+def test_a_header_that_is_cut_anywhere_says_some_size_or_none():
+    for data in SIZED.values():
+        assert all(_promised_pixels(data[:end]) >= 0 for end in range(min(len(data), 600)))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kind"), [(3000, 4000, ".jpg"), (4000, 6000, ".jpg"), (2160, 3840, ".png")]
+)
+def test_a_black_photograph_and_an_empty_screen_are_read(height, width, kind):
+    data = cv2.imencode(kind, np.zeros((height, width, 3), np.uint8))[1].tobytes()
+    assert decode_image(data, "it").shape == (height, width, 3)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there is no such device")
+def test_a_file_without_an_end_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^/dev/zero: got more than 2,000,000 bytes, expected a smaller file$"):
+        read_bytes("/dev/zero", 2_000_000)
+    (tmp_path / "exact").write_bytes(bytes(2_000_000))
+    assert len(read_bytes(tmp_path / "exact", 2_000_000)) == 2_000_000
+    with pytest.raises(ValueError, match=r"^/dev/zero: got more than 268,435,456 bytes"):
+        read_image("/dev/zero")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="pipes have no names here")
+def test_an_image_comes_through_a_pipe():
+    data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))[1].tobytes()
+    read, write = os.pipe()
+
+    def fill() -> None:
+        with open(write, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    assert read_image(f"/dev/fd/{read}").shape == (300, 400, 3)
+    writer.join()
+    os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [(np.zeros((5, 7, 3), np.uint8), "3 channels of 8"), (np.zeros((5, 7, 4), np.uint16), "4 channels of 16")],
+)
+def test_where_alpha_is_needed_it_is_asked_for(image, told):
+    data = cv2.imencode(".png", image)[1].tobytes()
+    with pytest.raises(ValueError, match=rf"^it: expected an image with red, .* 8 bits, got {told} bits$"):
+        decode_image(data, "it", with_alpha=True)
+    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes()
+    np.testing.assert_array_equal(decode_image(data, "it", with_alpha=True), rgba)
 
 
 def test_a_png_that_promises_gigabytes_costs_none(tmp_path):
@@ -137,7 +253,7 @@ def test_a_png_that_promises_gigabytes_costs_none(tmp_path):
         read_image(tmp_path / "liar.png")
     (tmp_path / "more.png").write_bytes(whole + b"anything behind the end")
     assert read_image(tmp_path / "more.png").shape == (8, 8, 3)
-    assert not _fits(np.fromfile(tmp_path / "liar.png", np.uint8))  # OpenCV never sees it
+    assert not _fits((tmp_path / "liar.png").read_bytes())  # OpenCV never sees it
 
 
 def test_a_directory_and_a_missing_file_are_os_errors(tmp_path):
@@ -191,6 +307,23 @@ def test_labels_that_are_no_text_raise_a_sentence(tmp_path):
         read_keypoints(tmp_path / "labels.csv")
 
 
+@pytest.mark.parametrize("ending", ["zip", "gz", "bz2", "xz", "zst", "tar", "tar.gz"])
+def test_what_a_label_file_is_called_does_not_matter(tmp_path, ending):
+    path = tmp_path / f"labels.{ending}"
+    path.write_text(f"{csv_header()}\na.jpg,{ROW}\n")
+    assert read_keypoints(path)[0] == ["a.jpg"]
+    path.write_bytes(gzip.compress(path.read_bytes()))  # archives can hold gigabytes
+    with pytest.raises(ValueError, match=rf"labels\.{ending}: expected a CSV file of keypoints, got: "):
+        read_keypoints(path)
+
+
+def test_a_long_name_makes_no_long_sentence(tmp_path):
+    (tmp_path / "labels.csv").write_text(f"{csv_header()}\n{'a' * 5000},nan{ROW[3:]}\n")
+    with pytest.raises(ValueError, match="not a finite number") as caught:
+        read_keypoints(tmp_path / "labels.csv")
+    assert len(str(caught.value)) < 500
+
+
 def test_the_labels_offset_on_two_faces_by_hand():
     keypoints = np.zeros((2, 68, 2))
     keypoints[0, 45], keypoints[1, 8] = (100, 100), (50, 200)  # boxes of 100 × 100 and 50 × 200 pixels: both size 100
@@ -220,6 +353,27 @@ def test_rescale_moves_points_with_the_picture(shape, size):
 @pytest.mark.parametrize(("shape", "expected"), [((100, 130), (250, 325)), ((500, 400), (312, 250))])
 def test_rescale_to_a_number_sets_the_shorter_side_and_keeps_the_shape(shape, expected):
     assert Rescale(250)(dot_sample(*shape, 9, 9))["image"].shape[:2] == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 101), (303, 3)])
+def test_rescale_refuses_a_strip_that_it_would_make_huge(shape):
+    height, width = shape
+    with pytest.raises(
+        ValueError, match=rf"^got an image of {height}×{width} pixels, expected a longer side of at most 100"
+    ):
+        Rescale(250)(dot_sample(*shape, 0, 0))
+    assert Rescale(25)(dot_sample(*((n // 101 * 100) or n for n in shape), 0, 0))["image"].size == 25 * 2500 * 3
+    assert Rescale((9, 9))(dot_sample(*shape, 0, 0))["image"].shape == (9, 9, 3)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_is_wrong_with_an_image_is_told_with_its_name(tmp_path, cache):
+    write_set(tmp_path, "test", ["strip.jpg"], [np.zeros((1, 4000, 3), np.uint8)], np.zeros((1, 68, 2)))
+    data = Data("sample", tmp_path).dataset("test", evaluation_transform(), cache)
+    with pytest.raises(
+        ValueError, match=r"strip\.jpg: got an image of 1×4000 pixels, expected a longer side of at most"
+    ):
+        data[0]
 
 
 def test_rescale_and_its_inverse_meet():

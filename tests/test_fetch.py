@@ -21,6 +21,7 @@ import data_load
 from data_load import fetch, main, verify
 
 FOLDER = "P1_Facial_Keypoints-6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81"
+HEADER = "file,width,height,sha1_of_rgb_bytes"
 LABELLED = {"training": ["Ann_00.jpg", "Bo_00.jpg", "Bo_01.jpg"], "test": ["Ann_00.jpg", "Cy_00.jpg"]}
 
 
@@ -299,6 +300,26 @@ def test_labels_of_other_images_are_damaged(root, manifest):
     assert verify(root, manifest).damaged == ["test_frames_keypoints.csv"]
     put(root, {"test_frames_keypoints.csv": b"<html>"})
     assert verify(root, manifest).damaged == ["test_frames_keypoints.csv"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "No columns to parse from file"),
+        ("<html>", "None of"),
+        ("file,width\na.jpg,1\n", "not in index"),
+        (f"{HEADER}\na.jpg,wide,1,x\n", "invalid literal"),
+        (f"{HEADER}\n,1,1,x\n", "a row without a name"),
+        (f"{HEADER}\na.jpg,1,1,x,7,8\nb.jpg,1,1,x,7,8,9\n", "Error tokenizing data"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_in_a_sentence(root, tmp_path, text, told, capsys):
+    (tmp_path / "odd.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"odd\.csv: .*{told}") as caught:
+        verify(root, tmp_path / "odd.csv")
+    assert "\n" not in str(caught.value) and "expected" in str(caught.value)
+    assert main(["verify", "--root", str(root), "--manifest", str(tmp_path / "odd.csv")]) == 1
+    assert capsys.readouterr().err == f"data_load verify: {caught.value}\n"
 
 
 def test_a_report_names_three_of_many(root, manifest):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 
 import cv2
 import numpy as np
@@ -178,6 +179,8 @@ TWO = [{"points": [1], "at": [0, 0]}, {"points": [2], "at": [9, 0]}]
     [
         [],
         {"layers": []},
+        {"about": "odd", "layers": []},
+        {"about": "odd", "layers": [{"anchors": [{"points": [1], "at": [0, 0]}, {"points": [2], "at": [9, 0]}]}] * 17},
         {"morph": {"48": [0, 0, 0]}},
         {"about": "odd", "morph": {"48": [900, 0, 0]}},
         {"about": "odd", "morph": {"68": [0, 0, 0]}},
@@ -202,6 +205,12 @@ def test_a_file_without_a_filter_s_parts_or_with_numbers_out_of_range_is_refused
         ({"anchors": TWO, "bend": 1e9}, "got bend 1000000000.0, expected numbers from 0 to 100"),
         ({"anchors": TWO, "tilt": float("nan")}, "got tilt nan, expected numbers from -90 to 90"),
         ({"anchors": [{"points": [1], "at": [3, 3]}] * 2}, "got anchors at one pixel"),
+        *(
+            ({"anchors": [{"points": [odd], "at": [0, 0]}, *TWO]}, "got an anchor of points")
+            for odd in (36.0, True, "1")
+        ),
+        ({"anchors": TWO, "bend": 1e-300}, "got bend 1e-300, expected 0 or at least 0.01"),
+        ({"anchors": TWO, "round": 1e-5}, "got round 1e-05, expected 0 or at least 0.01"),
         ({"anchors": TWO, "part": [-1, 0, 2, 2]}, "got part"),
         ([], "AttributeError"),
     ],
@@ -213,6 +222,42 @@ def test_a_file_that_is_no_filter_is_refused_by_name(tmp_path, layer, message):
     (tmp_path / "odd.json").write_text(json.dumps({"about": "odd", "layers": [layer]}))
     with pytest.raises(ValueError, match=rf"odd\.json: .*{message}"):
         load_filter("odd", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (b"", "expected an image, got 0 bytes"),
+        (b"\x89PNG junk", "expected an image, got 9 bytes"),
+        (struct.pack(">8sI4sII", b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 4000, 4000), "got an image of 16,000,000 pixels"),
+        (struct.pack(">8sI4s", b"\x89PNG\r\n\x1a\n", 2**31 - 1, b"IDAT"), "expected an image, got 16 bytes"),
+        (cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "expected an image with red, green, blue"),
+    ],
+)
+def test_a_picture_that_is_none_or_too_large_is_refused_by_name(tmp_path, picture, message):
+    (tmp_path / "odd.png").write_bytes(picture)
+    (tmp_path / "odd.json").write_text(json.dumps({"about": "odd", "layers": [{"anchors": TWO}]}))
+    with pytest.raises(ValueError, match=rf"odd\.json: .*odd\.png: {message}"):
+        load_filter("odd", tmp_path)
+
+
+def test_layers_hold_no_more_pixels_than_are_read_at_once(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "odd.png"), np.zeros((40, 50, 4), np.uint8))
+    (tmp_path / "odd.json").write_text(json.dumps({"about": "odd", "layers": [{"anchors": TWO}] * 3}))
+    monkeypatch.setattr("keypoints.filters.MOST_PIXELS", 5999)
+    with pytest.raises(ValueError, match=r"odd\.json: .*got layers of 6,000 pixels, expected at most 5,999 in all"):
+        load_filter("odd", tmp_path)
+    (tmp_path / "odd.json").write_text(" " * 1_000_001)
+    with pytest.raises(ValueError, match=r"odd\.json: .*got more than 1,000,000 bytes"):
+        load_filter("odd", tmp_path)
+
+
+def test_anchors_at_one_place_of_the_head_make_a_speck(tmp_path, head):
+    cv2.imwrite(str(tmp_path / "speck.png"), np.full((40, 50, 4), 255, np.uint8))
+    anchors = [{"points": [30], "at": [0, 0]}, {"points": [30], "at": [49, 0]}]
+    (tmp_path / "speck.json").write_text(json.dumps({"about": "a speck", "layers": [{"anchors": anchors}]}))
+    image, points = head
+    assert changed(image, apply_filter(image, points, load_filter("speck", tmp_path))).sum() < 10
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_large_pictures_are_shrunk(tmp_path):
 def test_what_is_no_frame_is_refused_in_a_sentence(frame):
     with pytest.raises(ValueError, match="expected"):
         page.read_frame(frame)
+
+
+def test_a_frame_that_promises_gigabytes_is_refused_as_a_file_of_the_kind_is():
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR")
+    for data, told in (
+        (png + struct.pack(">II", 11_500, 11_500), "132,250,000 pixels"),
+        (png[:8] + b"\x7f" * 9, "17 bytes"),
+    ):
+        with pytest.raises(ValueError, match=rf"^the webcam's frame: .*got .*{told}"):
+            page.read_frame(page.JPEG + base64.b64encode(data).decode())
 
 
 def test_a_picture_s_address_holds_the_picture(hopper):

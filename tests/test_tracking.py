@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -367,6 +368,51 @@ def test_a_written_video_shows_each_frame_at_its_time_and_has_its_name_only_when
     out.close()
     assert [file.name for file in tmp_path.iterdir()] == [path.name] and out.codec in ("VP8", "VP9", "H.264")
     assert len([frame for _, frame in Video(path)]) == 7
+
+
+@pytest.mark.parametrize("error", [cv2.error("OpenCV: out of memory"), RuntimeError("of another kind")])
+def test_an_error_within_a_video_reaches_who_reads_it(monkeypatch, error):
+    reads = itertools.count()
+
+    class Failing:
+        def __init__(self, *given):
+            self._capture = capture(*given)
+
+        def read(self):
+            if next(reads) == 3:
+                raise error
+            return self._capture.read()
+
+        def __getattr__(self, name):
+            return getattr(self._capture, name)
+
+    capture = cv2.VideoCapture
+    monkeypatch.setattr("keypoints.video.cv2.VideoCapture", Failing)
+    frames = []
+    with pytest.raises((ValueError, RuntimeError), match=r"clip\.mp4: .*, got a frame.*memory|^of another"):
+        frames.extend(Video(CLIP))  # and it does not wait for ever
+    reads = itertools.count(3)  # at its first frame
+    with pytest.raises((ValueError, RuntimeError), match=r"clip\.mp4: .*, got a file without|^of another"):
+        Video(CLIP)
+
+
+def test_of_large_frames_fewer_are_decoded_ahead_and_none_of_huge_ones(monkeypatch):
+    monkeypatch.setattr("keypoints.video.AHEAD_BYTES", 3 * 320 * 320 * 3 + 5)
+    video = Video(CLIP)
+    assert len(list(zip(range(5), video, strict=False))) == 5
+    patience = time.monotonic() + 20
+    while len(video._frames) < 3 and time.monotonic() < patience:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(video._frames) == 3
+    video.close()
+    monkeypatch.setattr("keypoints.video.AHEAD_BYTES", 5)
+    assert len([frame for _, frame in Video(CLIP)]) == 250  # one at a time
+    monkeypatch.setattr("keypoints.video.MOST_PIXELS", 320 * 320)
+    Video(CLIP).close()
+    monkeypatch.setattr("keypoints.video.MOST_PIXELS", 320 * 320 - 1)
+    with pytest.raises(ValueError, match=r"clip\.mp4: got frames of 320×320 pixels, expected at most 102,399 pixels$"):
+        Video(CLIP)
 
 
 def test_a_video_that_is_not_finished_leaves_nothing(tmp_path):

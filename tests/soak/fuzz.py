@@ -150,9 +150,25 @@ def weights_seeds() -> list[bytes]:
 
 
 def filter_seeds() -> list[bytes]:
+    return [text for _, text, _ in _small_filters()]
+
+
+def _small_filters() -> list[tuple[bytes, bytes, bytes]]:
+    """Each filter an eighth as large, so that all that load can be put on: about, the JSON file, the picture."""
+    import cv2
+
     from keypoints.filters import FILTER_DIR
 
-    return [file.read_bytes() for file in sorted(FILTER_DIR.glob("*.json"))]
+    filters = []
+    for file in sorted(FILTER_DIR.glob("*.json")):
+        content, picture = json.loads(file.read_bytes()), b""
+        for layer in content.get("layers", []):
+            layer.update({"part": [n // 8 for n in layer["part"]]} if "part" in layer else {})
+            layer["anchors"] = [{**anchor, "at": [n / 8 for n in anchor["at"]]} for anchor in layer["anchors"]]
+            large = cv2.imread(str(file.with_suffix(".png")), cv2.IMREAD_UNCHANGED)
+            picture = cv2.imencode(".png", cv2.resize(large, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA))[1]
+        filters.append((json.dumps(content["about"]).encode(), json.dumps(content).encode(), bytes(picture)))
+    return filters
 
 
 def video_seeds() -> list[bytes]:
@@ -187,21 +203,26 @@ def use_weights(file: Path, case: int) -> None:
 
 
 def use_filter(file: Path, case: int) -> None:
-    from keypoints.filters import FILTER_DIR, apply_filter, load_filter
+    """Put it on a face. Every fourth case has a filter that is whole, and damage in its picture."""
+    import cv2
 
-    name = ("sunglasses", "tophat", "cat", "moustache")[case % 4]
+    from keypoints.filters import apply_filter, load_filter
+
     if "face" not in _cache:
         from data_load import find_data
 
-        _cache["face"] = find_data("sample").dataset("test")[0]
-    picture = file.with_suffix(".png")
-    picture.unlink(missing_ok=True)
-    picture.symlink_to(FILTER_DIR / f"{name}.png")
+        sample = find_data("sample").dataset("test")[0]
+        image = cv2.resize(sample["image"], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        _cache["face"], _cache["filters"] = (image, (sample["keypoints"] + 0.5) / 2 - 0.5), _small_filters()
+    data, filters = file.read_bytes(), [entry for entry in _cache["filters"] if entry[2]]
+    _, text, picture = next((entry for entry in filters if entry[0] in data), filters[case % len(filters)])
+    if case % 4 == 3:
+        file.write_bytes(text)
+        picture = (deeper if case % 8 == 3 else mutated)(np.random.default_rng([SEED, case]), [picture])
+    file.with_suffix(".png").write_bytes(picture)
     effect = load_filter.__wrapped__(file.stem, file.parent)  # without its cache: every case has the same name
-    if case % 100 > 1:
-        return
-    worn = apply_filter(_cache["face"]["image"], _cache["face"]["keypoints"], effect)
-    assert worn.shape == _cache["face"]["image"].shape
+    image, keypoints = _cache["face"]
+    assert apply_filter(image, keypoints, effect).shape == image.shape
 
 
 def use_video(file: Path, case: int) -> None:
