@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import io
 import json
 import os
+import reprlib
+import secrets
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,6 +56,7 @@ class TwoLooks(nn.Module):
     """
 
     LOOKS = 2
+    checkpoints: tuple[Path, ...] = ()  # what the training can go on from, until save_model has its result
 
     def __init__(self, whole: int, close: int, spread: float, **layers: nn.Module) -> None:
         super().__init__()
@@ -296,9 +301,7 @@ class PhotoNet(TwoLooks):
         face = torch.cat([whole.float(), close.float(), evidence.mean(dim=1)], dim=1)
         return network_units(second), evidence, face
 
-    def followed(
-        self, view: torch.Tensor, before: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def followed(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :meth:`follow` judges by: points (N, 68, 2), evidence (N, 68, 4), and of the face (N, 196)."""
         probability, close = self.seen(view, 1)
         points = self.points(probability, 1)
@@ -327,12 +330,11 @@ class PhotoNet(TwoLooks):
         points, evidence, face = self.judged(image)
         return points, logistic(evidence, self.confidence_weights), logistic(face, self.score_weights)
 
-    def follow(
-        self, view: torch.Tensor, before: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def follow(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         points, evidence, face = self.followed(view, before)
         confidence = logistic(evidence, self.follow_confidence_weights)
         return points, confidence, logistic(face, self.follow_score_weights)
+
 
 def logistic(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Probabilities (…,) of features (…, F) by weights (…, F + 1), of which the last is the shift."""
@@ -440,9 +442,14 @@ def layer_table(net: nn.Module) -> list[dict]:
 def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> None:
     """Write the weights to ``path`` and their record beside it as JSON; neither is ever there half-written.
 
+    Then the checkpoints of the training that made ``net`` go: what they are kept for is on disk.
+
     Args:
         record: facts to keep, for instance what :func:`keypoints.training.fit` returned; the file's SHA-256 and the
             framing are added.
+
+    Raises:
+        OSError: it can't be written; the checkpoints stay.
     """
     path = Path(path)
     content = {
@@ -462,6 +469,14 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
             **record,
         }
         write_json(path.with_suffix(".json"), record)
+    drop_checkpoints(net)
+
+
+def drop_checkpoints(net: nn.Module) -> None:
+    """Remove what a training of ``net`` would go on from; for results that are kept otherwise than as weights."""
+    for file in getattr(net, "checkpoints", ()):
+        file.unlink(missing_ok=True)
+    net.checkpoints = ()
 
 
 def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "cpu") -> nn.Module:
@@ -474,7 +489,7 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
 
     Raises:
         OSError: the file is missing or can't be read.
-        ValueError: it holds no weights, or those of another network.
+        ValueError: it holds no weights, those of another network, or values that no training gives.
     """
     path = Path(path)
     try:
@@ -490,25 +505,45 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
         content = {"network": "Net", "state_dict": content}
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"{path}: expected weights saved by save_model, got {type(content).__name__}")
-    if content.get("network") not in NETWORKS:
-        raise ValueError(
-            f"{path}: got weights of network {content.get('network')!r}, expected one of {', '.join(NETWORKS)}"
-        )
+    network, framing = content.get("network"), content.get("framing")
+    if not isinstance(network, str) or network not in NETWORKS:
+        raise ValueError(f"{path}: got weights of network {brief(network)}, expected one of {', '.join(NETWORKS)}")
+    if framing is not None and not _is_framing(framing):
+        raise ValueError(f"{path}: got the framing {brief(framing)}, expected numbers in sides of a face's box")
     try:
         given = dict(content.get("arguments") or {})
-        if content["network"] == "Net" and given:
+        if network == "Net" and given:
             given.setdefault("whole", 112)  # what a file without it was trained with
-        net = NETWORKS[content["network"]](**given)
+        if not all(isinstance(value, (int, float)) and value == value for value in given.values()):
+            raise ValueError(f"got the arguments {brief(given)}, expected numbers")
+        net = NETWORKS[network](**given)
+        if any(isinstance(value, torch.Tensor) and value.is_complex() for value in content["state_dict"].values()):
+            raise ValueError("complex numbers")  # PyTorch would take their real parts
         net.load_state_dict(content["state_dict"])
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path}: got weights that do not fit {content['network']}: {' '.join(str(error).split())[:300]}; expected "
+            f"{path}: got weights that do not fit {network}: {' '.join(str(error).split())[:300]}; expected "
             "those of 'python -m keypoints train' of this version"
         ) from None
     if not all(value.isfinite().all() for value in net.state_dict().values()):
         raise ValueError(f"{path}: got weights that are not finite, expected those of a training that did not fail")
-    net.framing = content.get("framing")
+    net.framing = framing
     return net.to(device).eval()
+
+
+def _is_framing(framing: object) -> bool:
+    """Whether it holds nothing but sizes and places near a face's box; which ones, its user knows."""
+    return isinstance(framing, dict) and all(
+        isinstance(name, str)
+        and isinstance(value, (int, float))
+        and (0.1 if name.endswith("scale") else -10) <= value <= 10  # nor is it NaN
+        for name, value in framing.items()
+    )
+
+
+def brief(value: object) -> str:
+    """What a stranger's file holds, for a sentence: one line, shortened."""
+    return " ".join(reprlib.repr(value).split())[:200]
 
 
 def sha256(path: str | Path) -> str:
@@ -531,19 +566,71 @@ def write_json(path: str | Path, content: dict) -> None:
 
 
 def write_atomically(path: str | Path, write) -> None:
-    """Let ``write(part)`` fill a neighbour of ``path`` and rename it when it is whole.
+    """Let ``write(part)`` fill a hidden neighbour of ``path`` and rename it when it is whole.
+
+    Links are followed, a file that was there keeps its mode, and what is no regular file, as a device or a pipe, is
+    written to as it is.
 
     Raises:
         OSError: it can't be written; the error names the file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    given, target = Path(path), replaceable(path)
+    part = _part_of(target) if target else given
     try:
         write(part)
-        os.replace(part, path)
+        if target:
+            if target.exists():
+                shutil.copymode(target, part)
+            os.replace(part, target)
     except OSError as error:  # a full disk names no file
-        error.filename = str(path)
+        error.filename = str(given)
         raise
     finally:
-        part.unlink(missing_ok=True)
+        if target:
+            part.unlink(missing_ok=True)
+
+
+def _part_of(target: Path) -> Path:
+    """A neighbour's name of its own: short, so that no name that the folder takes is too long to be written."""
+    return target.with_name(f".{secrets.token_hex(6)}.part")
+
+
+def replaceable(path: str | Path) -> Path | None:
+    """The regular file that writing to ``path`` is to replace, links followed; its folder is made.
+
+    None where ``path`` is a device, a pipe, an open stream or the like, which must be written to itself.
+
+    Raises:
+        OSError: it is a folder or write-protected, or its folder can't be made; the error names ``path``.
+    """
+    path = Path(path)
+    try:
+        folder = os.path.realpath(path.parent)
+        stream = path.is_symlink() and (folder == "/dev" or folder.startswith("/proc/"))  # as /dev/stdout
+        if stream or (path.exists() and not path.is_file() and not path.is_dir()):
+            return None
+        target = Path(os.path.realpath(path))
+        if os.path.lexists(target):
+            open(target, "r+b").close()  # a file that its owner protected; a folder; a link that leads to itself
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # That a folder's name is taken by a file, mkdir tells with "file exists".
+        code = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno or errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from None
+    return target
+
+
+def check_writable(path: str | Path) -> None:
+    """Before long work: raise the OSError that :func:`write_atomically` would raise at its end, as far as one can tell.
+
+    The folder is made if it is missing.
+    """
+    target = replaceable(path)
+    if target:
+        part = _part_of(target)
+        try:
+            part.touch()
+            part.unlink()
+        except OSError as error:
+            error.filename = str(path)
+            raise

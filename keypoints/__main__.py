@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -38,7 +39,16 @@ from keypoints.splits import find_wild, people_split
 from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
 from keypoints.video import Rows, Video, VideoFile
-from models import DEFAULT_MODEL, MODEL_DIR, Net, load_model, save_model, write_atomically, write_json
+from models import (
+    DEFAULT_MODEL,
+    MODEL_DIR,
+    Net,
+    check_writable,
+    load_model,
+    save_model,
+    write_atomically,
+    write_json,
+)
 
 BUILD = RESULTS.parent / "build"
 CSV_HEADER = [
@@ -97,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write frame, time, id, state, box, keypoints, pose, emotion, blink and mouth_open, a row a face; the "
-        "file grows under its name, at most a second behind",
+        help="write frame, time, id, state, box, keypoints, pose, emotion, blink and mouth_open, a row a face; "
+        "meanwhile FILE.part grows, at most a second behind, and stays where the command is killed",
     )
     track.add_argument(
         "--no-emotion", action="store_true", help="leave out the posed expression and how probable it is"
@@ -229,12 +239,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_detect(options: argparse.Namespace) -> int:
-    if options.csv and options.csv.is_dir():
-        raise ValueError(f"--csv {options.csv}: got a folder, expected a file")
-    if options.draw and options.draw.is_file():
-        raise ValueError(f"--draw {options.draw}: got a file, expected a folder")
-    if options.draw and any(options.draw.resolve() == Path(file).resolve().parent for file in options.images):
-        raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
+    if options.csv:
+        _check_out("--csv", options.csv, [*options.images, options.model])
+        check_writable(options.csv)  # before many images
+    if options.draw and options.draw.exists():
+        if not options.draw.is_dir():
+            raise ValueError(f"--draw {options.draw}: got a file, expected a folder")
+        images = {Path(file).resolve() for file in options.images}
+        if any(file.resolve() in images for file in options.draw.iterdir()):  # links are followed when written to
+            raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
     detector, rows, drawn, status = KeypointDetector(options.model), [], set(), 0
     for file in options.images:
         try:
@@ -287,9 +300,9 @@ def track_header(emotion: bool) -> list[str]:
 
 
 def run_track(options: argparse.Namespace) -> int:
-    for file in filter(None, (options.out, options.csv)):
-        if file.exists() and Path(options.source).exists() and file.samefile(options.source):
-            raise ValueError(f"{file}: the source would be overwritten, expected another file")
+    for option, file in (("--out", options.out), ("--csv", options.csv)):
+        if file:
+            _check_out(option, file, [options.source, options.model])
     if options.show and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         raise ValueError("got --show where no window can be opened, expected a display")
     effects = [filters.load_filter(name) for name in options.filter or ()]
@@ -303,8 +316,10 @@ def run_track(options: argparse.Namespace) -> int:
             stack.callback(out.discard)  # nothing, once it has its name
         if options.csv:
             rows = Rows(options.csv, track_header(not options.no_emotion))
-            stack.callback(rows.close)
+            stack.callback(rows.leave)
         seconds, interrupted = _track(options, video, tracker, effects, rows, out)
+        if rows:
+            rows.close()
         if out:
             out.close()
     _tell(options, video, tracker, seconds, out)
@@ -390,8 +405,7 @@ def run_filter(options: argparse.Namespace) -> int:
     effects = [filters.load_filter(name) for name in options.filter]
     source = Path(options.image)
     out = options.out or source.with_name(f"{source.stem}_{'_'.join(options.filter)}{source.suffix or '.jpg'}")
-    if out.exists() and out.samefile(source):
-        raise ValueError(f"--out {out}: the picture would overwrite the image, expected another file")
+    _check_out("--out", out, [source, options.model])
     image = read_image(source)
     faces = KeypointDetector(options.model)(image)
     if not faces:
@@ -408,12 +422,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
     # Beside one's own images the photos in the wild are measured only where they are asked for.
     wild = None if options.csv and not options.wild else find_wild(options.wild)
     official = name == "official"
+    committed = official and models == shipped and options.framing == list(FRAMINGS)
+    out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
+    _check_out("--json", out, [csv_file, *models])
     measured = [evaluate_weights(model, csv_file, images, wild, options.framing, official) for model in models]
     for model, figures in zip(models, measured, strict=True):
         figures["by_person"] = None if options.csv else by_person(model)
     content = {"data": name, "models": measured}
-    committed = official and models == shipped and options.framing == list(FRAMINGS)
-    out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
     write_json(out, content)
     print(f"{table(content)}\n\nNME, failures and AUC (NME_box, 7 %) in percent, [95 % interval over people].")
     if not options.csv and name != "official":
@@ -427,6 +442,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def run_failures(options: argparse.Namespace) -> int:
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out}: got a file, expected a folder")
     _, csv_file, images = _labelled(options, "test")
     result = evaluate(load_model(options.model), csv_file, images, options.framing)
     print(f"wrote {write_page(options.out, result, FacialKeypointsDataset(csv_file, images))}")
@@ -449,6 +466,14 @@ def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]
 
 
 def run_train(options: argparse.Namespace) -> int:
+    out = options.out
+    _check_out("--out", out, [options.csv] if options.csv else [])
+    if out.suffix.lower() in (".json", ".checkpoint"):  # the record's and the checkpoint's beside it
+        raise ValueError(f"--out {out}: got the ending {out.suffix}, expected another for the weights, such as .pt")
+    if out.exists() and not out.is_file():
+        raise ValueError(f"--out {out}: got a device or a pipe, expected a file")
+    for file in (out, out.with_suffix(".json"), out.with_suffix(".checkpoint")):
+        check_writable(file)  # before hours of training
     with distributed.together(options.device) as world:
         train = train_photo_net if options.network == "PhotoNet" else train_net
         return train(options, world)
@@ -509,9 +534,18 @@ def train_net(options: argparse.Namespace, world: distributed.World) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
+    _check_out("--onnx", options.onnx, [options.model])
     export_onnx(load_model(options.model), options.onnx)
     print(f"wrote {options.onnx}: {options.onnx.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _check_out(option: str, out: Path, sources: Iterable[str | Path]) -> None:
+    """Refuse a folder, and to write over what is read."""
+    if out.is_dir():
+        raise ValueError(f"{option} {out}: got a folder, expected a file")
+    if out.is_file() and any(Path(source).exists() and out.samefile(source) for source in sources):
+        raise ValueError(f"{option} {out}: the source would be overwritten, expected another file")
 
 
 def _sentence(error: Exception, file: str | Path) -> str:
@@ -530,6 +564,9 @@ def printable(text: object) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's are none
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal can't show ends nothing
     options = _parser().parse_args(arguments)
     try:
         if options.threads is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from data_load import IMAGE_SIZE, Normalize
-from models import write_atomically
+from models import check_writable, write_atomically
 
 NEEDED = ("onnx", "onnxscript")  # torch.onnx builds on them; they are not among the requirements
 OPSET = 20  # the first with AffineGrid and with GridSample for any number of axes
@@ -37,12 +37,14 @@ def export_onnx(net: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: a package is missing, ``path`` is a folder, or the network's ``forward`` takes the number of images
             for a constant; nothing is written then.
+        OSError: ``path`` can't be written.
     """
     path = Path(path)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise ValueError(f"export to ONNX needs the packages {' and '.join(NEEDED)}: pip install {' '.join(missing)}")
     if path.is_dir():
         raise ValueError(f"--onnx {path}: got a folder, expected a file")
+    check_writable(path)
     wrapped = _InPixels(net).cpu().eval()
     # Two images: with one, the exporter would take the batch's 1 for a constant.
     example = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))

@@ -204,5 +204,7 @@ def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsD
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    figure.savefig(path)
-    plt.close(figure)
+    try:
+        write_atomically(path, lambda part: figure.savefig(part, format="png"))
+    finally:
+        plt.close(figure)

@@ -121,7 +121,7 @@ def train(data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tu
 
     Args:
         recipe: of the training; see :func:`keypoints.training.settling` for what follows it.
-        out: where the weights will be written; checkpoints lie beside it and are removed at the end.
+        out: where the weights will be written; checkpoints lie beside it until :func:`models.save_model` has done so.
 
     Returns:
         the network and its record: as :func:`keypoints.training.fit` gives it, of both parts of the training together,
@@ -143,9 +143,7 @@ def train(data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tu
             save_model(net, trained, {**identity, "record": record})
     data.show(gentle_transform())
     second = fit(net, data.together(), data.validation, settle, device, out.with_suffix(".settling.checkpoint"))
-    if distributed.world().first:
-        for part in (trained, trained.with_suffix(".json")):
-            part.unlink(missing_ok=True)
+    net.checkpoints += (trained, trained.with_suffix(".json"))
     return net, settled(record, second)
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from data_load import NUM_KEYPOINTS, Normalize
 from keypoints import distributed, metrics
-from models import TwoLooks, write_tensors
+from models import TwoLooks, brief, write_tensors
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,8 @@ def fit(
         recipe: see :class:`Recipe`.
         device: 'cpu', 'cuda', 'mps' or 'auto'.
         checkpoint: a file written after each epoch. Where it exists, training goes on from it, with the same result as
-            without the interruption; it is removed at the end.
+            without the interruption, and at once from a finished one. It stays until :func:`models.save_model` has
+            written the weights: till then all that was learnt is in this file.
 
     Returns:
         a record, ready for JSON: recipe, versions, seconds, peak memory, and one entry an epoch with training_loss,
@@ -261,13 +262,16 @@ def fit(
     state = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
     history: list[dict] = []
     identity = {
-        "recipe": asdict(recipe),
+        **asdict(recipe),
+        "network": type(net).__name__,
         "parameters": sum(p.numel() for p in net.parameters()),
         "samples": len(training_set),
-        "names": hashlib.sha256("\n".join(_names(training_set)).encode()).hexdigest(),
+        "names": _digest(training_set),
+        "validation": None if validation_set is None else [len(validation_set), _digest(validation_set)],
     }
     if checkpoint is not None and distributed.agreed(Path(checkpoint).exists()):
         history = _resume(Path(checkpoint), state, identity)
+        distributed.agreed(True)  # all have read it before the first may remove it
 
     shared = distributed.share_gradients(net)
     progress = _Progress(recipe.epochs, len(loader), len(history), quiet=not world.first)
@@ -296,7 +300,7 @@ def fit(
     net.load_state_dict(average.module.state_dict())
     net.eval()
     if checkpoint is not None and world.first:
-        Path(checkpoint).unlink(missing_ok=True)
+        net.checkpoints = (Path(checkpoint),)
     return {
         "recipe": {**asdict(recipe), "optimizer": "Adam", "schedule": "OneCycleLR"},
         "samples": len(training_set),
@@ -339,19 +343,27 @@ def _names(dataset: Dataset) -> list[str]:
     return list(getattr(dataset, "names", []))
 
 
+def _digest(dataset: Dataset) -> str:
+    return hashlib.sha256("\n".join(_names(dataset)).encode()).hexdigest()
+
+
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        made_with = json.loads(content["identity"])
+        made_with, history = json.loads(content["identity"]), json.loads(content["history"])
+        differs = [name for name in identity if made_with.get(name) != identity[name]]
+        for name, part in () if differs else state.items():
+            part.load_state_dict(content[name])
+        if [entry["epoch"] for entry in history] != list(range(1, len(history) + 1)):
+            raise ValueError("epochs are missing")
     except OSError:
         raise
     except Exception:  # torch raises nearly anything on a file that is not its own
         raise ValueError(f"{checkpoint}: expected a checkpoint of fit; delete it to start anew") from None
-    if made_with != identity:
-        raise ValueError(f"{checkpoint}: got a checkpoint of {made_with}, expected {identity}; delete it to start anew")
-    for name, part in state.items():
-        part.load_state_dict(content[name])
-    return json.loads(content["history"])
+    if differs:
+        got, expected = (brief({name: of.get(name) for name in differs}) for of in (made_with, identity))
+        raise ValueError(f"{checkpoint}: got a checkpoint of {got}, expected {expected}; delete it to start anew")
+    return history
 
 
 class _Progress:

@@ -16,6 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from models import replaceable
+
 # One sentence says what is wrong; OpenCV and FFmpeg would add pages. FFmpeg asks when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 PATIENCE_MS = 10_000  # for a stream's address
@@ -230,21 +232,41 @@ class VideoFile:
 
 
 class Rows:
-    """A CSV file that grows by whole rows; what is older than a second is on disk, whatever ends the process."""
+    """A CSV file that has its name only once it is whole.
+
+    Until then it grows by whole rows as ``NAME.part`` beside it: what is older than a second is on disk there, whatever
+    ends the process, and stays until the next file of this name is begun. A device or a pipe is written to itself.
+
+    Raises:
+        ValueError: ``path`` is a folder.
+        OSError: it can't be written; the error names it.
+    """
 
     def __init__(self, path: str | Path, header: Sequence[str]) -> None:
         self._path = path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._target = replaceable(path)
+        self._part = path
+        if self._target:
+            name = self._target.name
+            name = name if len(os.fsencode(name)) <= 250 else name[:60]  # folders take names of 255 bytes
+            self._part = self._target.with_name(f"{name}.part")
+        try:
+            self._file = open(self._part, "wb", buffering=0)  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        self._size = 0  # bytes, of whole rows
         self._waiting = io.StringIO(newline="")  # a file's own buffer would be written out in the middle of a row
         self._csv = csv.writer(self._waiting, lineterminator="\n")
         self._csv.writerow(header)
         try:
             self.flush()
         except OSError:
-            self._file.close()
+            self.leave()
+            if self._target:
+                self._part.unlink()
             raise
 
     def write(self, rows: Iterable[Sequence]) -> None:
@@ -253,7 +275,8 @@ class Rows:
             self.flush()
 
     def flush(self) -> None:
-        data = memoryview(self._waiting.getvalue().encode("utf-8"))
+        rows = self._waiting.getvalue().encode("utf-8")
+        data = memoryview(rows)
         self._waiting.seek(0)
         self._waiting.truncate()
         try:
@@ -261,14 +284,25 @@ class Rows:
                 data = data[self._file.write(data) :]
         except OSError as error:  # a full disk names no file
             error.filename = str(self._path)
+            if self._target:
+                written = rows[: len(rows) - len(data)]
+                self._file.truncate(self._size + written.rfind(b"\n") + 1)  # half a row goes
             raise
+        self._size += len(rows)
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        try:
-            self.flush()
-        finally:
-            self._file.close()
+        """Finish the file and give it its name; nothing happens once :meth:`leave` was called."""
+        if self._file.closed:
+            return
+        self.flush()
+        self._file.close()
+        if self._target:
+            os.replace(self._part, self._target)
+
+    def leave(self) -> None:
+        """Stop where it is: what is not finished stays ``NAME.part``."""
+        self._file.close()
 
 
 class _Quiet:

@@ -28,7 +28,7 @@ from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, p
 from keypoints.detection import framing_dict, measure_framing
 from keypoints.splits import people_split
 from keypoints.training import Recipe, fit, predict, true_keypoints
-from models import Net, network_units, save_model, soft_argmax, write_json
+from models import Net, drop_checkpoints, network_units, save_model, soft_argmax, write_json
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -242,6 +242,7 @@ class Study:
             framing = framing_dict(measure_framing(samples))
             net.framing = photo_framing(framing) if faces.endswith("spoilt") else framing
             save_model(net, checkpoint.with_suffix(".pt"), {"change": change_of_run, **record})
+        drop_checkpoints(net)
         return {
             "nme_box": float(errors.mean()),
             "interval": metrics.interval(errors, self.who),

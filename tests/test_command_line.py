@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -19,6 +21,7 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from PIL import Image
 
 from data_load import Data, person_of, read_image
+from keypoints import training
 from keypoints.__main__ import main, printable
 from keypoints.detection import Framing, KeypointDetector, framing_dict
 from keypoints.evaluation import evaluate
@@ -164,6 +167,44 @@ def test_drawing_never_overwrites_the_photographs(weights, tmp_path, capsys):
     assert main(["detect", str(photo), "--draw", str(tmp_path), "--model", weights]) == 2
     assert photo.read_bytes() == before
     assert "would overwrite" in capsys.readouterr().err
+
+
+def test_a_link_among_the_drawn_pictures_does_not_lead_to_the_photographs(weights, tmp_path, capsys):
+    shutil.copy(ASTRONAUT, tmp_path / "face.png")
+    before = (tmp_path / "face.png").read_bytes()
+    (tmp_path / "drawn").mkdir()
+    try:
+        (tmp_path / "drawn" / "face.jpg").symlink_to(tmp_path / "face.png")
+    except OSError:
+        pytest.skip("links need a right here")
+    drawing = ["--draw", str(tmp_path / "drawn"), "--model", weights]
+    assert main(["detect", str(tmp_path / "face.png"), *drawing]) == 2
+    assert (tmp_path / "face.png").read_bytes() == before and "would overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["detect", "filter", "evaluate", "export", "track", "train"])
+def test_no_file_that_is_read_is_written_over(weights, photo_set, tmp_path, capsys, command):
+    photo, labels = shutil.copy(ASTRONAUT, tmp_path / "b.jpg"), photo_set[1]
+    for arguments, kept in {
+        "detect": [([str(photo), "--csv", str(photo)], photo), ([str(photo), "--csv", weights], weights)],
+        "filter": [([str(photo), "--filter", "cat", "--out", str(photo)], photo)],
+        "evaluate": [([*photo_set, "--json", labels], labels), ([*photo_set, "--json", weights], weights)],
+        "export": [(["--onnx", weights], weights)],
+        "track": [([CLIP, "--csv", weights], weights)],
+        "train": [([*photo_set, "--out", labels], labels)],
+    }[command]:
+        before = Path(kept).read_bytes()
+        assert main([command, *arguments, *([] if command == "train" else ["--model", weights])]) == 2
+        assert Path(kept).read_bytes() == before
+        [line] = capsys.readouterr().err.splitlines()
+        assert str(kept) in line and line.endswith("the source would be overwritten, expected another file")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such devices")
+def test_rows_for_nobody_leave_the_device_in_its_place(weights, few_frames):
+    assert main(["detect", ASTRONAUT, "--csv", "/dev/null", "--model", weights]) == 0
+    assert main(["track", str(few_frames), "--csv", "/dev/null", "--model", weights]) == 0
+    assert Path("/dev/null").is_char_device() and not Path("/dev/null.part").exists()
 
 
 # evaluate -------------------------------------------------------------------------------------------------------------
@@ -410,6 +451,60 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
     assert line.startswith(f"keypoints train: {sentence}")
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", "got a folder, expected a file"),
+        ("w.json", "got the ending .json, expected another for the weights, such as .pt"),
+        ("w.checkpoint", "got the ending .checkpoint, expected another for the weights, such as .pt"),
+        ("note/w.pt", "Not a directory"),
+        ("with_record/w.pt", "Is a directory"),
+        pytest.param(
+            "/dev/null",
+            "got a device or a pipe, expected a file",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="has no such devices"),
+        ),
+    ],
+)
+def test_where_the_weights_cannot_be_written_nothing_is_trained(
+    photo_set, tmp_path, capsys, monkeypatch, name, sentence
+):
+    monkeypatch.setattr("keypoints.__main__.fit", None)
+    (tmp_path / "note").write_text("a file")
+    (tmp_path / "with_record" / "w.json").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / name
+    assert main(["train", *photo_set, "--out", str(out)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    named = out.with_suffix(".json") if name.startswith("with_record") else out
+    assert line.startswith("keypoints train: ") and line.endswith(f"{named}: {sentence}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "new" / "net.pt"
+    arguments = ["train", *photo_set, "--epochs", "2", "--out", str(out)]
+    train_epoch, trained = training.train_epoch, []
+    monkeypatch.setattr(training, "train_epoch", lambda *given: trained.append(1) or train_epoch(*given))
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("models.write_tensors", full)
+        assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"keypoints train: {out}: No space left on device"
+    assert len(trained) == 2 and [file.name for file in out.parent.iterdir()] == ["net.checkpoint"]
+    assert main([*arguments, "--seed", "1"]) == 2  # of other settings it is not taken
+    assert "got a checkpoint of {'seed': 0}, expected {'seed': 1}; delete it" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert len(trained) == 2 and sorted(file.name for file in out.parent.iterdir()) == ["net.json", "net.pt"]
+    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2]
+    assert main([*arguments, "--seed", "1"]) == 0  # nothing is left that another training could take
+    assert len(trained) == 4
+
+
 # As a command ---------------------------------------------------------------------------------------------------------
 
 
@@ -419,6 +514,18 @@ def test_the_package_runs_as_a_command(weights, tmp_path):
     assert done.returncode == 1
     assert done.stderr == "none.jpg: No such file or directory\n"
     assert done.stdout.startswith(f"{ASTRONAUT}: face 0 at left ")
+
+
+def test_a_terminal_that_cannot_show_a_name_ends_nothing(weights, tmp_path):
+    try:
+        photo = shutil.copy(ASTRONAUT, tmp_path / "脸.jpg")
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    command = [sys.executable, "-m", "keypoints", "detect", photo, "--csv", tmp_path / "k.csv", "--model", weights]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0 and done.stderr == b"" and b"\\u8138.jpg: face 0 at left " in done.stdout
+    assert rows(tmp_path / "k.csv")[1][0] == str(photo)
 
 
 # Names and places of all kinds ----------------------------------------------------------------------------------------
@@ -456,31 +563,79 @@ def test_links_are_followed_and_what_leads_nowhere_is_one_sentence(weights, tmp_
     assert [line.split(": ")[0] for line in told.err.splitlines()] == [str(tmp_path / name) for name in names[1:]]
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write to")
-@pytest.mark.parametrize(
-    "what", ["detect --csv", "detect --draw", "filter --out", "track --out", "track --csv", "train --out"]
-)
-def test_where_nothing_can_be_written_one_sentence_says_so(weights, photo_set, few_frames, capsys, what):
+WRITING = ["detect --csv", "detect --draw", "filter --out", "track --out", "track --csv", "train --out"]
+WRITING += ["evaluate --json", "failures --out", "export --onnx"]
+
+
+@pytest.fixture(params=["/proc/self", "a file", "a read-only folder", "a read-only disk"])
+def no_place(request, tmp_path) -> Iterator[Path]:
+    """Where nothing can be written, in several ways."""
+    place, mounted = tmp_path / "place", False
+    if request.param == "/proc/self":  # not even root can
+        place = Path("/proc/self")
+        if not place.exists():
+            pytest.skip("needs Linux")
+    elif request.param == "a file":
+        place.write_text("a file")
+    else:
+        place.mkdir()
+        if request.param == "a read-only folder":
+            if sys.platform == "win32" or os.geteuid() == 0:
+                pytest.skip("modes do not bind everybody here")
+            place.chmod(0o555)
+        else:
+            mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)]
+            if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+                pytest.skip("no disk can be mounted here: that takes root on Linux")
+            mounted = True
+    yield place
+    if mounted:
+        subprocess.run(["umount", str(place)], check=True)
+    elif place.is_dir() and place.parent == tmp_path:
+        place.chmod(0o755)
+
+
+@pytest.mark.parametrize("what", WRITING)
+def test_where_nothing_can_be_written_one_sentence_says_so(
+    weights, photo_set, few_frames, capsys, monkeypatch, no_place, what
+):
     command, option = what.split()
-    source = {"track": [str(few_frames)], "train": [*photo_set, "--epochs", "1"]}.get(command, [ASTRONAUT])
-    target = "/proc/self/" + {"--draw": "drawn", "--csv": "k.csv"}.get(option, "out.png")
-    target = target.replace(".png", ".webm") if command == "track" else target
+    monkeypatch.setattr("keypoints.export.NEEDED", ())  # it is told before they are used
+    source = {"track": [str(few_frames)], "train": [*photo_set, "--epochs", "1"], "export": []}.get(
+        command, [ASTRONAUT]
+    )
+    if command in ("evaluate", "failures"):
+        source = [*photo_set, "--framing", "box"]
+    target = no_place / {"--draw": "drawn", "--csv": "k.csv", "--json": "e.json"}.get(option, "out.png")
+    target = target.with_suffix(".webm") if what == "track --out" else target
     more = ["--filter", "cat"] if command == "filter" else []
     more += [] if command == "train" else ["--model", weights]
-    assert main([command, *source, option, target, *more]) == 2
+    assert main([command, *source, option, str(target), *more]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"keypoints {command}: ") and "/proc/self/" in last
+    assert last.startswith(f"keypoints {command}: {no_place}") and "Error" not in last
+
+
+def test_a_write_protected_file_stays(weights, tmp_path, capsys):
+    file = tmp_path / "k.csv"
+    file.write_text("precious")
+    file.chmod(0o444)
+    if os.access(file, os.W_OK):
+        pytest.skip("modes do not bind everybody here")
+    for command in (["detect", ASTRONAUT], ["track", CLIP]):
+        assert main([*command, "--csv", str(file), "--model", weights]) == 2
+        assert capsys.readouterr().err.endswith(f"{file}: Permission denied\n")
+    assert file.read_text() == "precious" and not (tmp_path / "k.csv.part").exists()
 
 
 # A full disk ----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def no_room() -> Iterator[None]:
-    """As on a full disk, a write of more than 500 bytes fails; pytest's own as well, so that it lasts no test long."""
+def no_room(size: int = 500) -> Iterator[None]:
+    """As on a full disk, no file grows beyond ``size`` bytes; not even pytest's own, so that it lasts no test long."""
     resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
@@ -503,7 +658,7 @@ def full_disk(folder: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("disk", ["limit", "tmpfs"])
 @pytest.mark.parametrize(
-    "what", ["CSV", "pictures", "a filter's picture", "weights", "figures", "rows of a video", "a video"]
+    "what", ["CSV", "pictures", "a filter's picture", "weights", "figures", "failures", "rows of a video", "a video"]
 )
 def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
     weights, photo_set, few_frames, tmp_path, capsys, what, disk
@@ -516,6 +671,7 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         "a filter's picture": (["filter", ASTRONAUT, "--filter", "cat", "--out", str(out / "c.png")], "c.png"),
         "weights": (["train", *photo_set, "--epochs", "1", "--out", str(out / "net.pt")], "net.checkpoint"),
         "figures": (["evaluate", "--model", weights, *photo_set, "--json", str(out / "e.json")], "e.json"),
+        "failures": (["failures", "--model", weights, *photo_set, "--out", str(out)], "part.png"),
         "rows of a video": (["track", CLIP, "--csv", str(out / "r.csv"), "--model", weights], "r.csv"),
         "a video": (["track", str(few_frames), "--out", str(out / "v.webm"), "--model", weights], "v.webm"),
     }[what]
@@ -524,5 +680,14 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         left = {path.name for path in out.iterdir()} - {"other"}
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ") and "Traceback" not in last
-    # Rows are there to be read while they come: those of a video stay as far as they came.
-    assert left == ({"r.csv"} if what == "rows of a video" else set())
+    assert left == set()
+
+
+def test_rows_written_before_the_disk_was_full_stay_whole_under_another_name(weights, tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("yesterday's")
+    with no_room(20_000):
+        assert main(["track", CLIP, "--csv", str(tmp_path / "r.csv"), "--model", weights]) == 2
+    assert f"{tmp_path / 'r.csv'}: File too large" in capsys.readouterr().err
+    assert (tmp_path / "r.csv").read_text() == "yesterday's"
+    header, *table = rows(tmp_path / "r.csv.part")
+    assert len(table) > 10 and {len(row) for row in table} == {len(header)}

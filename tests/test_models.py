@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
+import stat
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 from helpers import ROOT, SHIPPED
 from torch import nn
 
+from keypoints.detection import KeypointDetector
 from keypoints.landmarks import REFERENCE_FACE
 from models import (
     EYES,
@@ -21,11 +25,13 @@ from models import (
     Net,
     PhotoNet,
     cell_middles,
+    check_writable,
     from_view,
     layer_table,
     load_model,
     made_fast,
     network_units,
+    replaceable,
     save_model,
     shrink,
     soft_argmax,
@@ -446,6 +452,97 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["a" * 251 + ".csv", "脸" * 83 + ".csv", "x", "-", ".csv"])
+def test_whatever_name_a_file_can_have_can_be_written(tmp_path, name):
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    write_atomically(tmp_path / name, lambda part: part.write_text("new"))
+    check_writable(tmp_path / name)
+    assert (tmp_path / name).read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and modes")
+def test_links_are_followed_and_modes_kept(tmp_path):
+    (tmp_path / "real").mkdir()
+    file, link, new = tmp_path / "real" / "k.csv", tmp_path / "link.csv", tmp_path / "new.csv"
+    file.write_text("old")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    new.symlink_to(tmp_path / "real" / "new.csv")  # leads to where nothing is yet
+    for path in (link, new):
+        write_atomically(path, lambda part: part.write_text("new"))
+        assert path.is_symlink() and path.read_text() == "new"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in (tmp_path / "real").iterdir()) == ["k.csv", "new.csv"]
+    link.unlink()
+    link.symlink_to(link)
+    for write in (lambda path: write_atomically(path, None), check_writable):
+        with pytest.raises(OSError, match=r"Too many levels of symbolic links: .*link\.csv"):
+            write(link)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_and_a_device_are_written_to_and_stay(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", lambda part: part.write_text("new"))
+    assert os.read(reading, 9) == b"new" and (tmp_path / "pipe").is_fifo()
+    os.close(reading)
+    write_atomically(os.devnull, lambda part: part.write_text("new"))
+    check_writable(os.devnull)
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    if Path("/dev/stdout").exists():  # whatever it leads to, what is there already must not be replaced
+        assert replaceable("/dev/stdout") is replaceable("/dev/fd/1") is None
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+            write_atomically("/dev/full", lambda part: part.write_text("new"))
+
+
+def protected(tmp_path: Path, how: str) -> Path:
+    """Where a file cannot be written: its name, with what belongs there made."""
+    path = tmp_path / "place" / "k.csv"
+    if how == "a folder that is a file":
+        path.parent.write_text("a file")
+        return path
+    path.parent.mkdir()
+    if how == "a folder":
+        path.mkdir()
+        return path
+    if os.name != "posix" or os.geteuid() == 0:
+        pytest.skip("modes do not bind everybody here")
+    path.write_text("precious")
+    (path if how == "a read-only file" else path.parent).chmod(0o444 if how == "a read-only file" else 0o555)
+    return path
+
+
+@pytest.mark.parametrize("how", ["a folder that is a file", "a folder", "a read-only file", "a read-only folder"])
+def test_what_cannot_be_written_is_told_by_name_and_stays(tmp_path, how):
+    path = protected(tmp_path, how)
+    before = path.read_bytes() if path.is_file() else None
+    for write in (lambda path: write_atomically(path, lambda part: part.write_text("new")), check_writable):
+        with pytest.raises(OSError) as caught:
+            write(path)
+        assert caught.value.filename == str(path) and "exists" not in str(caught.value)
+    assert (path.read_bytes() if path.is_file() else None) == before
+    path.parent.chmod(0o755)
+    assert len(list(tmp_path.rglob("*"))) == (1 if how == "a folder that is a file" else 2)
+
+
+def test_a_checkpoint_goes_only_once_the_weights_and_their_record_are_there(net, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "net.checkpoint"
+    checkpoint.touch()
+    net.checkpoints = (checkpoint,)
+    (tmp_path / "net.json").mkdir()
+    with pytest.raises(OSError, match=r"net\.json"):
+        save_model(net, tmp_path / "net.pt", {})
+    assert checkpoint.exists()
+    (tmp_path / "net.json").rmdir()
+    save_model(net, tmp_path / "net.pt", {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.json", "net.pt"]
+
+
 class RunsCode:
     """What a stranger's weights could hold: unpickling it writes a file."""
 
@@ -507,6 +604,10 @@ def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path, legacy):
         ({"epoch": 3}, "expected weights saved by save_model, got dict"),
         (torch.zeros(3), "expected weights saved by save_model, got Tensor"),
         ({}, "expected weights saved by save_model, got dict"),
+        ({"network": ["Net"], "state_dict": {}}, r"got weights of network \['Net'\], expected one of Net"),
+        ({"network": torch.zeros(50, 50), "state_dict": {}}, r"got weights of network <?[Tt]ensor.*, expected one of"),
+        ({"network": "x" * 100_000, "state_dict": {}}, r"got weights of network 'x+\.\.\.x+', expected one of"),
+        ({"network": 10**400, "state_dict": {}}, r"got weights of network 10+\.\.\.0+, expected one of"),
     ],
 )
 def test_weights_of_another_network_raise_a_sentence(tmp_path, content, sentence):
@@ -514,23 +615,59 @@ def test_weights_of_another_network_raise_a_sentence(tmp_path, content, sentence
     with pytest.raises(ValueError, match=sentence) as caught:
         load_model(tmp_path / "net.pt")
     assert str(caught.value).startswith(str(tmp_path / "net.pt")) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
+FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, "box_dy": -0.1}
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
         ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
         ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m keypoints train'"),
+        (
+            {"arguments": {"dropout": float("nan")}},
+            "do not fit Net: got the arguments {'dropout': nan, .*, expected num",
+        ),
+        (
+            {"arguments": {"dropout": torch.zeros(9, 9)}},
+            "do not fit Net: got the arguments {'dropout': tensor.*, expected",
+        ),
+        ({"arguments": {"whole": 10**400}}, "do not fit Net: got a first look of 10+"),
+        ({"arguments": [1, 2]}, "do not fit Net: "),
+        ({"arguments": torch.zeros(3)}, "do not fit Net: "),
         ({"state_dict": {n: v * torch.nan for n, v in Net().state_dict().items()}}, "are not finite"),
+        ({"state_dict": {n: v.to(torch.complex64) for n, v in Net().state_dict().items()}}, "fit Net: complex numbers"),
+        ({"state_dict": {n: v.to("meta") for n, v in Net().state_dict().items()}}, "do not fit Net: "),
+        ({"state_dict": dict.fromkeys(Net().state_dict(), "abc")}, "do not fit Net: "),
+        *(
+            ({"framing": framing}, r"got the framing .+, expected numbers in sides of a face's box")
+            for framing in (
+                torch.zeros(2),
+                "x" * 100_000,
+                [1.0],
+                {**FRAMING, "scale": torch.zeros(2)},
+                {**FRAMING, "scale": 10**400},
+                {**FRAMING, "scale": 0},
+                {**FRAMING, "dy": float("nan")},
+                {**FRAMING, "box_dy": float("-inf")},
+                {**FRAMING, "box_scale": "1.1"},
+                {**FRAMING, 3: 1.0},
+            )
+        ),
     ],
 )
 def test_weights_of_this_network_with_values_it_cannot_have_raise_a_sentence(net, tmp_path, changed, sentence):
     save_model(net, tmp_path / "net.pt")
     content = torch.load(tmp_path / "net.pt", weights_only=True)
     torch.save({**content, **changed}, tmp_path / "net.pt")
-    with pytest.raises(ValueError, match=sentence) as caught:
-        load_model(tmp_path / "net.pt")
-    assert str(caught.value).startswith(str(tmp_path / "net.pt")) and "\n" not in str(caught.value)
+    for load in (load_model, KeypointDetector):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            load(tmp_path / "net.pt")
+        text = str(caught.value)
+        assert text.startswith(str(tmp_path / "net.pt")) and "\n" not in text and len(text) < 600
 
 
 def test_weights_that_unpack_to_more_than_the_file_are_refused_before_they_do(tmp_path):

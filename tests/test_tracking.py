@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -422,15 +423,57 @@ def test_a_video_that_is_not_finished_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_are_on_disk_within_a_second(tmp_path, monkeypatch):
+def test_rows_are_on_disk_within_a_second_and_have_their_name_at_the_end(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("keypoints.video.time.monotonic", lambda: clock[0])
+    (tmp_path / "rows.csv").write_text("yesterday's")
+    (tmp_path / "rows.csv.part").write_text("what a killed one left")
     rows = Rows(tmp_path / "rows.csv", ["a"])
     rows.write([[1]])
     clock[0] += 0.6
     rows.write([[2]])
-    assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == "a\n1\n2\n"
+    assert (tmp_path / "rows.csv.part").read_text(encoding="utf-8") == "a\n1\n2\n"
+    assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == "yesterday's"
+    rows.write([[3]])
     rows.close()
+    rows.leave()
+    assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == "a\n1\n2\n3\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_rows_that_are_left_keep_another_name(tmp_path):
+    rows = Rows(tmp_path / "rows.csv", ["a"])
+    rows.leave()
+    rows.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv.part"]
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".csv", "脸" * 83 + ".csv"])
+def test_rows_may_have_a_long_name(tmp_path, name):
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    Rows(tmp_path / name, ["a"]).close()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "a\n")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and links")
+def test_rows_go_through_links_and_into_pipes_as_they_come(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real" / "k.csv")
+    Rows(tmp_path / "link.csv", ["a"]).close()
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real" / "k.csv").read_text() == "a\n"
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    rows = Rows(tmp_path / "pipe", ["a"])
+    assert os.read(reading, 9) == b"a\n"
+    rows.close()
+    os.close(reading)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.csv", "pipe", "real"]
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="'/dev/full'"):
+            Rows("/dev/full", ["a"])
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -497,19 +540,19 @@ def test_ctrl_c_finishes_the_files(short, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no kill that can't be caught")
-def test_a_kill_leaves_the_rows_and_no_half_video(tmp_path):
-    out, table = tmp_path / "out.mp4", tmp_path / "rows.csv"
+def test_a_kill_leaves_the_rows_and_no_half_file_under_its_name(tmp_path):
+    out, table, part = tmp_path / "out.mp4", tmp_path / "rows.csv", tmp_path / "rows.csv.part"
     command = [sys.executable, "-m", "keypoints", "--threads", "1", "track", str(CLIP), "--out", str(out)]
     process = subprocess.Popen([*command, "--csv", str(table)], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None and not (table.exists() and len(read(table)) > 3):
+        while time.monotonic() < until and process.poll() is None and not (part.exists() and len(read(part)) > 3):
             time.sleep(0.05)
         assert process.poll() is None
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert len(read(table)) > 3 and not out.exists()
+    assert len(read(part)) > 3 and not out.exists() and not table.exists()
 
 
 def test_bad_sources_are_one_sentence_and_exit_status_2(short, tmp_path, capfd):

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Subset
 from data_load import CenterCrop, Normalize, RandomCrop, ToTensor
 from keypoints import metrics, training
 from keypoints.training import LOSSES, Recipe, choose_device, fit, predict, true_keypoints
-from models import Net
+from models import Net, drop_checkpoints
 
 FAST = Recipe(epochs=4, batch_size=4, learning_rate=1e-2, weight_average=0.9)
 
@@ -184,7 +184,42 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(tmp_path, u
     record = fit(net, Faces(10), recipe=FAST, checkpoint=checkpoint)
     assert equal(weights(net), uninterrupted)
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]
-    assert list(tmp_path.iterdir()) == []  # a finished run leaves no checkpoint
+    assert list(tmp_path.iterdir()) == [checkpoint]  # until the weights are saved
+
+
+def test_a_finished_training_is_not_done_again_until_its_result_is_kept(tmp_path, uninterrupted):
+    checkpoint, net, again = tmp_path / "run.checkpoint", tiny(), tiny(seed=99)
+    record = fit(net, Faces(10), recipe=FAST, checkpoint=checkpoint)
+    untouched = Interrupted(10, 1)  # not one image is read
+    assert fit(again, untouched, recipe=FAST, checkpoint=checkpoint)["history"] == record["history"]
+    assert equal(weights(again), uninterrupted) and not again.training
+    drop_checkpoints(again)
+    drop_checkpoints(net)  # gone already
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("of", ["another number", "other files", "none"])
+def test_a_finished_checkpoint_watched_on_other_faces_is_not_taken(tmp_path, of):
+    checkpoint, others = tmp_path / "run.checkpoint", Faces(3, CenterCrop)
+    others.names = ["a.jpg", "b.jpg", "c.jpg"]
+    fit(tiny(), Faces(6), others, Recipe(epochs=1, batch_size=6), checkpoint=checkpoint)
+    watched = Faces(2 if of == "another number" else 3, CenterCrop)
+    with pytest.raises(ValueError, match=r"run\.checkpoint: got a checkpoint of {'validation': .*; delete it"):
+        fit(tiny(), Faces(6), None if of == "none" else watched, Recipe(epochs=1, batch_size=6), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("part", ["optimizer", "average", "history", "identity"])
+@pytest.mark.parametrize("value", [None, {}, "[1]", torch.zeros(2)], ids=["missing", "empty", "text", "tensor"])
+def test_a_checkpoint_that_lacks_a_part_raises_a_sentence(tmp_path, part, value):
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), Interrupted(10, 25), recipe=FAST, checkpoint=checkpoint)
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(
+        {name: content[name] for name in content if name != part} | ({} if value is None else {part: value}), checkpoint
+    )
+    with pytest.raises(ValueError, match=r"run\.checkpoint: expected a checkpoint of fit; delete it to start anew$"):
+        fit(tiny(), Faces(10), recipe=FAST, checkpoint=checkpoint)
 
 
 KILLED = """
