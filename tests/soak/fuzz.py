@@ -197,9 +197,11 @@ def use_labels(file: Path, case: int) -> None:
 
 
 def use_weights(file: Path, case: int) -> None:
+    from keypoints.detection import KeypointDetector
     from models import load_model
 
-    load_model(file)
+    if load_model(file).framing:
+        KeypointDetector(file)
 
 
 def use_filter(file: Path, case: int) -> None:

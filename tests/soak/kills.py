@@ -33,6 +33,7 @@ from torch.utils.data import Subset  # noqa: E402
 
 import data_load  # noqa: E402
 from data_load import find_data, training_transform  # noqa: E402
+from keypoints import training as trainer  # noqa: E402
 from keypoints.__main__ import main as keypoints  # noqa: E402
 from keypoints.training import Recipe, fit  # noqa: E402
 from keypoints.video import Video, VideoFile  # noqa: E402
@@ -49,11 +50,13 @@ class Job:
         work: does it in a folder, from the start or from what lies there.
         whole: raises AssertionError when what lies in the folder, after a kill or at the end, is not whole.
         same: bytes that must come out the same however often it was killed.
+        told: more to say of all its runs.
     """
 
     work: Callable[[Path], None]
     whole: Callable[[Path], None]
     same: Callable[[Path], bytes]
+    told: Callable[[], dict] = dict
 
 
 def run(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bool:
@@ -100,7 +103,7 @@ def torture(job: Job, kills: int, rng: np.random.Generator) -> dict:
             runs += 1
             if job.same(Path(folder)) != expected:
                 raise AssertionError("what came out after kills is not what comes out without")
-    return {"kills": killed, "finished": runs, "seconds_alone": round(alone, 2)}
+    return {"kills": killed, "finished": runs, "seconds_alone": round(alone, 2), **job.told()}
 
 
 def state_bytes(file: Path) -> bytes:
@@ -109,23 +112,64 @@ def state_bytes(file: Path) -> bytes:
 
 
 def training() -> Job:
-    """Training with a checkpoint after each epoch; at the end the same weights as without a kill."""
+    """Training with a checkpoint after each epoch: none that ended is trained again; the weights are as without a kill.
+
+    In the folder ``epochs`` gets a line for each epoch whose checkpoint was written, ``starts`` one for each start that
+    found a checkpoint: how many epochs were in it.
+    """
     images = Subset(find_data("sample").dataset("training", training_transform()), range(8))
     images[0]
+    resumed: dict[Path, list[int]] = {}  # by folder
+
+    def lines(file: Path) -> list[int]:
+        return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def note(file: Path, number: int) -> None:
+        with open(file, "a") as log:
+            log.write(f"{number}\n")
+
+    def in_checkpoint(folder: Path) -> list[dict]:
+        return json.loads(torch.load(folder / "net.checkpoint", weights_only=True)["history"])
 
     def work(folder: Path) -> None:
+        save = trainer._save_checkpoint
+
+        def saved(checkpoint: Path, state: dict, identity: dict, history: list[dict]) -> None:
+            save(checkpoint, state, identity, history)
+            note(folder / "epochs", len(history))
+
+        trainer._save_checkpoint = saved  # in the forked process alone
+        if (folder / "net.checkpoint").exists():
+            note(folder / "starts", len(in_checkpoint(folder)))
         torch.manual_seed(0)
         net = Net()
-        fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
-        save_model(net, folder / "net.pt", {})
+        record = fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
+        time.sleep(0.5)  # that kills fall between the training and its weights, too
+        save_model(net, folder / "net.pt", record)
 
     def whole(folder: Path) -> None:
-        if (folder / "net.checkpoint").exists():
-            torch.load(folder / "net.checkpoint", weights_only=True)
-        if (folder / "net.pt").exists():
+        done, resumed[folder] = lines(folder / "epochs"), lines(folder / "starts")
+        assert len(set(done)) == len(done), f"trained again: {done}, found in checkpoints: {resumed[folder]}"
+        checkpoint, saved = (folder / "net.checkpoint").exists(), (folder / "net.pt").exists()
+        assert checkpoint or saved or not done, f"{len(done)} epochs are lost"
+        if checkpoint:
+            history = [entry["epoch"] for entry in in_checkpoint(folder)]
+            assert history == list(range(1, len(history) + 1)) and set(done) <= set(history)
+        if saved:
             load_model(folder / "net.pt")
+        if (folder / "net.json").exists():
+            history = json.loads((folder / "net.json").read_text())["history"]
+            assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
 
-    return Job(work, whole, lambda folder: state_bytes(folder / "net.pt"))
+    def same(folder: Path) -> bytes:
+        assert not (folder / "net.checkpoint").exists(), "the checkpoint stayed behind"
+        return state_bytes(folder / "net.pt")
+
+    def told() -> dict:
+        starts = [number for numbers in resumed.values() for number in numbers]
+        return {"resumed": len(starts), "from_a_finished_one": starts.count(4)}
+
+    return Job(work, whole, same, told)
 
 
 def detecting() -> Job:
@@ -162,7 +206,16 @@ def short_clip() -> Iterator[Path]:
 
 
 def tracking(clip: Path) -> Job:
-    """`track` with a video and a CSV file that grows: the one is whole or not there, the other holds whole rows."""
+    """`track` with a video and a CSV file: whole or not there under their names; the part that grows has whole rows."""
+
+    def rows(file: Path) -> list[list[str]]:
+        """A CSV file's rows, as many as there are: a face a frame."""
+        text = file.read_text(encoding="utf-8")
+        assert text.endswith("\n") or not text, "half a row"
+        rows = [line.split(",") for line in text.splitlines()]
+        assert len({len(row) for row in rows}) <= 1
+        assert [row[0] for row in rows[1:]] == [str(number) for number in range(len(rows[1:]))]
+        return rows[1:]
 
     def work(folder: Path) -> None:
         if keypoints(
@@ -174,11 +227,9 @@ def tracking(clip: Path) -> Job:
         if (folder / "k.webm").exists():
             assert len(list(Video(folder / "k.webm"))) == 12
         if (folder / "k.csv").exists():
-            text = (folder / "k.csv").read_text(encoding="utf-8")
-            assert text.endswith("\n") or not text, "half a row"
-            rows = [line.split(",") for line in text.splitlines()]
-            assert len({len(row) for row in rows}) <= 1
-            assert [row[0] for row in rows[1:]] == [str(number) for number in range(len(rows[1:]))]
+            assert len(rows(folder / "k.csv")) == 12, "half a file has its name"
+        if (folder / "k.csv.part").exists():
+            rows(folder / "k.csv.part")
 
     return Job(work, whole, lambda folder: (folder / "k.csv").read_bytes())
 
