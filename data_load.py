@@ -195,6 +195,14 @@ def _fits(data: bytes) -> bool:
     return True
 
 
+def _read_table(path: str | Path) -> bytes:
+    """A CSV file for pandas, which by a path would unpack archives of any size and fetch addresses."""
+    data = read_bytes(path)
+    if re.search(rb"(?<![^\r\n])(?:[^,\r\n]*,){1000}", data):  # pandas takes minutes for a million
+        raise ValueError(f"{path}: got a row of more than 1,000 columns, expected at most {1 + 2 * NUM_KEYPOINTS}")
+    return data
+
+
 def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
     """Read a label file in the official layout: the image's name, then x0, y0, …, x67, y67.
 
@@ -206,7 +214,7 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
         OSError: the file is missing or can't be read.
         ValueError: no rows, a wrong number of columns, or a value that is not a finite number.
     """
-    data = read_bytes(csv_file)  # by a path pandas would unpack archives of any size, and fetch addresses
+    data = _read_table(csv_file)
     try:
         # The header is skipped: with it, pandas takes a row that is too long as one with an index in front.
         table = pd.read_csv(
@@ -615,8 +623,9 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
 
 def _read_manifest(manifest: str | Path) -> pd.DataFrame:
     kinds = {"file": str, "width": int, "height": int, "sha1_of_rgb_bytes": str}
+    data = _read_table(manifest)
     try:
-        facts = pd.read_csv(io.BytesIO(read_bytes(manifest)), keep_default_na=False)[list(kinds)].astype(kinds)
+        facts = pd.read_csv(io.BytesIO(data), keep_default_na=False)[list(kinds)].astype(kinds)
     except (ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200].strip("\"'")
         raise ValueError(f"{manifest}: expected a table of {', '.join(kinds)}, got: {reason}") from None

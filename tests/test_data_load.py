@@ -317,6 +317,15 @@ def test_what_a_label_file_is_called_does_not_matter(tmp_path, ending):
         read_keypoints(path)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r"])
+def test_a_row_of_a_million_columns_takes_no_minutes(tmp_path, end):
+    (tmp_path / "labels.csv").write_bytes(csv_header().encode() + end + b"," * 1_000_000 + end)
+    with pytest.raises(ValueError, match=r"labels\.csv: got a row of more than 1,000 columns, expected at most 137$"):
+        read_keypoints(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_bytes(csv_header().encode() + end + f"a.jpg,{ROW}".encode().join([b"", end]) * 20)
+    assert len(read_keypoints(tmp_path / "labels.csv")[0]) == 20
+
+
 def test_a_long_name_makes_no_long_sentence(tmp_path):
     (tmp_path / "labels.csv").write_text(f"{csv_header()}\n{'a' * 5000},nan{ROW[3:]}\n")
     with pytest.raises(ValueError, match="not a finite number") as caught:
