@@ -575,7 +575,7 @@ def write_atomically(path: str | Path, write) -> None:
         OSError: it can't be written; the error names the file.
     """
     given, target = Path(path), replaceable(path)
-    part = _part_of(target) if target else given
+    part = part_of(target) if target else given
     try:
         write(part)
         if target:
@@ -590,9 +590,9 @@ def write_atomically(path: str | Path, write) -> None:
             part.unlink(missing_ok=True)
 
 
-def _part_of(target: Path) -> Path:
+def part_of(target: Path, ending: str = ".part") -> Path:
     """A neighbour's name of its own: short, so that no name that the folder takes is too long to be written."""
-    return target.with_name(f".{secrets.token_hex(6)}.part")
+    return target.with_name(f".{secrets.token_hex(6)}{ending}")
 
 
 def replaceable(path: str | Path) -> Path | None:
@@ -627,7 +627,7 @@ def check_writable(path: str | Path) -> None:
     """
     target = replaceable(path)
     if target:
-        part = _part_of(target)
+        part = part_of(target)
         try:
             part.touch()
             part.unlink()

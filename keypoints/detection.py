@@ -224,8 +224,8 @@ def cut_out(image: np.ndarray, matrix: np.ndarray, side: int, finest: float = 1.
     # The part of the image that the square touches.
     corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])
     corners = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
-    x0, y0 = np.maximum(np.floor(corners.min(axis=0)) - 2, 0).astype(int)
-    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)) + 2, [width, height]).astype(int)
+    x0, y0 = np.clip(np.floor(corners.min(axis=0)) - 2, 0, [width, height]).astype(int)
+    x1, y1 = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, [width, height]).astype(int)
     if x0 >= x1 or y0 >= y1:
         return None
     part, scale = _grey(image[y0:y1, x0:x1]), finest / np.hypot(*matrix[:, 0])

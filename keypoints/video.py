@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models import replaceable
+from models import part_of, replaceable
 
 # One sentence says what is wrong; OpenCV and FFmpeg would add pages. FFmpeg asks when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -173,6 +173,7 @@ class VideoFile:
 
     Raises:
         ValueError: another ending, or OpenCV can't write such a video here.
+        OSError: the file or its folder is write-protected or can't be made.
     """
 
     def __init__(self, path: str | Path, fps: float, size: tuple[int, int]) -> None:
@@ -181,8 +182,10 @@ class VideoFile:
             raise ValueError(f"{path}: expected a name that ends in {' or '.join(CODECS)}, got {self.path.suffix!r}")
         if self.path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        target = replaceable(path)
+        if target is None:
+            raise ValueError(f"{path}: got a device or a pipe, expected a file")
+        self._target, self._part = target, part_of(target, f".part{self.path.suffix}")
         codecs = CODECS[self.path.suffix]
         for code, self.codec in codecs.items():
             with _Quiet():
@@ -223,7 +226,7 @@ class VideoFile:
         if self._frames and not whole:
             self._part.unlink(missing_ok=True)
             raise OSError(f"{self.path}: the video could not be written whole, expected room on the disk")
-        os.replace(self._part, self.path)
+        os.replace(self._part, self._target)
 
     def discard(self) -> None:
         """Leave nothing of a file that is not finished."""

@@ -443,7 +443,7 @@ def soak_table() -> str:
         rows.append([f"damaged files: {kind}", f"{found['cases']:,}", str(found["failed"]), more])
     for job, found in soak["kills"].items():
         more = f"{found['finished']} times to the end, with the same result"
-        rows.append([f"kills: {job}", f"{found['kills']:,}", str(found.get("failed", 0)), more])
+        rows.append([f"kills: {job}", f"{found['kills']:,}", str(found["failed"]), more])
     if calls := soak.get("calls"):
         more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
         more += "" if calls["processes_agree"] else "; the processes differ"

@@ -423,6 +423,19 @@ def test_a_video_that_is_not_finished_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and links")
+def test_a_video_follows_a_link_and_may_have_any_name_but_no_device_s(tmp_path):
+    link, film = tmp_path / "link.webm", tmp_path / f"{'é' * 120}.webm"
+    link.symlink_to(film)
+    out = VideoFile(link, 25, (64, 48))
+    out.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    out.close()
+    assert link.is_symlink() and len(list(Video(film))) == 1 and sorted(tmp_path.iterdir()) == sorted([link, film])
+    os.mkfifo(tmp_path / "pipe.webm")
+    with pytest.raises(ValueError, match=r"pipe\.webm: got a device or a pipe, expected a file$"):
+        VideoFile(tmp_path / "pipe.webm", 25, (64, 48))
+
+
 def test_rows_are_on_disk_within_a_second_and_have_their_name_at_the_end(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("keypoints.video.time.monotonic", lambda: clock[0])

@@ -135,12 +135,14 @@ def labels_seeds() -> list[bytes]:
 def weights_seeds() -> list[bytes]:
     import torch
 
-    from models import MODEL_DIR, Net, save_model
+    from models import MODEL_DIR, Net, load_model, save_model
 
     files = []
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        save_model(Net(), Path(folder) / "net.pt")
+        net = Net()
+        net.framing = load_model().framing  # a detector is built of what loads
+        save_model(net, Path(folder) / "net.pt")
         files.append((Path(folder) / "net.pt").read_bytes())
     for content, new in (({"a": torch.zeros(3)}, True), ({"state_dict": {"a": torch.zeros(3)}}, False)):
         buffer = io.BytesIO()

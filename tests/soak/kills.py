@@ -96,7 +96,7 @@ def torture(job: Job, kills: int, rng: np.random.Generator) -> dict:
     killed = runs = 0
     while killed < kills:
         with tempfile.TemporaryDirectory() as folder:
-            while not run(job.work, Path(folder), rng.uniform(0, 0.8 * alone) if killed < kills else None):
+            while not run(job.work, Path(folder), rng.uniform(0, 1.2 * alone) if killed < kills else None):
                 killed += 1
                 job.whole(Path(folder))
             job.whole(Path(folder))
@@ -138,6 +138,8 @@ def training() -> Job:
             save(checkpoint, state, identity, history)
             note(folder / "epochs", len(history))
 
+        if (folder / "net.pt").exists() and not (folder / "net.checkpoint").exists():
+            return  # killed when all was done
         trainer._save_checkpoint = saved  # in the forked process alone
         if (folder / "net.checkpoint").exists():
             note(folder / "starts", len(in_checkpoint(folder)))
@@ -277,6 +279,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads of a parent do not survive a fork
     cv2.setNumThreads(1)
+    failed = 0
     with serving() as (url, manifest), short_clip() as clip:
         jobs = {
             "training": training,
@@ -285,10 +288,15 @@ def main() -> int:
             "tracking": lambda: tracking(clip),
         }
         for name in options.jobs:
-            result = torture(jobs[name](), options.kills, np.random.default_rng([SEED, names.index(name)]))
+            try:
+                rng = np.random.default_rng([SEED, names.index(name)])
+                result = {"failed": 0, **torture(jobs[name](), options.kills, rng)}
+            except AssertionError as error:  # it ends at the first
+                result = {"failed": 1, "kills": options.kills, "finished": 0, "what": str(error)}
+            failed += result["failed"]
             print(name, json.dumps(result), flush=True)
             keep(options.out, "kills", {name: {"seed": SEED, **result}})
-    return 0
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
