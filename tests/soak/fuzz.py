@@ -312,7 +312,8 @@ def watch(folder: Path) -> None:
             return
         if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.symlink"):
             path = os.path.abspath(os.fsdecode(arguments[0])) if isinstance(arguments[0], (str, bytes)) else ""
-            if path and not path.startswith(f"{folder}{os.sep}") and "__pycache__" not in path:
+            inside = path.startswith(f"{folder}{os.sep}") or path == os.devnull or "__pycache__" in path
+            if path and not inside:
                 _elsewhere.append(path)
 
     sys.addaudithook(note)
