@@ -168,7 +168,8 @@ def _promised_pixels(data: bytes) -> int:
         wide, sides = b"+" in data[2:4], {256: 0, 257: 0}
         first, count = (number(8, 8, order), 8) if wide else (number(4, 4, order), 2)
         step, lengths = 20 if wide else 12, {1: 1, 3: 2, 4: 4}
-        for entry in range(first + count, min(first + count + step * number(first, count, order), len(data)), step):
+        entries = min(number(first, count, order), 2**16)
+        for entry in range(first + count, min(first + count + step * entries, len(data)), step):
             if (tag := number(entry, 2, order)) in sides:
                 length = lengths.get(number(entry + 2, 2, order), 8 if wide else 4)
                 sides[tag] = number(entry + step - (8 if wide else 4), length, order)
@@ -177,7 +178,7 @@ def _promised_pixels(data: bytes) -> int:
         place = data.find(b"\xff\x4f\xff\x51")
         return number(place + 8, 4, "big") * number(place + 12, 4, "big") if place >= 0 else 0
     if data[4:8] == b"ftyp":  # AVIF: the picture's size, and those of its tiles or its preview
-        places = [match.end() for match in re.finditer(b"ispe", data)]
+        places = [match.end() for match in re.finditer(b"ispe", data[: 2**16])]
         return max((number(place + 4, 4, "big") * number(place + 8, 4, "big") for place in places), default=0)
     return 0
 
