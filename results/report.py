@@ -443,6 +443,8 @@ def soak_table() -> str:
         rows.append([f"damaged files: {kind}", f"{found['cases']:,}", str(found["failed"]), more])
     for job, found in soak["kills"].items():
         more = f"{found['finished']} times to the end, with the same result"
+        if "resumed" in found:
+            more += f"; {found['resumed']} starts went on from a checkpoint, {found['from_a_finished_one']} a finished one"
         rows.append([f"kills: {job}", f"{found['kills']:,}", str(found["failed"]), more])
     if calls := soak.get("calls"):
         more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
@@ -457,7 +459,7 @@ def soak_table() -> str:
     if covered := soak.get("coverage"):
         text += f"\n\nThe tests run {covered['percent']} % of the {covered['lines']:,} statements of data_load, models "
         text += "and keypoints, but for what `pyproject.toml` leaves out."
-    return f"{text}\n\nFound by this, {len(mended)} in all, and mended:\n\n" + "\n".join(lines)
+    return f"{text}\n\nFound by this and by readers of the code, {len(mended)} in all, and mended:\n\n" + "\n".join(lines)
 
 
 TABLES = {
