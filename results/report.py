@@ -444,7 +444,7 @@ def soak_table() -> str:
     for job, found in soak["kills"].items():
         more = f"{found['finished']} times to the end, with the same result"
         if "resumed" in found:
-            more += f"; {found['resumed']} starts went on from a checkpoint, {found['from_a_finished_one']} a finished one"
+            more += f"; {found['resumed']} starts went on from a checkpoint, {found['from_a_finished_one']} of the end"
         rows.append([f"kills: {job}", f"{found['kills']:,}", str(found["failed"]), more])
     if calls := soak.get("calls"):
         more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
@@ -459,7 +459,8 @@ def soak_table() -> str:
     if covered := soak.get("coverage"):
         text += f"\n\nThe tests run {covered['percent']} % of the {covered['lines']:,} statements of data_load, models "
         text += "and keypoints, but for what `pyproject.toml` leaves out."
-    return f"{text}\n\nFound by this and by readers of the code, {len(mended)} in all, and mended:\n\n" + "\n".join(lines)
+    text += f"\n\nFound by this and by readers of the code, {len(mended)} in all, and mended:\n\n"
+    return text + "\n".join(lines)
 
 
 TABLES = {
