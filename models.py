@@ -403,6 +403,165 @@ class Residual(nn.Module):
         return functional.relu(value + self.norm(self.convolution(self.first(value))), inplace=True)
 
 
+class FaceDetector(nn.Module):
+    """A single-shot, anchor-free face detector: a score, a box and five points at each cell of three grids.
+
+    A backbone of depthwise-separable residual blocks (MobileNetV2, https://arxiv.org/abs/1801.04381) down to 1/32, a
+    feature pyramid (https://arxiv.org/abs/1612.03144) and one head that the strides 8, 16 and 32 share, as in YuNet
+    (https://doi.org/10.1007/s11633-023-1423-y) and SCRFD (https://arxiv.org/abs/2105.04714).
+
+    Input: (N, 1, H, W) float32, grey, mean 0 and standard deviation 1 over the image; H and W multiples of 32.
+    Output: (N, A, 15) float32 for the A cells of the three grids, row by row, the finest grid first: the logit of the
+    score; the box as the offset of its centre from the cell's centre in strides (x, y) and the logarithm of its width
+    and height in strides; the offsets of the five points (right eye, left eye, nose tip, right and left corner of the
+    mouth) from the cell's centre in strides. :func:`keypoints.detectors.decode_faces` turns them into pixels.
+
+    Args:
+        channels: of the backbone at strides 2, 4, 8, 16 and 32.
+        depths: blocks at strides 4, 8, 16 and 32, the one that halves included.
+        width: channels of the pyramid and the head.
+
+    >>> FaceDetector()(torch.zeros(1, 1, 96, 64)).shape
+    torch.Size([1, 126, 15])
+    """
+
+    STRIDES = (8, 16, 32)
+    OUTPUTS = 15
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (16, 32, 48, 96, 128),
+        depths: tuple[int, ...] = (1, 3, 3, 2),
+        width: int = 48,
+    ) -> None:
+        super().__init__()
+        self.arguments = {"channels": list(channels), "depths": list(depths), "width": width}
+        self.stem = ConvNorm(1, channels[0], 3, stride=2)
+        stages = []
+        for before, after, depth in zip(channels[:-1], channels[1:], depths, strict=True):
+            rest = [SeparableBlock(after, after) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(SeparableBlock(before, after, stride=2), *rest))
+        self.stages = nn.ModuleList(stages)
+        self.laterals = nn.ModuleList(ConvNorm(inputs, width, 1) for inputs in channels[2:])
+        self.smooth = nn.ModuleList(SeparableBlock(width, width) for _ in self.STRIDES)
+        self.head = SeparableBlock(width, width)
+        self.output = nn.Conv2d(width, self.OUTPUTS, 1)
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.zeros_(self.output.bias)
+        nn.init.constant_(self.output.bias[:1], -4.6)  # a score of 0.01 at first: nearly all cells hold no face
+        nn.init.constant_(self.output.bias[3:5], 0.7)  # boxes of two strides
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features, value = [], self.stem(image)
+        for stage in self.stages:
+            value = stage(value)
+            features.append(value)
+        coarser, outputs = None, []
+        for lateral, smooth, feature in zip(self.laterals[::-1], self.smooth[::-1], features[:0:-1], strict=True):
+            value = lateral(feature)
+            if coarser is not None:
+                value = value + functional.interpolate(coarser, scale_factor=2.0, mode="nearest")
+            coarser = smooth(value)
+            outputs.append(self.output(self.head(coarser)).flatten(2).transpose(1, 2))
+        return torch.cat(outputs[::-1], dim=1)
+
+
+class FineNet(nn.Module):
+    """The 68 keypoints of one levelled face: a heatmap for each, and the expected position under it is the keypoint.
+
+    Depthwise-separable residual blocks from 1/2 down to 1/32 of the crop; a decoder joins the coarse features, which
+    know the whole face, with the fine ones, which know where an edge is, at 1/4. Keypoints are read off the heatmaps
+    by soft-argmax (https://arxiv.org/abs/1711.08229) with nothing behind it, so a heatmap must be high where its
+    keypoint is, and its width says how certain that is (DSNT, https://arxiv.org/abs/1801.07372).
+
+    Input: (N, 1, S, S) float32, grey in [0, 1], S a multiple of 32, cut out by :func:`keypoints.geometry.face_crop`.
+    Output: heatmaps' logits (N, 68, S/4, S/4) and the logit of the score (N,): whether this is a face that the
+    keypoints fit.
+
+    Args:
+        channels: at strides 2, 4, 8, 16 and 32.
+        depths: blocks at the same strides.
+        width: channels of the decoder at stride 4; twice as many at 8.
+
+    >>> heatmaps, score = FineNet()(torch.zeros(2, 1, 128, 128))
+    >>> heatmaps.shape, score.shape
+    (torch.Size([2, 68, 32, 32]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (24, 64, 128, 192, 256),
+        depths: tuple[int, ...] = (1, 3, 4, 4, 2),
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        self.arguments = {"channels": list(channels), "depths": list(depths), "width": width}
+        self.stem = ConvNorm(1, channels[0], 3, stride=2)
+        stages, before = [], channels[0]
+        for level, (after, depth) in enumerate(zip(channels, depths, strict=True)):
+            blocks = [SeparableBlock(before, after, stride=2)] if level else [SeparableBlock(after, after)]
+            stages.append(nn.Sequential(*blocks, *(SeparableBlock(after, after) for _ in range(depth - 1))))
+            before = after
+        self.stages = nn.ModuleList(stages)
+        wide = 2 * width
+        self.laterals = nn.ModuleList(
+            ConvNorm(inputs, outputs, 1) for inputs, outputs in zip(channels[1:], (width, wide, wide, wide), strict=True)
+        )
+        self.smooth = nn.ModuleList(SeparableBlock(wide, wide) for _ in range(2))
+        self.narrow = ConvNorm(wide, width, 1)
+        self.head = nn.Sequential(SeparableBlock(width, width), SeparableBlock(width, width))
+        self.heatmaps = nn.Conv2d(width, NUM_KEYPOINTS, 1)
+        self.score = nn.Linear(channels[-1], 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, crop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        crop = functional.instance_norm(crop, eps=1e-3).contiguous(memory_format=torch.channels_last)
+        features, value = [], self.stem(crop)
+        for stage in self.stages:
+            value = stage(value)
+            features.append(value)
+        fine, middle, coarse, coarsest = (
+            lateral(feature) for lateral, feature in zip(self.laterals, features[1:], strict=True)
+        )
+        coarse = self.smooth[0](coarse + double(coarsest))
+        middle = self.smooth[1](middle + double(coarse))
+        fine = self.head(fine + double(self.narrow(middle)))
+        return self.heatmaps(fine), self.score(features[-1].mean(dim=(2, 3)))[:, 0]
+
+
+def double(value: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) to (N, C, 2H, 2W) by repetition."""
+    return functional.interpolate(value, scale_factor=2.0, mode="nearest")
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, BatchNorm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class SeparableBlock(nn.Module):
+    """A depthwise 3×3 convolution and a pointwise one, each with BatchNorm; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False)
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        result = self.norm2(self.pointwise(functional.relu(self.norm1(self.depthwise(value)))))
+        return functional.relu(result + value if self.shortcut else result)
+
+
 NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet}
 
 

@@ -1,0 +1,465 @@
+"""Train the face detector: pictures with boxes → random views → SimOTA assignment → scores, boxes, five points.
+
+`python -m training.detector label --folder FOLDER` finds five points for drawn boxes with the points network;
+`python -m training.detector train --folder FOLDER --out detector.pt` trains and goes on with what was cut off. FOLDER
+holds detection/ (boxes.csv beside the pictures), wild/ (with wild_keypoints.csv) and official/, each optional; without
+any of them the sample's rendered heads are learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from data_load import find_data, label_offset, person_of, read_image, read_keypoints
+from keypoints.detection import KeypointDetector
+from keypoints.splits import read_splits
+from models import FaceDetector
+from training.detector_data import DetectorViews, Picture, collate, face_boxes, five_points, normalise
+
+POINTS_FILE = "detection_points.npz"
+SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its five points
+
+
+@dataclass(frozen=True)
+class DetectorRecipe:
+    """How the detector is trained."""
+
+    views: int = 400_000
+    views_an_epoch: int = 8_000
+    batch_size: int = 16
+    size: int = 320  # pixels a side of a view
+    learning_rate: float = 3e-3  # the highest of OneCycle
+    weight_decay: float = 0.02
+    average: float = 0.999  # decay of the exponential moving average of the weights
+    seed: int = 0
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+def grey_image(path: Path) -> np.ndarray:
+    """(H, W) uint8 of any image file."""
+    return cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+
+
+def labelled(grey: np.ndarray, keypoints: np.ndarray) -> Picture:
+    """A picture of one face with 68 points, (68, 2) in pixels whose integers are pixels' centres."""
+    keypoints = np.asarray(keypoints, np.float32)[None] + 0.5
+    return Picture(grey, face_boxes(keypoints), five_points(keypoints).astype(np.float32), np.ones(1, bool))
+
+
+def read_boxes(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Of each picture of ``boxes.csv``: (M, 4) float32 boxes, (M, 5, 2) points or NaN, and M sources."""
+    rows = defaultdict(list)
+    with open(folder / "boxes.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            rows[row["name"]].append(row)
+    known = folder.parent / POINTS_FILE
+    points = dict(np.load(known)) if known.exists() else {}
+    result = {}
+    for name, faces in rows.items():
+        boxes = np.array([[float(face[side]) for side in ("x0", "y0", "x1", "y1")] for face in faces], np.float32)
+        found = points.get(name, np.full((len(faces), 5, 2), np.nan, np.float32))
+        result[name] = boxes, found, [face["source"] for face in faces]
+    return result
+
+
+def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Picture], float]], dict[str, list[Picture]]]:
+    """The training pictures by kind, with how often each kind is drawn, and the validation pictures by kind.
+
+    Args:
+        held_out: pictures of ``detection/`` that are for validation.
+    """
+    splits = read_splits()
+    wild = {part: {file for group in groups for file in group} for part, groups in splits["wild"].items()}
+    training: dict[str, list[Picture]] = defaultdict(list)
+    validation: dict[str, list[Picture]] = defaultdict(list)
+    if (folder / "detection").exists():
+        for name, (boxes, points, sources) in read_boxes(folder / "detection").items():
+            kind, file = name.split("/")
+            sure = np.array([source in ("drawn", "points") or float(source.removeprefix("teacher")) >= 0.6 for source in sources])
+            if kind == "photos":  # those boxes are of 68 points or like them: brows to chin
+                boxes = boxes.copy()
+                boxes[:, 1] -= 0.33 * (boxes[:, 3] - boxes[:, 1])
+            picture = Picture(grey_image(folder / "detection" / name), boxes, points, sure)
+            held = name in held_out or file in wild["validation"]
+            (validation if held else training)[kind].append(picture)
+    if (folder / "wild").exists():
+        for name, keypoints in zip(*read_keypoints(folder / "wild" / "wild_keypoints.csv"), strict=True):
+            part = validation if name in wild["validation"] else training
+            part["wild"].append(labelled(grey_image(folder / "wild" / name), keypoints))
+    if (folder / "official").exists():
+        names, keypoints = read_keypoints(folder / "official" / "training_frames_keypoints.csv")
+        keypoints = keypoints - label_offset(keypoints)[:, None]
+        people = {person: part for part, group in splits["by_person"].items() for person in group}
+        for name, points in zip(names, keypoints, strict=True):
+            part = people.get(person_of(name), "training")
+            if part != "test":
+                picture = labelled(grey_image(folder / "official" / "training" / name), points)
+                (training if part == "training" else validation)["frames"].append(picture)
+    if not training:
+        data = find_data("sample")
+        for part, target in (("training", training), ("test", validation)):
+            names, keypoints = read_keypoints(data.csv_file(part))
+            target["heads"] += [
+                labelled(grey_image(data.image_dir(part) / name), points)
+                for name, points in zip(names, keypoints, strict=True)
+            ]
+    shares = {"wider": 0.62, "photos": 0.13, "wild": 0.15, "frames": 0.1, "heads": 1.0}
+    return [(pictures, shares[kind]) for kind, pictures in training.items()], dict(validation)
+
+
+def label(folder: Path) -> None:
+    """Find the five points of the faces in ``detection/boxes.csv`` and write them beside that folder."""
+    detector = KeypointDetector(bfloat16=False)
+    result, relations = {}, []
+    for count, (name, (boxes, _, sources)) in enumerate(read_boxes(folder / "detection").items()):
+        image = read_image(folder / "detection" / name)
+        points = np.full((len(boxes), 5, 2), np.nan, np.float32)
+        for i, box in enumerate(boxes):
+            width, height = box[2:] - box[:2]
+            if min(width, height) < 16:
+                continue
+            size = 0.88 * math.sqrt(width * height)
+            middle = np.array([(box[0] + box[2]) / 2, box[1] + (0.6 if sources[i] == "drawn" else 0.5) * height])
+            side = detector.framing.box_scale * size
+            centre = middle + size * np.array([detector.framing.box_dx, detector.framing.box_dy])
+            haar = np.array([[*(centre - side / 2), side, side]])
+            try:
+                for _ in range(2):
+                    points68, _, scores = detector._look(image, np.column_stack([haar, [0.0]]).astype(np.float32))
+                    haar = detector.framing.boxes(points68)
+            except ValueError:
+                continue
+            points68 = points68[0] + 0.5
+            low, high = points68.min(axis=0), points68.max(axis=0)
+            inside = ((points68.mean(axis=0) > box[:2]) & (points68.mean(axis=0) < box[2:])).all()
+            ratio = math.sqrt(float(np.prod(high - low))) / math.sqrt(width * height)
+            if scores[0] >= SURE_SCORE and inside and 0.6 < ratio < 1.25:
+                points[i] = five_points(points68)
+                if sources[i] == "drawn" and min(width, height) > 40:
+                    relations.append((box - np.concatenate([low, high])) / np.tile(high - low, 2))
+        result[name] = points
+        if count % 100 == 0:
+            print(count, flush=True)
+    np.savez_compressed(folder / POINTS_FILE, **result)
+    found = np.concatenate(list(result.values()))
+    print(f"five points of {np.isfinite(found[:, 0, 0]).sum()} of {len(found)} faces")
+    print("drawn boxes around those of 68 points, medians:", np.median(relations, axis=0).round(3).tolist())
+
+
+# Loss -----------------------------------------------------------------------------------------------------------------
+
+
+def cells(height: int, width: int) -> torch.Tensor:
+    """Centres and strides of all cells of an image: (A, 3) float32, pixels."""
+    grids = []
+    for stride in FaceDetector.STRIDES:
+        y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+        centre = (torch.stack([x, y], dim=2).reshape(-1, 2) + 0.5) * stride
+        grids.append(torch.cat([centre, torch.full((len(centre), 1), float(stride))], dim=1))
+    return torch.cat(grids)
+
+
+def decode(output: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (…, A, 4) left, top, right, bottom and points (…, A, 5, 2) of the network's output (…, A, 15), pixels."""
+    centre, stride = grid[:, :2], grid[:, 2:]
+    middle = centre + output[..., 1:3] * stride
+    half = output[..., 3:5].clamp(-4, 6).exp() * stride / 2
+    points = centre[:, None] + output[..., 5:].unflatten(-1, (5, 2)) * stride[:, None]
+    return torch.cat([middle - half, middle + half], dim=-1), points
+
+
+def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of (M, 4) and (A, 4) boxes: (M, A)."""
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clamp_min(0).prod(dim=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (a, b)]
+    return shared / (areas[0][:, None] + areas[1][None] - shared).clamp_min(1e-6)
+
+
+def giou_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """1 - generalised IoU (https://arxiv.org/abs/1902.09630) of (P, 4) boxes each with its own: (P,)."""
+    shared = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp_min(0).prod(dim=1)
+    union = (a[:, 2:] - a[:, :2]).prod(dim=1) + (b[:, 2:] - b[:, :2]).prod(dim=1) - shared
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
+    return 2 - shared / union.clamp_min(1e-6) - union / hull.clamp_min(1e-6)
+
+
+def assign(
+    logits: torch.Tensor, boxes: torch.Tensor, grid: torch.Tensor, truth: torch.Tensor, sure: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """SimOTA (YOLOX, https://arxiv.org/abs/2107.08430): which cells learn which face.
+
+    Args:
+        logits, boxes: (A,) and (A, 4), predicted.
+        grid: (A, 3) from :func:`cells`.
+        truth: (M, 4); sure: (M,) bool.
+
+    Returns:
+        chosen: (A,) int64: the face that a cell learns, or -1.
+        iou: (A,) of its box with the truth's.
+        ignored: (A,) bool: cells within faces that are not sure.
+    """
+    chosen = torch.full((len(grid),), -1)
+    quality = torch.zeros(len(grid))
+    ignored = torch.zeros(len(grid), dtype=torch.bool)
+    if not len(truth):
+        return chosen, quality, ignored
+    centre, stride = grid[:, :2], grid[:, 2]
+    inside = ((centre > truth[:, None, :2]) & (centre < truth[:, None, 2:])).all(dim=2)
+    ignored = inside[~sure].any(dim=0)
+    ious = box_iou(truth, boxes)
+    if (~sure).any():
+        ignored |= (ious[~sure] > 0.4).any(dim=0)
+    faces = sure.nonzero()[:, 0]
+    if not len(faces):
+        return chosen, quality, ignored
+    ious, inside = ious[faces], inside[faces]
+    middle = (truth[faces, :2] + truth[faces, 2:]) / 2
+    near = ((centre - middle[:, None]).abs() < 2.0 * stride[:, None]).all(dim=2)
+    candidates = near | inside
+    cost = functional.softplus(-logits)[None] - 3 * ious.clamp_min(1e-6).log() + 1e3 * ~(near & inside) + 1e6 * ~candidates
+    k = ious.masked_fill(~candidates, 0).topk(min(10, ious.shape[1]), dim=1).values.sum(dim=1).int().clamp_min(1)
+    lowest = cost.topk(int(k.max()), dim=1, largest=False)
+    for i in range(len(faces)):
+        cells_of_face = lowest.indices[i, : k[i]]
+        better = (chosen[cells_of_face] < 0) | (cost[i, cells_of_face] < cost_of(cost, chosen, cells_of_face))
+        chosen[cells_of_face[better]] = i
+    taken = chosen >= 0
+    quality[taken] = ious[chosen[taken], taken.nonzero()[:, 0]]
+    chosen[taken] = faces[chosen[taken]]
+    return chosen, quality, ignored & ~taken
+
+
+def cost_of(cost: torch.Tensor, chosen: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """What the faces that cells are given to cost there."""
+    return cost[chosen[which].clamp_min(0), which]
+
+
+def detector_loss(
+    output: torch.Tensor, grid: torch.Tensor, boxes: list, points: list, sure: list
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Quality focal loss (https://arxiv.org/abs/2006.04388) of scores, GIoU of boxes, L1 of points, of (N, A, 15)."""
+    predicted_boxes, predicted_points = decode(output, grid)
+    targets, ignored, pairs = [], [], []
+    with torch.no_grad():
+        for n in range(len(output)):
+            chosen, quality, ignore = assign(output[n, :, 0], predicted_boxes[n], grid, boxes[n], sure[n])
+            targets.append(quality)
+            ignored.append(ignore)
+            taken = (chosen >= 0).nonzero()[:, 0]
+            pairs.append((torch.full_like(taken, n), taken, chosen[taken]))
+    target, ignore = torch.stack(targets), torch.stack(ignored)
+    logits = output[..., 0]
+    score = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    score = (score * (target - logits.sigmoid()).abs().square()).masked_fill(ignore, 0).sum()
+    image, cell = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+    count = max(1, len(cell))
+    if not len(cell):
+        return score, {"score": float(score), "box": 0.0, "points": 0.0}
+    truth = torch.cat([boxes[int(n)][faces] for n, (_, _, faces) in enumerate(pairs)])
+    true_points = torch.cat([points[int(n)][faces] for n, (_, _, faces) in enumerate(pairs)])
+    box = giou_loss(predicted_boxes[image, cell], truth).sum() / count
+    size = (truth[:, 2:] - truth[:, :2]).prod(dim=1).sqrt()
+    error = functional.smooth_l1_loss(
+        predicted_points[image, cell] / size[:, None, None],
+        torch.nan_to_num(true_points) / size[:, None, None],
+        reduction="none",
+        beta=0.05,
+    ).sum(dim=(1, 2))
+    known = true_points[:, 0, 0].isfinite()
+    landmark = (error * known).sum() / known.sum().clamp_min(1)
+    score = score / count
+    parts = {"score": score.item(), "box": box.item(), "points": landmark.item()}
+    return 2 * score + 2 * box + 0.5 * landmark, parts
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+class Average:
+    """Exponential moving average of a network's weights and buffers, warmed up."""
+
+    def __init__(self, net: torch.nn.Module, decay: float) -> None:
+        self.net, self.decay, self.steps = copy.deepcopy(net).eval(), decay, 0
+
+    @torch.no_grad()
+    def update(self, net: torch.nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for mine, its in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(its, 1 - decay)
+            else:
+                mine.copy_(its)
+
+
+def train(folder: Path, out: Path, recipe: DetectorRecipe, hard: Path | None = None) -> FaceDetector:
+    """Train a detector; checkpoints after each epoch beside ``out``, from which the next start goes on."""
+    torch.manual_seed(recipe.seed)
+    groups, validation = read_folder(folder, held_out_names(hard))
+    print({kind: len(pictures) for kind, pictures in validation.items()}, [len(p) for p, _ in groups], flush=True)
+    net = FaceDetector()
+    average = Average(net, recipe.average)
+    decayed = [value for value in net.parameters() if value.ndim > 1]
+    others = [value for value in net.parameters() if value.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=recipe.learning_rate,
+    )
+    steps_an_epoch = recipe.views_an_epoch // recipe.batch_size
+    epochs = recipe.views // recipe.views_an_epoch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=epochs * steps_an_epoch, pct_start=0.08
+    )
+    checkpoint, history, first = out.with_suffix(".checkpoint"), [], 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.net.load_state_dict(state["average"])
+        average.steps = state["steps"]
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        history, first = state["history"], state["epoch"]
+    views = DetectorViews(groups, recipe.views_an_epoch, recipe.size, recipe.seed)
+    grid = cells(recipe.size, recipe.size)
+    for epoch in range(first, epochs):
+        views.start, began, sums = epoch * recipe.views_an_epoch, time.time(), defaultdict(float)
+        loader = DataLoader(views, recipe.batch_size, num_workers=1, collate_fn=collate, drop_last=True)
+        net.train()
+        for images, boxes, points, sure in loader:
+            output = net(images.contiguous(memory_format=torch.channels_last))
+            loss, parts = detector_loss(output, grid, boxes, points, sure)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 10)
+            optimizer.step()
+            schedule.step()
+            average.update(net)
+            for name, value in parts.items():
+                sums[name] += value / steps_an_epoch
+        row = {"epoch": epoch + 1, **{name: round(value, 4) for name, value in sums.items()}}
+        if (epoch + 1) % 5 == 0 or epoch + 1 == epochs:
+            row |= {kind: measure(average.net, pictures[:150]) for kind, pictures in validation.items()}
+        row["seconds"] = round(time.time() - began, 1)
+        history.append(row)
+        print(json.dumps(row), flush=True)
+        state = {
+            "net": net.state_dict(),
+            "average": average.net.state_dict(),
+            "steps": average.steps,
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "history": history,
+            "epoch": epoch + 1,
+            "recipe": asdict(recipe),
+        }
+        part = checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, checkpoint)
+    torch.save(average.net.state_dict(), out)
+    return average.net
+
+
+def held_out_names(hard: Path | None) -> set[str]:
+    """The pictures of ``detection/`` that hard faces were cut from: they are for validation."""
+    if hard is None:
+        return set()
+    with open(hard / "attributes.csv", encoding="utf-8", newline="") as file:
+        names = [row["name"].removeprefix("wflw_") for row in csv.DictReader(file)]
+    return {f"wider/{name[:-4].rsplit('_', 1)[0]}.jpg" for name in names}
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def detect(
+    net: FaceDetector, grey: np.ndarray, long_side: int = 512, least: float = 0.05
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (N,), boxes (N, 4) and points (N, 5, 2) in pixels of a grey image, the best first, doubles suppressed."""
+    scale = long_side / max(grey.shape)
+    size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    padded = np.zeros((-(-size[1] // 32) * 32, -(-size[0] // 32) * 32), np.float32)
+    padded[: size[1], : size[0]] = normalise(small)
+    output = net(torch.from_numpy(padded)[None, None])[0]
+    boxes, points = decode(output, cells(*padded.shape))
+    scores = output[:, 0].sigmoid()
+    kept = scores >= least
+    scores, boxes, points = scores[kept], boxes[kept], points[kept]
+    order = scores.argsort(descending=True)
+    scores, boxes, points = scores[order], boxes[order], points[order]
+    overlap, alone = box_iou(boxes, boxes) > 0.45, []
+    for i in range(len(boxes)):
+        if not overlap[i, alone].any():
+            alone.append(i)
+    ratio = np.array([grey.shape[1] / size[0], grey.shape[0] / size[1]], np.float32)
+    return scores[alone].numpy(), boxes[alone].numpy() * np.tile(ratio, 2), points[alone].numpy() * ratio
+
+
+def measure(net: FaceDetector, pictures: list[Picture], long_side: int = 512, smallest: float = 20.0) -> dict:
+    """Recall of faces of at least ``smallest`` pixels where 0.1 and 1 other things are found in an image."""
+    net.eval()
+    scores, hits, faces = [], [], 0
+    for picture in pictures:
+        found, boxes, _ = detect(net, picture.grey, long_side)
+        sizes = np.sqrt(np.prod(picture.boxes[:, 2:] - picture.boxes[:, :2], axis=1)) * long_side / max(picture.grey.shape)
+        counted = picture.sure & (sizes >= smallest)
+        faces += int(counted.sum())
+        ious = box_iou(torch.from_numpy(boxes), torch.from_numpy(picture.boxes)).numpy()
+        free = np.ones(len(picture.boxes), bool)
+        for i, score in enumerate(found):
+            match = int(np.where(free, ious[i], 0).argmax()) if len(free) else -1
+            if match >= 0 and free[match] and ious[i, match] >= 0.4:
+                free[match] = False
+                if counted[match]:
+                    scores.append(score)
+                    hits.append(True)
+            else:
+                scores.append(score)
+                hits.append(False)
+    order = np.argsort(-np.array(scores))
+    hits_sorted = np.array(hits)[order] if len(hits) else np.zeros(0, bool)
+    recall, wrong = hits_sorted.cumsum() / max(1, faces), (~hits_sorted).cumsum() / max(1, len(pictures))
+    at = {rate: float(recall[wrong <= rate].max(initial=0)) for rate in (0.03, 0.1, 1.0)}
+    return {"faces": faces, **{f"recall at {rate}": round(value, 4) for rate, value in at.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("task", choices=["label", "train"])
+    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--hard", type=Path, help="folder whose attributes.csv names validation faces")
+    parser.add_argument("--out", type=Path, default=Path("build/detector.pt"))
+    parser.add_argument("--views", type=int, default=DetectorRecipe.views)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(1)
+    if arguments.task == "label":
+        label(arguments.folder)
+    else:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        train(arguments.folder, arguments.out, DetectorRecipe(views=arguments.views), arguments.hard)
+
+
+if __name__ == "__main__":
+    main()
