@@ -37,7 +37,8 @@ from keypoints.augmentation import FaceCrops, RandomDamage, RandomView
 from keypoints.detection import Framing, crop_view
 from keypoints.evaluation import evaluate_framings
 from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
-from models import MODEL_DIR, from_view, load_model, logistic, save_model
+from keypoints.weights import MODEL_DIR, load_model, save_model
+from models import from_view, logistic
 
 SURE = 5.0  # percent of the face's size: a point nearer to the truth counts as right
 VIEWS = 3  # random views of each face

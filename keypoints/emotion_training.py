@@ -42,9 +42,10 @@ from keypoints.emotion import (
     features,
     frontal_face,
 )
+from keypoints.files import sha256, write_atomically, write_json
 from keypoints.landmarks import JAW, LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE
 from keypoints.pose import estimate_pose
-from models import DEFAULT_MODEL, sha256, write_atomically, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "emotion"
 NEUTRAL = EXPRESSIONS.index("neutral")

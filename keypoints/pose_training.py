@@ -21,9 +21,9 @@ from torch import nn
 
 from data_load import NUM_KEYPOINTS, read_image
 from keypoints.detection import KeypointDetector
+from keypoints.files import write_atomically, write_json
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, JAW, PARTS
 from keypoints.pose import POSE_MODEL, YAW_STEP, PoseModel, align, estimate_pose, load_pose_model, turn_in_order
-from models import write_atomically, write_json
 
 COMPONENTS = 24  # leaves 0.012 outer-eye distances of a random head unexplained, less than any keypoint scatters
 MIRROR = np.r_[FLIP_INDEX, 69, 68, 70, 72, 71, 73, 74]  # of the 75 points: the ears and the band's sides, too

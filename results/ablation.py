@@ -23,10 +23,12 @@ from torchvision.transforms import Compose
 from data_load import Normalize, ToTensor, find_data
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, RandomDamage, RandomView, photo_transform
+from keypoints.files import write_json
 from keypoints.photo_training import FRAMES, RENDERED, WILD, PhotoData, photo_data
 from keypoints.splits import find_wild
 from keypoints.training import PHOTO_RECIPE, fit, predict, true_keypoints
-from models import PhotoNet, save_model, write_json
+from keypoints.weights import save_model
+from models import PhotoNet
 
 OUT = Path(__file__).resolve().parent / "ablation.json"
 BUILD = OUT.parents[1] / "build"
@@ -63,7 +65,7 @@ def run(data: PhotoData, label: str, bfloat16: bool) -> dict:
     net.framing = data.framing
     checkpoint = BUILD / f"ablation-{hashlib.sha256(label.encode()).hexdigest()[:8]}.checkpoint"
     record = fit(net, Subset(faces, np.resize(order, IMAGES).tolist()), None, recipe, checkpoint=checkpoint)
-    save_model(net, BUILD / f"ablation {label}.pt".replace(" ", "_"), record)
+    save_model(net, BUILD / f"ablation {label}.safetensors".replace(" ", "_"), record)
     judged = {"wild photos": data.wild, "frames": data.frames}
     return {title: error_of(net, held_out) for title, held_out in judged.items()} | {"seconds": record["seconds"]}
 

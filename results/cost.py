@@ -23,8 +23,9 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from data_load import find_data, training_transform
+from keypoints.files import write_json
 from keypoints.training import Recipe, fit, peak_memory_mb, train_epoch, versions
-from models import Net, write_json
+from models import Net
 
 HERE = Path(__file__).resolve().parent
 BATCH_SIZES = (1, 4, 10, 16, 32, 64, 128, 256)

@@ -18,10 +18,10 @@ from data_load import DATA_DIR, Data, person_of, read_image, read_keypoints
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, Look, overlap
+from keypoints.files import write_atomically, write_json
 from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 from keypoints.splits import WILD_CSV, find_wild, people_split, wild_groups
 from keypoints.training import versions
-from models import write_atomically, write_json
 
 HERE = Path(__file__).parent
 NEIGHBOURS = HERE / "negatives_neighbours.csv"  # real faces among the boxes, found by eye

@@ -52,9 +52,10 @@ from keypoints.emotion_training import (
     read_posed_kept,
     stacked,
 )
+from keypoints.files import sha256, write_json
 from keypoints.metrics import face_size
 from keypoints.pose import estimate_pose
-from models import DEFAULT_MODEL, sha256, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = Path(__file__).resolve().parent
 FOLDS, SEED, BINS, DRAWS = 5, 0, 10, 2000

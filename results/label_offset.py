@@ -1,6 +1,6 @@
 """How far the official labels lie from what they name: fits the constants of `data_load.label_offset`.
 
-    python -m results.label_offset --model build/ablation_no_video_frames.pt      # writes results/label_offset.json
+    python -m results.label_offset --model build/ablation_no_video_frames.safetensors  # writes label_offset.json
 
 The network must have learnt from photographs and rendered heads only (`python -m results.ablation 'no video frames'`),
 whose points lie where the features are. Where it sees points on the frames of the official set's *training* people,
@@ -21,10 +21,11 @@ import torch
 from data_load import IMAGE_SIZE, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, framed_transform
+from keypoints.files import write_json
 from keypoints.landmarks import flip_keypoints
 from keypoints.splits import read_splits
 from keypoints.training import predict, true_keypoints
-from models import load_model, write_json
+from keypoints.weights import load_model
 
 OUT = Path(__file__).resolve().parent / "label_offset.json"
 

@@ -23,9 +23,10 @@ from time import monotonic, sleep
 import numpy as np
 
 from data_load import DATA_DIR
+from keypoints.files import sha256, write_json
 from keypoints.page import EXPRESSION, POINTS
 from keypoints.training import versions
-from models import DEFAULT_MODEL, sha256, write_json
+from keypoints.weights import DEFAULT_MODEL
 from results.browser import PATIENCE, Browser, find_chromium, write_camera
 
 HERE = Path(__file__).resolve().parent

@@ -17,9 +17,10 @@ import pandas as pd
 from data_load import find_data, read_image
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
+from keypoints.files import sha256, write_json
 from keypoints.filters import corners, load_filter
 from keypoints.pose import Pose, estimate_pose, load_pose_model, rotation_angles, turn_in_order
-from models import DEFAULT_MODEL, sha256, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = Path(__file__).resolve().parent
 AXES = ("yaw", "pitch", "roll")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_load import find_data
 from keypoints.detection import HaarDetector, face_at
-from models import write_json
+from keypoints.files import write_json
 
 EDGES = (0, 10, 20, 30, 45, 60)  # degrees of |yaw|
 

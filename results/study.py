@@ -26,9 +26,11 @@ from data_load import Data, evaluation_transform, find_data, person_of, training
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
 from keypoints.detection import framing_dict, measure_framing
+from keypoints.files import write_json
 from keypoints.splits import people_split
 from keypoints.training import Recipe, fit, predict, true_keypoints
-from models import Net, drop_checkpoints, network_units, save_model, soft_argmax, write_json
+from keypoints.weights import drop_checkpoints, save_model
+from models import Net, network_units, soft_argmax
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -241,7 +243,7 @@ class Study:
             samples = find_data("sample" if faces.startswith("sample") else None).dataset("training")
             framing = framing_dict(measure_framing(samples))
             net.framing = photo_framing(framing) if faces.endswith("spoilt") else framing
-            save_model(net, checkpoint.with_suffix(".pt"), {"change": change_of_run, **record})
+            save_model(net, checkpoint.with_suffix(".safetensors"), {"change": change_of_run, **record})
         drop_checkpoints(net)
         return {
             "nme_box": float(errors.mean()),

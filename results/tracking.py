@@ -20,10 +20,11 @@ import torch
 from data_load import DATA_DIR, NUM_KEYPOINTS
 from keypoints import metrics, plots
 from keypoints.detection import KeypointDetector
+from keypoints.files import sha256, write_atomically, write_json
 from keypoints.tracking import LOST, FaceTracker, Signals, Smoother, Smoothing
 from keypoints.training import peak_memory_mb, versions
 from keypoints.video import Video
-from models import DEFAULT_MODEL, sha256, write_atomically, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = Path(__file__).resolve().parent
 CLIP = DATA_DIR / "sample" / "clip.mp4"
