@@ -19,6 +19,8 @@ EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook 
 # Jupyter's page, with a text for each picture.
 PAGES := --template alt --TemplateExporter.extra_template_basedirs=.ci/html
 export PYTHONHASHSEED := 0
+# PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:

@@ -483,7 +483,7 @@ def run_train(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(distributed.together(options.device))
         if world.first:  # outs that differ in their ending alone share their record and their checkpoint
-            stack.enter_context(lock(out.with_suffix("")))
+            stack.enter_context(lock(out.with_suffix(".json")))
         train = train_photo_net if options.network == "PhotoNet" else train_net
         return train(options, world)
 

@@ -10,6 +10,7 @@ import reprlib
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,3 +153,13 @@ def lock(path: str | Path, wait: bool = False) -> Iterator[None]:
         if os.name == "posix":  # Windows removes no open file; filelock removes it there
             Path(held.lock_file).unlink(missing_ok=True)  # while it is held: filelock locks no file without a name
         held.release()
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End the command with status 2 and the error as one line where a file or a value is not as expected."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(2) from None

@@ -341,7 +341,8 @@ def _averaging(decay: float):
 
 def _parts(state: dict) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     """What the parts of a training hold: all tensors by name, and the rest by part, which JSON can hold."""
-    tensors, rest = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    rest: dict[str, dict] = {}
     for part, of in state.items():
         content = of.state_dict()
         if part == "optimizer":

@@ -21,7 +21,7 @@ import torch
 from data_load import IMAGE_SIZE, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, framed_transform
-from keypoints.files import write_json
+from keypoints.files import check_writable, one_sentence, write_json
 from keypoints.landmarks import flip_keypoints
 from keypoints.splits import read_splits
 from keypoints.training import predict, true_keypoints
@@ -62,11 +62,13 @@ def shifts(model: Path, every: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return np.median(true - guessed, axis=1) * scale[:, None], size, [person_of(name) for name in faces.names]
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results.label_offset", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", type=Path, required=True, help="weights that never saw the official labels")
     parser.add_argument("--every", type=int, default=2, help="take every so many-th frame (default: 2)")
     options = parser.parse_args(arguments)
+    check_writable(OUT)
     shift, size, who = shifts(options.model, options.every)
     content = {"weights": options.model.name, "faces": len(size), "people": len(set(who)), "axes": {}}
     for axis, name in enumerate(("right", "down")):

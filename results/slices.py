@@ -23,7 +23,7 @@ from data_load import FacialKeypointsDataset, find_data, person_of
 from keypoints import metrics
 from keypoints.evaluation import Evaluation, evaluate
 from keypoints.failures import conditions, slices
-from keypoints.files import write_json
+from keypoints.files import check_writable, one_sentence, write_json
 from keypoints.splits import WILD_CSV, find_wild, people_split, wild_groups
 from keypoints.weights import MODEL_DIR, load_model
 from models import TwoLooks, network_units
@@ -117,7 +117,9 @@ def measure(model: Path) -> dict:
     return figures
 
 
+@one_sentence()
 def main() -> int:
+    check_writable(OUT)
     content = {model.stem: measure(model) for model in sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))}
     write_json(OUT, content)
     print(f"wrote {OUT}")
