@@ -714,7 +714,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "fetch":
             from keypoints.files import lock  # keypoints itself imports this module
 
-            with lock(options.root / ".fetch" / "archive.zip"):  # another fetch would remove what this one unpacks
+            with lock(options.root / "fetch"):  # another fetch would remove what this one unpacks
                 report = fetch(options.url, options.root, options.manifest)
         else:
             report = verify(options.root, options.manifest)
