@@ -28,7 +28,7 @@ from keypoints.evaluation import evaluate
 from keypoints.files import sha256
 from keypoints.splits import people_split
 from keypoints.video import VideoFile
-from keypoints.weights import load_model, save_model
+from keypoints.weights import load_model, save_model, write_tensors
 from models import Net
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
@@ -334,12 +334,12 @@ def bad_model(photo_set, tmp_path):
 
 
 def weights_of_another_net(photo_set, tmp_path):
-    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    write_tensors(tmp_path / "other.safetensors", {"fc.weight": torch.zeros(3, 3)}, {})
     return [*photo_set, "--model", str(tmp_path / "other.safetensors")]
 
 
 def weights_of_an_unknown_net(photo_set, tmp_path):
-    torch.save({"network": "ResNet", "state_dict": {}}, tmp_path / "other.safetensors")
+    write_tensors(tmp_path / "other.safetensors", {}, {"network": "ResNet"})
     return [*photo_set, "--model", str(tmp_path / "other.safetensors")]
 
 
@@ -393,6 +393,24 @@ def test_failures_writes_a_page_with_its_pictures(weights, photo_set, tmp_path, 
     assert {file.name for file in out.iterdir()} == {"index.html", *pictures}
     for name in pictures:
         assert min(read_image(out / name).shape[:2]) > 100
+
+
+def test_evaluate_checks_that_it_can_write_before_it_computes(weights, photo_set, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keypoints.__main__.evaluate_weights", None)
+    (tmp_path / "note").write_text("a file")
+    assert main(["evaluate", "--model", weights, *photo_set, "--json", str(tmp_path / "note" / "e.json")]) == 2
+    assert capsys.readouterr().err == f"keypoints evaluate: {tmp_path / 'note' / 'e.json'}: Not a directory\n"
+
+
+def test_evaluate_prints_its_figures_before_it_writes_them(weights, photo_set, tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("keypoints.__main__.write_json", full)
+    arguments = ["evaluate", "--model", weights, *photo_set, "--framing", "box", "--json", str(tmp_path / "e.json")]
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert "NME_box" in told.out and "No space left" in told.err
 
 
 # train ----------------------------------------------------------------------------------------------------------------
@@ -457,8 +475,9 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
     ("name", "sentence"),
     [
         ("", "got a folder, expected a file"),
-        ("w.json", "got the ending .json, expected another for the weights, such as .safetensors"),
-        ("w.checkpoint", "got the ending .checkpoint, expected another for the weights, such as .safetensors"),
+        ("w.json", "got the ending .json, expected another for the weights: .safetensors"),
+        ("w.pt", "got the ending .pt, expected another for the weights: .safetensors"),
+        ("w.checkpoint", "got the ending .checkpoint, expected another for the weights: .safetensors"),
         ("note/w.safetensors", "Not a directory"),
         ("with_record/w.safetensors", "Is a directory"),
         pytest.param(
@@ -489,11 +508,11 @@ def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, caps
     train_epoch, trained = training.train_epoch, []
     monkeypatch.setattr(training, "train_epoch", lambda *given: trained.append(1) or train_epoch(*given))
 
-    def full(path, content):
+    def full(path, *content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr("models.write_tensors", full)
+        patched.setattr("keypoints.weights.write_tensors", full)
         assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"keypoints train: {out}: No space left on device"
     assert len(trained) == 2 and [file.name for file in out.parent.iterdir()] == ["net.checkpoint"]
