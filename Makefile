@@ -19,6 +19,8 @@ EXECUTE := $(PY) -m jupyter nbconvert --log-level ERROR --execute --to notebook 
 # Jupyter's page, with a text for each picture.
 PAGES := --template alt --TemplateExporter.extra_template_basedirs=.ci/html
 export PYTHONHASHSEED := 0
+# PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
@@ -31,8 +33,8 @@ help:
 	@echo "make demo        a page for photos and the webcam on this machine, in .venv-demo"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make data        fetch the official data set into data/ and verify it"
-	@echo "make train       run the recipe outside a notebook: saved_models/mine.pt"
-	@echo "make photo       the network for photographs: build/keypoints_model_2.pt (KEYPOINTS_WILD names the wild photos)"
+	@echo "make train       run the recipe outside a notebook: saved_models/mine.safetensors"
+	@echo "make photo       the network for photographs: build/keypoints_model_2.safetensors (KEYPOINTS_WILD names the wild photos)"
 	@echo "make twin        the same without 30 % of the people, for figures of people never seen"
 	@echo "make evaluate    measure the shipped weights on every set, write results/evaluation.json"
 	@echo "make failures    a page of the worst faces: build/failures/index.html"
@@ -105,11 +107,11 @@ train: .venv/made
 	@$(PY) -m keypoints train $(TRAIN_OPTIONS)
 
 photo: .venv/made
-	@$(PY) -m keypoints train --network PhotoNet $(TRAIN_OPTIONS) --out build/keypoints_model_2.pt
-	@$(PY) -m keypoints.confidence --model build/keypoints_model_2.pt
+	@$(PY) -m keypoints train --network PhotoNet $(TRAIN_OPTIONS) --out build/keypoints_model_2.safetensors
+	@$(PY) -m keypoints.confidence --model build/keypoints_model_2.safetensors
 
 twin: .venv/made
-	@$(PY) -m keypoints train --twin $(TRAIN_OPTIONS) --out build/keypoints_model_1_twin.pt
+	@$(PY) -m keypoints train --twin $(TRAIN_OPTIONS) --out build/keypoints_model_1_twin.safetensors
 	@if grep -q '"data": "official"' build/keypoints_model_1_twin.json; then \
 	  cp build/keypoints_model_1_twin.json results/; fi
 

@@ -33,6 +33,9 @@ MOST_BYTES = 2**28  # of a file; 50 million pixels without compression are 150 M
 # More pixels than that must not come in a file of some kilobytes. A black photograph has 64 for a byte, or 85 in grey
 # (JPEG's own tables); empty screens have hundreds, but seldom more pixels than 5120×2880.
 FREE_PIXELS, PIXELS_A_BYTE = 2**24, 100
+# PyTorch's threads sleep while they wait for each other. By default they spin, and beside another program that computes
+# each of their steps then waits for a thread that has no core. Has to be set before PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV looks at it when it is imported
 
 import cv2  # noqa: E402
@@ -709,7 +712,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "fetch":
-            report = fetch(options.url, options.root, options.manifest)
+            from keypoints.files import lock  # keypoints itself imports this module
+
+            with lock(options.root / "fetch"):  # another fetch would remove what this one unpacks
+                report = fetch(options.url, options.root, options.manifest)
         else:
             report = verify(options.root, options.manifest)
     except KeyboardInterrupt:

@@ -1,18 +1,8 @@
-"""The network, and how its weights are saved and loaded."""
+"""The networks. :mod:`keypoints.weights` saves and loads them; its two functions can be had from here, too."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import errno
-import hashlib
-import io
-import json
-import os
-import reprlib
-import secrets
-import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +12,21 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
+from keypoints.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model
 
-MODEL_DIR = Path(__file__).resolve().parent / "saved_models"
-RECIPE_MODEL = MODEL_DIR / "keypoints_model_1.pt"  # the course's recipe
-DEFAULT_MODEL = MODEL_DIR / "keypoints_model_2.pt"  # the network for photographs
+__all__ = [
+    "DEFAULT_MODEL",
+    "MODEL_DIR",
+    "NETWORKS",
+    "RECIPE_MODEL",
+    "Net",
+    "PhotoNet",
+    "TwoLooks",
+    "layer_table",
+    "load_model",
+    "save_model",
+]
+
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks
 
 
@@ -596,200 +597,3 @@ def layer_table(net: nn.Module) -> list[dict]:
             )
     net.train(training)
     return rows
-
-
-def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> None:
-    """Write the weights to ``path`` and their record beside it as JSON; neither is ever there half-written.
-
-    Then the checkpoints of the training that made ``net`` go: what they are kept for is on disk.
-
-    Args:
-        record: facts to keep, for instance what :func:`keypoints.training.fit` returned; the file's SHA-256 and the
-            framing are added.
-
-    Raises:
-        OSError: it can't be written; the checkpoints stay.
-    """
-    path = Path(path)
-    content = {
-        "network": type(net).__name__,
-        "arguments": net.arguments,
-        "framing": net.framing,
-        "state_dict": {name: value.detach().cpu() for name, value in net.state_dict().items()},
-    }
-    write_tensors(path, content)
-    if record is not None:
-        record = {
-            "weights": path.name,
-            "sha256": sha256(path),
-            "network": content["network"],
-            "parameters": sum(p.numel() for p in net.parameters()),
-            "framing": net.framing,
-            **record,
-        }
-        write_json(path.with_suffix(".json"), record)
-    drop_checkpoints(net)
-
-
-def drop_checkpoints(net: nn.Module) -> None:
-    """Remove what a training of ``net`` would go on from; for results that are kept otherwise than as weights."""
-    for file in getattr(net, "checkpoints", ()):
-        file.unlink(missing_ok=True)
-    net.checkpoints = ()
-
-
-def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "cpu") -> nn.Module:
-    """Build the network that ``path`` holds the weights of, in eval mode.
-
-    Only tensors and plain values are read (``weights_only=True``): a file from a stranger can't run code.
-
-    Args:
-        path: a file of :func:`save_model`, or a bare ``state_dict`` of :class:`Net` as the course saves it.
-
-    Raises:
-        OSError: the file is missing or can't be read.
-        ValueError: it holds no weights, those of another network, or values that no training gives.
-    """
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:
-            if archive and sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-                raise ValueError("compressed")  # PyTorch never does: some kilobytes could unpack to gigabytes
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception:  # on arbitrary bytes torch raises nearly anything, and its text advises to switch the check off
-        raise ValueError(f"{path}: expected weights saved by save_model, got another or a damaged file") from None
-    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
-        content = {"network": "Net", "state_dict": content}
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise ValueError(f"{path}: expected weights saved by save_model, got {type(content).__name__}")
-    network, framing = content.get("network"), content.get("framing")
-    if not isinstance(network, str) or network not in NETWORKS:
-        raise ValueError(f"{path}: got weights of network {brief(network)}, expected one of {', '.join(NETWORKS)}")
-    if framing is not None and not _is_framing(framing):
-        raise ValueError(f"{path}: got the framing {brief(framing)}, expected numbers in sides of a face's box")
-    try:
-        given = dict(content.get("arguments") or {})
-        if network == "Net" and given:
-            given.setdefault("whole", 112)  # what a file without it was trained with
-        if not all(isinstance(value, (int, float)) and value == value for value in given.values()):
-            raise ValueError(f"got the arguments {brief(given)}, expected numbers")
-        net = NETWORKS[network](**given)
-        if any(isinstance(value, torch.Tensor) and value.is_complex() for value in content["state_dict"].values()):
-            raise ValueError("complex numbers")  # PyTorch would take their real parts
-        net.load_state_dict(content["state_dict"])
-    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: got weights that do not fit {network}: {' '.join(str(error).split())[:300]}; expected "
-            "those of 'python -m keypoints train' of this version"
-        ) from None
-    if not all(value.isfinite().all() for value in net.state_dict().values()):
-        raise ValueError(f"{path}: got weights that are not finite, expected those of a training that did not fail")
-    net.framing = framing
-    return net.to(device).eval()
-
-
-def _is_framing(framing: object) -> bool:
-    """Whether it holds nothing but sizes and places near a face's box; which ones, its user knows."""
-    return isinstance(framing, dict) and all(
-        isinstance(name, str)
-        and isinstance(value, (int, float))
-        and (0.1 if name.endswith("scale") else -10) <= value <= 10  # nor is it NaN
-        for name, value in framing.items()
-    )
-
-
-def brief(value: object) -> str:
-    """What a stranger's file holds, for a sentence: one line, shortened."""
-    return " ".join(reprlib.repr(value).split())[:200]
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def write_tensors(path: str | Path, content: dict) -> None:
-    """Write what :func:`torch.save` makes of tensors and plain values."""
-    buffer = io.BytesIO()  # on a full disk torch itself would raise no OSError
-    torch.save(content, buffer)
-    write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
-
-
-def write_json(path: str | Path, content: dict) -> None:
-    """Write indented JSON (floats as they are) such that a half-written file never carries the name."""
-    write_atomically(
-        path, lambda part: part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    )
-
-
-def write_atomically(path: str | Path, write) -> None:
-    """Let ``write(part)`` fill a hidden neighbour of ``path`` and rename it when it is whole.
-
-    Links are followed, a file that was there keeps its mode, and what is no regular file, as a device or a pipe, is
-    written to as it is.
-
-    Raises:
-        OSError: it can't be written; the error names the file.
-    """
-    given, target = Path(path), replaceable(path)
-    part = part_of(target) if target else given
-    try:
-        write(part)
-        if target:
-            if target.exists():
-                shutil.copymode(target, part)
-            os.replace(part, target)
-    except OSError as error:  # a full disk names no file
-        error.filename = str(given)
-        raise
-    finally:
-        if target:
-            part.unlink(missing_ok=True)
-
-
-def part_of(target: Path, ending: str = ".part") -> Path:
-    """A neighbour's name of its own: short, so that no name that the folder takes is too long to be written."""
-    return target.with_name(f".{secrets.token_hex(6)}{ending}")
-
-
-def replaceable(path: str | Path) -> Path | None:
-    """The regular file that writing to ``path`` is to replace, links followed; its folder is made.
-
-    None where ``path`` is a device, a pipe, an open stream or the like, which must be written to itself.
-
-    Raises:
-        OSError: it is a folder or write-protected, or its folder can't be made; the error names ``path``.
-    """
-    path = Path(path)
-    try:
-        folder = os.path.realpath(path.parent)
-        stream = path.is_symlink() and (folder == "/dev" or folder.startswith("/proc/"))  # as /dev/stdout
-        if stream or (path.exists() and not path.is_file() and not path.is_dir()):
-            return None
-        target = Path(os.path.realpath(path))
-        if os.path.lexists(target):
-            open(target, "r+b").close()  # a file that its owner protected; a folder; a link that leads to itself
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        # That a folder's name is taken by a file, mkdir tells with "file exists".
-        code = errno.ENOTDIR if isinstance(error, FileExistsError) else error.errno or errno.EIO
-        raise OSError(code, os.strerror(code), str(path)) from None
-    return target
-
-
-def check_writable(path: str | Path) -> None:
-    """Before long work: raise the OSError that :func:`write_atomically` would raise at its end, as far as one can tell.
-
-    The folder is made if it is missing.
-    """
-    target = replaceable(path)
-    if target:
-        part = part_of(target)
-        try:
-            part.touch()
-            part.unlink()
-        except OSError as error:
-            error.filename = str(path)
-            raise

@@ -35,20 +35,13 @@ from keypoints.emotion import Emotion
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
+from keypoints.files import check_writable, lock, write_atomically, write_json
 from keypoints.splits import find_wild, people_split
 from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
 from keypoints.video import Rows, Video, VideoFile
-from models import (
-    DEFAULT_MODEL,
-    MODEL_DIR,
-    Net,
-    check_writable,
-    load_model,
-    save_model,
-    write_atomically,
-    write_json,
-)
+from keypoints.weights import DEFAULT_MODEL, MODEL_DIR, load_model, save_model
+from models import Net
 
 BUILD = RESULTS.parent / "build"
 CSV_HEADER = [
@@ -145,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_set(measure)
     measure.add_argument(
-        "--model", type=Path, nargs="+", metavar="FILE", help="weights (default: all shipped keypoints_model_*.pt)"
+        "--model",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="weights (default: all shipped keypoints_model_*.safetensors)",
     )
     measure.add_argument(
         "--framing", choices=FRAMINGS, nargs="+", default=list(FRAMINGS), help=f"(default: all) {framings}"
@@ -219,9 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--out",
         type=Path,
-        default=MODEL_DIR / "mine.pt",
+        default=MODEL_DIR / "mine.safetensors",
         metavar="FILE",
-        help="weights; their record goes beside them as JSON (default: saved_models/mine.pt)",
+        help="weights; their record goes beside them as JSON (default: saved_models/mine.safetensors)",
     )
     train.set_defaults(run=run_train)
 
@@ -248,6 +245,8 @@ def run_detect(options: argparse.Namespace) -> int:
         images = {Path(file).resolve() for file in options.images}
         if any(file.resolve() in images for file in options.draw.iterdir()):  # links are followed when written to
             raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
+    if options.draw:
+        check_writable(options.draw / "picture.jpg")
     detector, rows, drawn, status = KeypointDetector(options.model), [], set(), 0
     for file in options.images:
         try:
@@ -308,6 +307,9 @@ def run_track(options: argparse.Namespace) -> int:
     effects = [filters.load_filter(name) for name in options.filter or ()]
     tracker = FaceTracker(options.model)
     with contextlib.ExitStack() as stack:
+        for file in (options.out, options.csv):
+            if file:
+                stack.enter_context(lock(file))
         video = Video(options.source)
         stack.callback(video.close)
         rows = out = None
@@ -406,6 +408,7 @@ def run_filter(options: argparse.Namespace) -> int:
     source = Path(options.image)
     out = options.out or source.with_name(f"{source.stem}_{'_'.join(options.filter)}{source.suffix or '.jpg'}")
     _check_out("--out", out, [source, options.model])
+    check_writable(out)
     image = read_image(source)
     faces = KeypointDetector(options.model)(image)
     if not faces:
@@ -417,7 +420,7 @@ def run_filter(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     name, csv_file, images = _labelled(options, "test")
-    shipped = sorted(MODEL_DIR.glob("keypoints_model_*.pt"))
+    shipped = sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))
     models = options.model or shipped
     # Beside one's own images the photos in the wild are measured only where they are asked for.
     wild = None if options.csv and not options.wild else find_wild(options.wild)
@@ -425,11 +428,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
     committed = official and models == shipped and options.framing == list(FRAMINGS)
     out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
     _check_out("--json", out, [csv_file, *models])
+    check_writable(out)
     measured = [evaluate_weights(model, csv_file, images, wild, options.framing, official) for model in models]
     for model, figures in zip(models, measured, strict=True):
         figures["by_person"] = None if options.csv else by_person(model)
     content = {"data": name, "models": measured}
-    write_json(out, content)
     print(f"{table(content)}\n\nNME, failures and AUC (NME_box, 7 %) in percent, [95 % interval over people].")
     if not options.csv and name != "official":
         print(f"The official set is not in data/: this is the {name}'s test set.")
@@ -437,6 +440,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         print("People never seen are missing where results/ holds no twin's record of the same recipe ('make twin').")
     if not options.csv and wild is None:
         print("The wild photos are not here: name their folder with --wild.")
+    write_json(out, content)  # last, so that a full disk takes nothing from what was printed
     print(f"wrote {out}")
     return 0
 
@@ -444,6 +448,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 def run_failures(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out}: got a file, expected a folder")
+    check_writable(options.out / "index.html")
     _, csv_file, images = _labelled(options, "test")
     result = evaluate(load_model(options.model), csv_file, images, options.framing)
     print(f"wrote {write_page(options.out, result, FacialKeypointsDataset(csv_file, images))}")
@@ -468,13 +473,17 @@ def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]
 def run_train(options: argparse.Namespace) -> int:
     out = options.out
     _check_out("--out", out, [options.csv] if options.csv else [])
-    if out.suffix.lower() in (".json", ".checkpoint"):  # the record's and the checkpoint's beside it
-        raise ValueError(f"--out {out}: got the ending {out.suffix}, expected another for the weights, such as .pt")
+    # The first two are the record's and the checkpoint's beside it; the others name PyTorch's own format.
+    if out.suffix.lower() in (".json", ".checkpoint", ".pt", ".pth"):
+        raise ValueError(f"--out {out}: got the ending {out.suffix}, expected another for the weights: .safetensors")
     if out.exists() and not out.is_file():
         raise ValueError(f"--out {out}: got a device or a pipe, expected a file")
     for file in (out, out.with_suffix(".json"), out.with_suffix(".checkpoint")):
         check_writable(file)  # before hours of training
-    with distributed.together(options.device) as world:
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(distributed.together(options.device))
+        if world.first:  # outs that differ in their ending alone share their record and their checkpoint
+            stack.enter_context(lock(out.with_suffix(".json")))
         train = train_photo_net if options.network == "PhotoNet" else train_net
         return train(options, world)
 

@@ -36,8 +36,10 @@ from keypoints import metrics
 from keypoints.augmentation import FaceCrops, RandomDamage, RandomView
 from keypoints.detection import Framing, crop_view
 from keypoints.evaluation import evaluate_framings
+from keypoints.files import check_writable, lock, one_sentence
 from keypoints.splits import WILD_CSV, find_wild, people_split, read_splits
-from models import MODEL_DIR, from_view, load_model, logistic, save_model
+from keypoints.weights import MODEL_DIR, load_model, save_model
+from models import from_view, logistic
 
 SURE = 5.0  # percent of the face's size: a point nearer to the truth counts as right
 VIEWS = 3  # random views of each face
@@ -335,15 +337,19 @@ def calibrate(net: nn.Module, seed: int = 0) -> dict:
     }
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m keypoints.confidence", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="weights of a PhotoNet")
     options = parser.parse_args(arguments)
-    net = load_model(options.model)
-    worth = calibrate(net)
-    record = json.loads(options.model.with_suffix(".json").read_text(encoding="utf-8"))
-    of_the_file = ("weights", "sha256")  # written anew
-    save_model(net, options.model, {name: value for name, value in record.items() if name not in of_the_file} | worth)
+    record_file = options.model.with_suffix(".json")
+    with lock(record_file):  # the training's, too
+        net, record = load_model(options.model), json.loads(record_file.read_text(encoding="utf-8"))
+        check_writable(options.model)
+        worth = calibrate(net)
+        of_the_file = ("weights", "sha256")  # written anew
+        kept = {name: value for name, value in record.items() if name not in of_the_file}
+        save_model(net, options.model, kept | worth)
     print(json.dumps({name: worth[name] for name in ("confidence", "face_score", "following")}, indent=1))
 
 

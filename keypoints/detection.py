@@ -18,7 +18,8 @@ from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
 from keypoints.emotion import Emotion, ExpressionClassifier
 from keypoints.pose import Pose, estimate_pose
 from keypoints.training import describe, predict
-from models import DEFAULT_MODEL, load_model, made_fast, made_for_bfloat16
+from keypoints.weights import DEFAULT_MODEL, load_model
+from models import made_fast, made_for_bfloat16
 
 
 @dataclass(frozen=True)

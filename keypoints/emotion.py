@@ -26,7 +26,7 @@ import numpy as np
 from data_load import NUM_KEYPOINTS
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, NOSE, REFERENCE_FACE
 from keypoints.pose import Pose, estimate_pose
-from models import MODEL_DIR
+from keypoints.weights import MODEL_DIR
 
 EXPRESSION_MODEL = MODEL_DIR / "expressions.npz"
 EXPRESSIONS = ("neutral", "happiness", "sadness", "surprise", "anger", "disgust", "fear")

@@ -42,9 +42,10 @@ from keypoints.emotion import (
     features,
     frontal_face,
 )
+from keypoints.files import check_writable, one_sentence, sha256, write_atomically, write_json
 from keypoints.landmarks import JAW, LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE
 from keypoints.pose import estimate_pose
-from models import DEFAULT_MODEL, sha256, write_atomically, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "emotion"
 NEUTRAL = EXPRESSIONS.index("neutral")
@@ -535,7 +536,7 @@ def read_posed_kept(folder: Path) -> dict[str, Faces]:
 
 def read_faces(options: argparse.Namespace) -> tuple[dict[str, Faces], Faces, Faces, Faces | None]:
     """Posed faces by set, rendered heads to learn from and to test on, and people, each with the detector's points."""
-    sample = find_data("sample").root
+    sample, posed = find_data("sample").root, read_posed_kept(options.emotion)
 
     def heads(root: Path, split: str) -> Faces:
         table = Data("rendered", root).csv_file(split)
@@ -545,7 +546,7 @@ def read_faces(options: argparse.Namespace) -> tuple[dict[str, Faces], Faces, Fa
     people, data = None, Data("official", options.people) if options.people else find_data()
     if data.name == "official":
         people = kept("people", data.csv_file("training"), lambda detector: read_people(data, detector))
-    return read_posed_kept(options.emotion), rendered, heads(sample, "test"), people
+    return posed, rendered, heads(sample, "test"), people
 
 
 def save_expression_model(model: ExpressionModel, path: Path) -> None:
@@ -554,11 +555,13 @@ def save_expression_model(model: ExpressionModel, path: Path) -> None:
     write_atomically(path, lambda part: _save(part, arrays))
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m keypoints.emotion_training", description=__doc__.splitlines()[0])
     add_sources(parser)
     parser.add_argument("--out", type=Path, default=EXPRESSION_MODEL, metavar="FILE")
     options = parser.parse_args(arguments)
+    check_writable(options.out)
     posed, rendered, _, people = read_faces(options)
     sources = gather(posed, rendered, people)
     began = process_time()

@@ -14,10 +14,11 @@ from torch.utils.data import Subset
 from data_load import FacialKeypointsDataset, evaluation_transform, label_offset, person_of, require_images
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
+from keypoints.files import sha256
 from keypoints.landmarks import REGIONS
 from keypoints.splits import WILD_CSV, wild_groups
 from keypoints.training import predict, true_keypoints
-from models import MODEL_DIR, load_model, sha256
+from keypoints.weights import MODEL_DIR, load_model
 
 RESULTS = MODEL_DIR.parent / "results"
 FRAMINGS = {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from data_load import IMAGE_SIZE, Normalize
-from models import check_writable, write_atomically
+from keypoints.files import check_writable, write_atomically
 
 NEEDED = ("onnx", "onnxscript")  # torch.onnx builds on them; they are not among the requirements
 OPSET = 20  # the first with AffineGrid and with GridSample for any number of axes

@@ -16,8 +16,8 @@ from data_load import DATA_DIR, IMAGE_SIZE, FacialKeypointsDataset
 from keypoints import metrics, plots
 from keypoints.detection import crop_view
 from keypoints.evaluation import Evaluation
+from keypoints.files import write_atomically
 from keypoints.landmarks import REFERENCE_FACE, REGIONS
-from models import write_atomically
 
 # Labels of the official set that we believe wrong, by eye, with a sentence each; they count like all others.
 DOUBTFUL_LABELS = DATA_DIR / "doubtful_labels.csv"

@@ -34,7 +34,7 @@ from keypoints import filters, plots
 from keypoints.detection import KeypointDetector
 from keypoints.emotion import UNSURE, Emotion
 from keypoints.tracking import LOST, Expressions, FaceTracker, TrackedFace
-from models import DEFAULT_MODEL
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = "127.0.0.1"
 PORT = 7860

@@ -20,7 +20,8 @@ from keypoints.augmentation import FaceCrops, framed_transform, gentle_transform
 from keypoints.detection import framing_dict, measure_framing
 from keypoints.splits import WILD_CSV, people_split, read_splits
 from keypoints.training import Recipe, fit, settling
-from models import PhotoNet, load_model, save_model
+from keypoints.weights import load_model, save_model
+from models import PhotoNet
 
 FRAMES, RENDERED, WILD = "frames", "rendered", "wild"  # the kinds of faces
 
@@ -90,7 +91,10 @@ def photo_data(
     training = {FRAMES: [frames("training", transform)]}
     heads = [Data(RENDERED, folder) for folder in rendered]
     heads = heads if name == "sample" else [find_data("sample"), *heads]
-    training[RENDERED] = [FaceCrops(at.csv_file("training"), at.image_dir("training"), None, transform) for at in heads]
+    if heads:
+        training[RENDERED] = [
+            FaceCrops(at.csv_file("training"), at.image_dir("training"), None, transform) for at in heads
+        ]
     validation_photos = None
     if wild is not None:
         share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
@@ -132,7 +136,7 @@ def train(data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tu
     net.framing = data.framing
     if settle.epochs == 0:
         return net, fit(net, data.together(), data.validation, recipe, device, out.with_suffix(".checkpoint"))
-    trained = out.with_name(f"{out.stem}_unsettled.pt")
+    trained = out.with_name(f"{out.stem}_unsettled.safetensors")
     identity = {"recipe": asdict(recipe), "faces": data.counts}
     known = json.loads(trained.with_suffix(".json").read_text(encoding="utf-8")) if trained.exists() else {}
     if distributed.agreed(all(known.get(name) == value for name, value in identity.items())):

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import landmarks, metrics
 from keypoints.emotion import EXPRESSIONS, Emotion
+from keypoints.files import write_atomically
 from keypoints.pose import Pose
-from models import write_atomically
 
 PREDICTION, TRUTH, BOX = "#ff8c1a", "#27e0ff", "#ffe14d"  # told apart by colour-blind eyes too
 FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements that speak for and against an expression

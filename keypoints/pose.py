@@ -33,7 +33,7 @@ import numpy as np
 
 from data_load import NUM_KEYPOINTS
 from keypoints.landmarks import FLIP_INDEX, JAW
-from models import MODEL_DIR
+from keypoints.weights import MODEL_DIR
 
 POSE_MODEL = MODEL_DIR / "pose_model.npz"
 FOCAL = 1.2  # longer sides of an image: a usual camera's focal length (a view of 45°)

@@ -21,9 +21,9 @@ from torch import nn
 
 from data_load import NUM_KEYPOINTS, read_image
 from keypoints.detection import KeypointDetector
+from keypoints.files import check_writable, one_sentence, write_atomically, write_json
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, JAW, PARTS
 from keypoints.pose import POSE_MODEL, YAW_STEP, PoseModel, align, estimate_pose, load_pose_model, turn_in_order
-from models import write_atomically, write_json
 
 COMPONENTS = 24  # leaves 0.012 outer-eye distances of a random head unexplained, less than any keypoint scatters
 MIRROR = np.r_[FLIP_INDEX, 69, 68, 70, 72, 71, 73, 74]  # of the 75 points: the ears and the band's sides, too
@@ -145,13 +145,17 @@ def find_zero(model: PoseModel, photos: Path) -> float:
     return round(float(np.median(off)), 1)
 
 
+@one_sentence()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m keypoints.pose_training", description=__doc__.splitlines()[0])
     parser.add_argument("--geometry", type=Path, default=Path("build/geometry.npz"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to find the zero of the pitch with")
     parser.add_argument("--out", type=Path, default=POSE_MODEL, metavar="FILE")
     options = parser.parse_args()
-    with np.load(options.geometry) as data:
+    if not options.geometry.exists():
+        raise FileNotFoundError(f"{options.geometry} is not here: data/sample/geometry.py writes it, with Blender")
+    check_writable(options.out)
+    with np.load(options.geometry, allow_pickle=False) as data:
         views = {name: data[name] for name in data.files}
     mean, components, pivot, size, unit = shape_model(views["points"].astype(np.float64))
     shift, spread = jaw_table(views, size, unit)

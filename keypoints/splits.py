@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from data_load import DATA_DIR, find_data, person_of, read_image, read_keypoints, require_images, split_by_person
+from keypoints.files import write_json
 from keypoints.metrics import face_size
-from models import write_json
 
 SPLITS = DATA_DIR / "splits.json"
 SHARE = 0.15  # of all people: as many to validate as to test

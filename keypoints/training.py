@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import platform
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from data_load import NUM_KEYPOINTS, Normalize
 from keypoints import distributed, metrics
-from models import TwoLooks, brief, write_tensors
+from keypoints.files import brief, lock
+from keypoints.weights import MOST_BYTES, read_tensors, write_tensors
+from models import TwoLooks
 
 
 @dataclass(frozen=True)
@@ -229,9 +231,22 @@ def fit(
         validation_loss, nme_box (percent, on the validation set) and seconds.
 
     Raises:
-        ValueError: no samples or epochs, or the checkpoint belongs to another recipe, network or other images.
+        ValueError: no samples or epochs, the checkpoint belongs to another recipe, network or other images, or another
+            process is writing it.
     """
-    recipe = recipe or Recipe()
+    alone = nullcontext() if checkpoint is None or not distributed.world().first else lock(checkpoint)
+    with alone:
+        return _fit(net, training_set, validation_set, recipe or Recipe(), device, checkpoint)
+
+
+def _fit(
+    net: nn.Module,
+    training_set: Dataset,
+    validation_set: Dataset | None,
+    recipe: Recipe,
+    device: str,
+    checkpoint: str | Path | None,
+) -> dict:
     if len(training_set) == 0:
         raise ValueError("got no training samples, expected at least one")
     if recipe.epochs < 1:
@@ -324,13 +339,42 @@ def _averaging(decay: float):
     return average
 
 
+def _parts(state: dict) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """What the parts of a training hold: all tensors by name, and the rest by part, which JSON can hold."""
+    tensors: dict[str, torch.Tensor] = {}
+    rest: dict[str, dict] = {}
+    for part, of in state.items():
+        content = of.state_dict()
+        if part == "optimizer":
+            flat = {f"{i}.{name}": value for i, values in content["state"].items() for name, value in values.items()}
+            content = {"param_groups": content["param_groups"], **flat}
+        tensors |= {f"{part}.{name}": value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        rest[part] = {name: value for name, value in content.items() if not isinstance(value, torch.Tensor)}
+    return tensors, rest
+
+
+def _load_parts(state: dict, tensors: dict[str, torch.Tensor], rest: dict[str, dict]) -> None:
+    """Undo :func:`_parts` in place; raises nearly anything where they do not fit."""
+    for part, own in _parts(state)[1].items():
+        if rest[part].keys() != own.keys():
+            raise ValueError(f"something of the {part} is missing")
+        content = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
+        if part == "optimizer":
+            parameters = [parameter for group in state[part].param_groups for parameter in group["params"]]
+            values: dict[int, dict] = {}
+            for key, value in content.items():
+                number, _, name = key.partition(".")
+                like = parameters[int(number)]
+                if value.shape == like.shape:  # in its memory format, as steps make it
+                    value = torch.empty_like(like).copy_(value)
+                values.setdefault(int(number), {})[name] = value
+            content = {"state": values}
+        state[part].load_state_dict(content | rest[part])
+
+
 def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: list[dict]) -> None:
-    content = {
-        "identity": json.dumps(identity),
-        "history": json.dumps(history),
-        **{name: part.state_dict() for name, part in state.items()},
-    }
-    write_tensors(checkpoint, content)
+    tensors, rest = _parts(state)
+    write_tensors(checkpoint, tensors, {"identity": identity, "history": history, "state": rest})
 
 
 def _names(dataset: Dataset) -> list[str]:
@@ -349,17 +393,19 @@ def _digest(dataset: Dataset) -> str:
 
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        made_with, history = json.loads(content["identity"]), json.loads(content["history"])
+        size = sum(value.nbytes for value in state["net"].state_dict().values())
+        tensors, about = read_tensors(checkpoint, 4 * MOST_BYTES + 4 * size)  # own, average, and Adam's two means
+        made_with, history = about["identity"], about["history"]
         differs = [name for name in identity if made_with.get(name) != identity[name]]
-        for name, part in () if differs else state.items():
-            part.load_state_dict(content[name])
-        if [entry["epoch"] for entry in history] != list(range(1, len(history) + 1)):
+        if not differs:
+            _load_parts(state, tensors, about["state"])
+        if not history or [entry["epoch"] for entry in history] != list(range(1, len(history) + 1)):
             raise ValueError("epochs are missing")
     except OSError:
         raise
-    except Exception:  # torch raises nearly anything on a file that is not its own
-        raise ValueError(f"{checkpoint}: expected a checkpoint of fit; delete it to start anew") from None
+    except Exception:  # torch raises nearly anything on what does not fit
+        what = "expected a checkpoint of fit, of this version"
+        raise ValueError(f"{checkpoint}: {what}; delete it to start anew") from None
     if differs:
         got, expected = (brief({name: of.get(name) for name in differs}) for of in (made_with, identity))
         raise ValueError(f"{checkpoint}: got a checkpoint of {got}, expected {expected}; delete it to start anew")

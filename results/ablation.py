@@ -23,10 +23,12 @@ from torchvision.transforms import Compose
 from data_load import Normalize, ToTensor, find_data
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, RandomDamage, RandomView, photo_transform
+from keypoints.files import check_writable, lock, one_sentence, write_json
 from keypoints.photo_training import FRAMES, RENDERED, WILD, PhotoData, photo_data
 from keypoints.splits import find_wild
 from keypoints.training import PHOTO_RECIPE, fit, predict, true_keypoints
-from models import PhotoNet, save_model, write_json
+from keypoints.weights import save_model
+from models import PhotoNet
 
 OUT = Path(__file__).resolve().parent / "ablation.json"
 BUILD = OUT.parents[1] / "build"
@@ -63,11 +65,12 @@ def run(data: PhotoData, label: str, bfloat16: bool) -> dict:
     net.framing = data.framing
     checkpoint = BUILD / f"ablation-{hashlib.sha256(label.encode()).hexdigest()[:8]}.checkpoint"
     record = fit(net, Subset(faces, np.resize(order, IMAGES).tolist()), None, recipe, checkpoint=checkpoint)
-    save_model(net, BUILD / f"ablation {label}.pt".replace(" ", "_"), record)
+    save_model(net, BUILD / f"ablation {label}.safetensors".replace(" ", "_"), record)
     judged = {"wild photos": data.wild, "frames": data.frames}
     return {title: error_of(net, held_out) for title, held_out in judged.items()} | {"seconds": record["seconds"]}
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results.ablation", description=__doc__.split("\n", 1)[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{', '.join(map(repr, RUNS))} (default: all)")
@@ -84,16 +87,24 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("the wild set is not here: name its folder with KEYPOINTS_WILD")
     data = photo_data(frames.name, frames.csv_file("training"), frames.image_dir("training"), wild, options.rendered)
     base = {"recipe": asdict(replace(RECIPE, bfloat16=options.bfloat16)), "images": IMAGES, "faces": data.counts}
+    check_writable(OUT)
     for label in options.runs or RUNS:
-        content = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-        if content.get("base") != base:
-            content = {"base": base, "runs": {}}
+        content = _read(base)
         if label not in content["runs"]:
             print(label, flush=True)
-            content["runs"][label] = run(data, label, options.bfloat16)
-            write_json(OUT, content)
+            result = run(data, label, options.bfloat16)
+            with lock(OUT, wait=True):
+                content = _read(base)  # another process may have added its runs meanwhile
+                content["runs"][label] = result
+                write_json(OUT, content)
         print(label, content["runs"][label], flush=True)
     return 0
+
+
+def _read(base: dict) -> dict:
+    """The figures so far; those of other data or another recipe say nothing about these."""
+    content = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    return content if content.get("base") == base else {"base": base, "runs": {}}
 
 
 if __name__ == "__main__":

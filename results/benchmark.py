@@ -23,9 +23,10 @@ import numpy as np
 from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints import metrics
 from keypoints.detection import face_at
+from keypoints.files import check_writable, sha256, write_json
 from keypoints.landmarks import EYE_CORNERS
 from keypoints.training import versions
-from models import MODEL_DIR, load_model, sha256, write_json
+from keypoints.weights import MODEL_DIR, load_model
 from results import report
 from results.benchmark_peers import PEERS, WARM_UP
 
@@ -179,17 +180,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         data = find_data()
+        # The committed file, and with it the README's table, is only ever of the official set.
+        path = HERE / "benchmark.json" if data.name == "official" else HERE.parent / "build" / "benchmark_sample.json"
+        check_writable(path)
         hint = " of rendered heads; 'make data' fetches the official set" if data.name == "sample" else ""
         print(f"data: {data.name}{hint}", flush=True)
         # absolute, not resolve: through its link, an environment's interpreter would no longer know its packages
-        record = benchmark(data, options.python.absolute(), sorted(MODEL_DIR.glob("keypoints_model_*.pt")))
+        record = benchmark(data, options.python.absolute(), sorted(MODEL_DIR.glob("keypoints_model_*.safetensors")))
     except (OSError, ValueError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    # The committed file, and with it the README's table, is only ever of the official set.
-    path = HERE / "benchmark.json" if data.name == "official" else HERE.parent / "build" / "benchmark_sample.json"
+    print(report.benchmark_table(record))
     write_json(path, record)
-    print(f"{report.benchmark_table(record)}\n\nwrote {path}")
+    print(f"\nwrote {path}")
     return 0
 
 

@@ -23,8 +23,9 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from data_load import find_data, training_transform
+from keypoints.files import check_writable, lock, one_sentence, write_json
 from keypoints.training import Recipe, fit, peak_memory_mb, train_epoch, versions
-from models import Net, write_json
+from models import Net
 
 HERE = Path(__file__).resolve().parent
 BATCH_SIZES = (1, 4, 10, 16, 32, 64, 128, 256)
@@ -188,6 +189,7 @@ class _NoAverage:
 PARTS = {"profile": profile, "memory": memory, "course_net": course_net}
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results.cost", description=__doc__.split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
@@ -204,13 +206,15 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"got part {part!r}, expected one of {', '.join(PARTS)}")
     data = find_data().name
     out = (HERE if data == "official" else HERE.parent / "build") / "cost.json"
+    check_writable(out)
     for part in options.parts or PARTS:
         print(part, flush=True)
         figures = PARTS[part](options.bfloat16)
         about = {"data": data, "threads": options.threads, "bfloat16": options.bfloat16, "versions": versions()}
-        content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-        content[part] = {**about, **figures}
-        write_json(out, content)
+        with lock(out, wait=True):  # another process may measure another part
+            content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+            content[part] = {**about, **figures}
+            write_json(out, content)
         print(json.dumps(content[part], indent=1), flush=True)
     return 0
 

@@ -18,10 +18,10 @@ from data_load import DATA_DIR, Data, person_of, read_image, read_keypoints
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, Look, overlap
+from keypoints.files import check_writable, one_sentence, write_atomically, write_json
 from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 from keypoints.splits import WILD_CSV, find_wild, people_split, wild_groups
 from keypoints.training import versions
-from models import write_atomically, write_json
 
 HERE = Path(__file__).parent
 NEIGHBOURS = HERE / "negatives_neighbours.csv"  # real faces among the boxes, found by eye
@@ -293,6 +293,7 @@ def speed(options: argparse.Namespace) -> None:
     write_json(HERE / "detector_speed.json", {**times, "processor": versions()["processor"]})
 
 
+@one_sentence()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m results.detector", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["scatter", "negatives", "found", "speed"])
@@ -302,6 +303,8 @@ def main() -> None:
     options.wild = find_wild(options.wild)
     if options.wild is None and options.what != "speed":
         raise SystemExit("expected the wild set: name its folder with --wild or KEYPOINTS_WILD")
+    if options.what != "negatives":
+        check_writable(HERE / f"detector_{options.what}.json")
     {"scatter": scatter, "negatives": negatives, "found": found, "speed": speed}[options.what](options)
 
 

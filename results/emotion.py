@@ -52,9 +52,10 @@ from keypoints.emotion_training import (
     read_posed_kept,
     stacked,
 )
+from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.metrics import face_size
 from keypoints.pose import estimate_pose
-from models import DEFAULT_MODEL, sha256, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = Path(__file__).resolve().parent
 FOLDS, SEED, BINS, DRAWS = 5, 0, 10, 2000
@@ -298,6 +299,7 @@ def shipped(folder: Path) -> dict:
     return result
 
 
+@one_sentence()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m results.emotion", description=__doc__.splitlines()[0])
     add_sources(parser)
@@ -307,6 +309,7 @@ def main() -> None:
     if options.shipped:
         print(json.dumps(shipped(options.emotion), indent=1))
         return
+    check_writable(options.out)
     posed, rendered, test, people = read_faces(options)
     sources = gather(posed, rendered, people)
     result = {

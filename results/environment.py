@@ -13,7 +13,7 @@ import io
 import re
 from pathlib import Path
 
-from models import write_atomically
+from keypoints.files import write_atomically
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 NOT_OURS = {"pip", "setuptools", "wheel"}  # what makes an environment, not what is in it

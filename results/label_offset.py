@@ -1,6 +1,6 @@
 """How far the official labels lie from what they name: fits the constants of `data_load.label_offset`.
 
-    python -m results.label_offset --model build/ablation_no_video_frames.pt      # writes results/label_offset.json
+    python -m results.label_offset --model build/ablation_no_video_frames.safetensors  # writes label_offset.json
 
 The network must have learnt from photographs and rendered heads only (`python -m results.ablation 'no video frames'`),
 whose points lie where the features are. Where it sees points on the frames of the official set's *training* people,
@@ -21,10 +21,11 @@ import torch
 from data_load import IMAGE_SIZE, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, framed_transform
+from keypoints.files import check_writable, one_sentence, write_json
 from keypoints.landmarks import flip_keypoints
 from keypoints.splits import read_splits
 from keypoints.training import predict, true_keypoints
-from models import load_model, write_json
+from keypoints.weights import load_model
 
 OUT = Path(__file__).resolve().parent / "label_offset.json"
 
@@ -61,11 +62,13 @@ def shifts(model: Path, every: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return np.median(true - guessed, axis=1) * scale[:, None], size, [person_of(name) for name in faces.names]
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results.label_offset", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", type=Path, required=True, help="weights that never saw the official labels")
     parser.add_argument("--every", type=int, default=2, help="take every so many-th frame (default: 2)")
     options = parser.parse_args(arguments)
+    check_writable(OUT)
     shift, size, who = shifts(options.model, options.every)
     content = {"weights": options.model.name, "faces": len(size), "people": len(set(who)), "axes": {}}
     for axis, name in enumerate(("right", "down")):

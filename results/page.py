@@ -23,9 +23,10 @@ from time import monotonic, sleep
 import numpy as np
 
 from data_load import DATA_DIR
+from keypoints.files import check_writable, sha256, write_json
 from keypoints.page import EXPRESSION, POINTS
 from keypoints.training import versions
-from models import DEFAULT_MODEL, sha256, write_json
+from keypoints.weights import DEFAULT_MODEL
 from results.browser import PATIENCE, Browser, find_chromium, write_camera
 
 HERE = Path(__file__).resolve().parent
@@ -140,6 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     if not find_chromium() or not DEMO_PY.exists():
         raise SystemExit("got no Chromium or no .venv-demo, expected both: 'make demo' makes the latter")
+    check_writable(options.out)
     with tempfile.TemporaryDirectory(prefix="page-") as folder, contextlib.ExitStack() as stack:
         camera = Path(folder) / "clip.mjpeg"
         write_camera(CLIP, camera)

@@ -17,9 +17,10 @@ import pandas as pd
 from data_load import find_data, read_image
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
+from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.filters import corners, load_filter
 from keypoints.pose import Pose, estimate_pose, load_pose_model, rotation_angles, turn_in_order
-from models import DEFAULT_MODEL, sha256, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = Path(__file__).resolve().parent
 AXES = ("yaw", "pitch", "roll")
@@ -153,12 +154,14 @@ def rounded(value):
     return round(float(value), 2) if isinstance(value, float) else value
 
 
+@one_sentence()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m results.pose", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights of the keypoints")
     parser.add_argument("--photos", type=Path, default=HERE.parent.parent / "shared" / "pose", metavar="DIR")
     parser.add_argument("--out", type=Path, default=HERE / "pose.json", metavar="FILE")
     options = parser.parse_args()
+    check_writable(options.out)
     detector = KeypointDetector(options.model)
     result = {"sha256": sha256(options.model), "rendered": rendered(detector)}
     if options.photos.is_dir():

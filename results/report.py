@@ -23,7 +23,7 @@ from keypoints.filters import dress
 from keypoints.landmarks import REGIONS
 from keypoints.tracking import LOST, FaceTracker
 from keypoints.video import Video
-from models import MODEL_DIR, load_model
+from keypoints.weights import MODEL_DIR, load_model
 from results.slices import SKIN
 from results.study import recorded
 
@@ -313,7 +313,8 @@ def alone_text() -> str:
         f"({test['haar']['found']} of {test['haar']['n']} found). {both['samples'] - real['samples']:,} rendered heads "
         f"beside {real['samples']:,} real images bring the error of people never seen from {real['nme_box']:.2f} to "
         f"{both['nme_box']:.2f} % (four epochs each). `python -m results.study sample_alone rendered` trains both, "
-        "`python -m keypoints evaluate --model build/study-….pt --json results/sample_alone.json` measured the first."
+        "`python -m keypoints evaluate --model build/study-….safetensors --json results/sample_alone.json` measured "
+        "the first."
     )
 
 

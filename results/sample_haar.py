@@ -9,12 +9,14 @@ import pandas as pd
 
 from data_load import find_data
 from keypoints.detection import HaarDetector, face_at
-from models import write_json
+from keypoints.files import check_writable, one_sentence, write_json
 
 EDGES = (0, 10, 20, 30, 45, 60)  # degrees of |yaw|
 
 
+@one_sentence()
 def main() -> None:
+    check_writable(Path(__file__).with_name("sample_haar.json"))
     data, detect = find_data("sample"), HaarDetector()
     yaw = pd.read_csv(data.root / "attributes.csv", index_col="file")["yaw"].abs()
     found, false_boxes = {}, 0

@@ -23,8 +23,10 @@ from data_load import FacialKeypointsDataset, find_data, person_of
 from keypoints import metrics
 from keypoints.evaluation import Evaluation, evaluate
 from keypoints.failures import conditions, slices
+from keypoints.files import check_writable, one_sentence, write_json
 from keypoints.splits import WILD_CSV, find_wild, people_split, wild_groups
-from models import MODEL_DIR, TwoLooks, load_model, network_units, write_json
+from keypoints.weights import MODEL_DIR, load_model
+from models import TwoLooks, network_units
 
 OUT = Path(__file__).resolve().parent / "slices.json"
 FRONTAL, TURNED = (0, 15), (30, 60)  # degrees of yaw to either side
@@ -115,8 +117,10 @@ def measure(model: Path) -> dict:
     return figures
 
 
+@one_sentence()
 def main() -> int:
-    content = {model.stem: measure(model) for model in sorted(MODEL_DIR.glob("keypoints_model_*.pt"))}
+    check_writable(OUT)
+    content = {model.stem: measure(model) for model in sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))}
     write_json(OUT, content)
     print(f"wrote {OUT}")
     return 0

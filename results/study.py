@@ -26,9 +26,11 @@ from data_load import Data, evaluation_transform, find_data, person_of, training
 from keypoints import metrics
 from keypoints.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
 from keypoints.detection import framing_dict, measure_framing
+from keypoints.files import check_writable, lock, one_sentence, write_json
 from keypoints.splits import people_split
 from keypoints.training import Recipe, fit, predict, true_keypoints
-from models import Net, drop_checkpoints, network_units, save_model, soft_argmax, write_json
+from keypoints.weights import drop_checkpoints, save_model
+from models import Net, network_units, soft_argmax
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -241,7 +243,7 @@ class Study:
             samples = find_data("sample" if faces.startswith("sample") else None).dataset("training")
             framing = framing_dict(measure_framing(samples))
             net.framing = photo_framing(framing) if faces.endswith("spoilt") else framing
-            save_model(net, checkpoint.with_suffix(".pt"), {"change": change_of_run, **record})
+            save_model(net, checkpoint.with_suffix(".safetensors"), {"change": change_of_run, **record})
         drop_checkpoints(net)
         return {
             "nme_box": float(errors.mean()),
@@ -255,6 +257,7 @@ class Study:
         }
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results.study", description=__doc__.split("\n", 1)[0])
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(STUDIES)} (default: all)")
@@ -269,6 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     data = find_data()
     out = (HERE if data.name == "official" else BUILD) / "studies.json"
+    check_writable(out)
     study = Study(data, options.rendered, options.bfloat16)
     base = {**asdict(study.base), "network": identity(), "samples": len(study.real)}
     empty = {"data": data.name, "validation_images": len(study.validation), "base": base, "runs": {}}
@@ -279,9 +283,10 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name}: {label}", flush=True)
                 digest = hashlib.sha256(key.encode()).hexdigest()[:12]
                 result = study.run(change, BUILD / f"study-{digest}.checkpoint")
-                content = _read(out, empty)  # another process may have added its runs meanwhile
-                content["runs"][key] = result
-                write_json(out, content)
+                with lock(out, wait=True):
+                    content = _read(out, empty)  # another process may have added its runs meanwhile
+                    content["runs"][key] = result
+                    write_json(out, content)
             result = content["runs"][key]
             figures = f"NME_box {result['nme_box']:.2f} %, median {result['nme_box_median']:.2f} %"
             print(f"{name}: {label}: {figures}, {result['seconds']:.0f} s", flush=True)

@@ -20,10 +20,11 @@ import torch
 from data_load import DATA_DIR, NUM_KEYPOINTS
 from keypoints import metrics, plots
 from keypoints.detection import KeypointDetector
+from keypoints.files import check_writable, one_sentence, sha256, write_atomically, write_json
 from keypoints.tracking import LOST, FaceTracker, Signals, Smoother, Smoothing
 from keypoints.training import peak_memory_mb, versions
 from keypoints.video import Video
-from models import DEFAULT_MODEL, sha256, write_atomically, write_json
+from keypoints.weights import DEFAULT_MODEL
 
 HERE = Path(__file__).resolve().parent
 CLIP = DATA_DIR / "sample" / "clip.mp4"
@@ -297,6 +298,7 @@ def rounded(value):
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+@one_sentence()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m results.tracking", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights of the keypoints")
@@ -313,6 +315,7 @@ def main() -> None:
     if options.search:
         search(detector)
         return
+    check_writable(options.out)
     clip, grid = rendered(detector)
     result = {"sha256": sha256(options.model), "processor": versions()["processor"], "rendered": clip}
     if options.video.is_file():

@@ -11,7 +11,7 @@ from data_load import NUM_KEYPOINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "data" / "photos"
-SHIPPED = ROOT / "saved_models" / "keypoints_model_1.pt"
+SHIPPED = ROOT / "saved_models" / "keypoints_model_1.safetensors"
 
 
 def _ellipse(x: float, y: float, width: float, height: float, start: float, end: float, number: int) -> np.ndarray:

@@ -14,7 +14,9 @@ from helpers import face_points
 
 from keypoints.detection import Framing, framing_dict
 from keypoints.evaluation import evaluate
-from models import Net, save_model, sha256
+from keypoints.files import sha256
+from keypoints.weights import save_model
+from models import Net
 from results import benchmark, benchmark_peers, report
 
 
@@ -81,11 +83,11 @@ def test_our_rows_are_measured_as_evaluate_does_and_a_missing_peer_is_left_out(
     torch.manual_seed(0)
     net = Net().eval()
     net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
-    save_model(net, tmp_path / "mine.pt")
+    save_model(net, tmp_path / "mine.safetensors")
     peers = {"ours_centre": benchmark_peers.OursCentre, "dlib": benchmark_peers.Dlib}
     monkeypatch.setattr(benchmark, "PEERS", peers)
-    record = benchmark.benchmark(small_set, Path(sys.executable), [tmp_path / "mine.pt"], threads=(1,))
-    assert record["weights"] == {"mine.pt": sha256(tmp_path / "mine.pt")}
+    record = benchmark.benchmark(small_set, Path(sys.executable), [tmp_path / "mine.safetensors"], threads=(1,))
+    assert record["weights"] == {"mine.safetensors": sha256(tmp_path / "mine.safetensors")}
     [row] = record["rows"]
     expected = evaluate(net, small_set.csv_file("test"), small_set.image_dir("test")).figures
     assert row["title"] == "mine, centre crop" and row["found"] == 3
@@ -114,4 +116,5 @@ def test_quoted_rows_are_marked_and_stand_beside_the_official_set_only():
 
 def test_the_committed_benchmark_is_of_the_shipped_weights():
     record = report.load(report.HERE / "benchmark.json")
-    assert record["weights"] == {path.name: sha256(path) for path in report.MODEL_DIR.glob("keypoints_model_*.pt")}
+    shipped = report.MODEL_DIR.glob("keypoints_model_*.safetensors")
+    assert record["weights"] == {path.name: sha256(path) for path in shipped}

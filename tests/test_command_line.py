@@ -25,9 +25,11 @@ from keypoints import training
 from keypoints.__main__ import main, printable
 from keypoints.detection import Framing, KeypointDetector, framing_dict
 from keypoints.evaluation import evaluate
+from keypoints.files import sha256
 from keypoints.splits import people_split
 from keypoints.video import VideoFile
-from models import Net, load_model, save_model, sha256
+from keypoints.weights import load_model, save_model, write_tensors
+from models import Net
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
 HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
@@ -40,8 +42,8 @@ def weights(tmp_path):
     torch.manual_seed(0)
     net = Net()
     net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
-    save_model(net, tmp_path / "net.pt")
-    return str(tmp_path / "net.pt")
+    save_model(net, tmp_path / "net.safetensors")
+    return str(tmp_path / "net.safetensors")
 
 
 @pytest.fixture
@@ -226,7 +228,7 @@ def test_evaluate_prints_a_line_a_framing_of_one_s_own_images_and_writes_their_f
     content = json.loads(path.read_text(encoding="utf-8"))
     [model] = content["models"]
     assert content["data"] == photo_set[1] and list(model["test"]) == ["centre", "haar", "box"]
-    assert (model["weights"], model["sha256"]) == ("net.pt", sha256(weights))
+    assert (model["weights"], model["sha256"]) == ("net.safetensors", sha256(weights))
     assert model["wild"] is model["by_person"] is None
     for framing, figures in model["test"].items():
         net = load_model(weights)
@@ -256,12 +258,12 @@ def test_without_a_set_the_test_set_is_measured_and_what_is_missing_is_said(
 
 
 def test_several_weights_are_measured_one_after_the_other(weights, photo_set, tmp_path):
-    second = shutil.copy(weights, tmp_path / "second.pt")
+    second = shutil.copy(weights, tmp_path / "second.safetensors")
     path = tmp_path / "figures.json"
     arguments = ["--framing", "box", "--json", str(path), "--model", weights, str(second)]
     assert main(["evaluate", *photo_set, *arguments]) == 0
     models = json.loads(path.read_text(encoding="utf-8"))["models"]
-    assert [model["weights"] for model in models] == ["net.pt", "second.pt"]
+    assert [model["weights"] for model in models] == ["net.safetensors", "second.safetensors"]
     assert models[0]["test"] == models[1]["test"]
 
 
@@ -323,22 +325,22 @@ def no_wild_photos(photo_set, tmp_path):
 
 
 def no_model(photo_set, tmp_path):
-    return [*photo_set, "--model", str(tmp_path / "none.pt")]
+    return [*photo_set, "--model", str(tmp_path / "none.safetensors")]
 
 
 def bad_model(photo_set, tmp_path):
-    (tmp_path / "bad.pt").write_text("<html>")
-    return [*photo_set, "--model", str(tmp_path / "bad.pt")]
+    (tmp_path / "bad.safetensors").write_text("<html>")
+    return [*photo_set, "--model", str(tmp_path / "bad.safetensors")]
 
 
 def weights_of_another_net(photo_set, tmp_path):
-    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
-    return [*photo_set, "--model", str(tmp_path / "other.pt")]
+    write_tensors(tmp_path / "other.safetensors", {"fc.weight": torch.zeros(3, 3)}, {})
+    return [*photo_set, "--model", str(tmp_path / "other.safetensors")]
 
 
 def weights_of_an_unknown_net(photo_set, tmp_path):
-    torch.save({"network": "ResNet", "state_dict": {}}, tmp_path / "other.pt")
-    return [*photo_set, "--model", str(tmp_path / "other.pt")]
+    write_tensors(tmp_path / "other.safetensors", {}, {"network": "ResNet"})
+    return [*photo_set, "--model", str(tmp_path / "other.safetensors")]
 
 
 def half_a_set(photo_set, tmp_path):
@@ -359,10 +361,10 @@ BAD = {
     no_size: r".*keypoints\.csv: got a face in a line or a point for 'P1_03\.jpg' \(1 such\), expected a size",
     an_image_that_is_none: r".*P0_02\.jpg: expected an image, got 6 bytes that do not decode as one",
     no_wild_photos: r".*wild_keypoints\.csv is missing: expected it beside the photos of the wild set",
-    no_model: r".*none\.pt: No such file or directory",
-    bad_model: r".*bad\.pt: expected weights saved by save_model, got .*",
-    weights_of_another_net: r".*other\.pt: got weights that do not fit Net: .*",
-    weights_of_an_unknown_net: r".*other\.pt: got weights of network 'ResNet', expected one of Net, PhotoNet",
+    no_model: r".*none\.safetensors: No such file or directory",
+    bad_model: r".*bad\.safetensors: expected weights saved by save_model, got .*",
+    weights_of_another_net: r".*other\.safetensors: got weights that do not fit Net: .*",
+    weights_of_an_unknown_net: r".*other\.safetensors: got weights of network 'ResNet', expected one of Net, PhotoNet",
     half_a_set: "got only one of --csv and --images, expected both or none",
 }
 
@@ -393,15 +395,33 @@ def test_failures_writes_a_page_with_its_pictures(weights, photo_set, tmp_path, 
         assert min(read_image(out / name).shape[:2]) > 100
 
 
+def test_evaluate_checks_that_it_can_write_before_it_computes(weights, photo_set, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keypoints.__main__.evaluate_weights", None)
+    (tmp_path / "note").write_text("a file")
+    assert main(["evaluate", "--model", weights, *photo_set, "--json", str(tmp_path / "note" / "e.json")]) == 2
+    assert capsys.readouterr().err == f"keypoints evaluate: {tmp_path / 'note' / 'e.json'}: Not a directory\n"
+
+
+def test_evaluate_prints_its_figures_before_it_writes_them(weights, photo_set, tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("keypoints.__main__.write_json", full)
+    arguments = ["evaluate", "--model", weights, *photo_set, "--framing", "box", "--json", str(tmp_path / "e.json")]
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert "NME_box" in told.out and "No space left" in told.err
+
+
 # train ----------------------------------------------------------------------------------------------------------------
 
 
 def test_train_writes_weights_that_detect_takes_and_their_record(photo_set, tmp_path, capsys):
-    out = tmp_path / "new" / "mine.pt"
+    out = tmp_path / "new" / "mine.safetensors"
     arguments = ["train", *photo_set, "--epochs", "1", "--seed", "3", "--out", str(out)]
     assert main(arguments) == 0
     assert "epoch 1/1: training loss" in capsys.readouterr().out
-    assert sorted(file.name for file in out.parent.iterdir()) == ["mine.json", "mine.pt"]
+    assert sorted(file.name for file in out.parent.iterdir()) == ["mine.json", "mine.safetensors"]
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["samples"] == 12 and record["held_out_people"] == [] and "by_person" not in record
     assert record["recipe"]["seed"] == 3 and record["recipe"]["epochs"] == 1
@@ -411,7 +431,7 @@ def test_train_writes_weights_that_detect_takes_and_their_record(photo_set, tmp_
 
 
 def test_a_twin_is_trained_without_the_people_it_is_measured_on(photo_set, tmp_path):
-    out = tmp_path / "twin.pt"
+    out = tmp_path / "twin.safetensors"
     assert main(["train", *photo_set, "--epochs", "1", "--twin", "--out", str(out)]) == 0
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     names = [row[0] for row in rows(photo_set[1])[1:]]
@@ -431,7 +451,7 @@ def test_an_interrupted_train_says_how_to_go_on(photo_set, tmp_path, capsys, mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr("keypoints.__main__.fit", interrupt)
-    assert main(["train", *photo_set, "--out", str(tmp_path / "mine.pt")]) == 130
+    assert main(["train", *photo_set, "--out", str(tmp_path / "mine.safetensors")]) == 130
     assert "the same command goes on from the last whole epoch" in capsys.readouterr().err
 
 
@@ -446,7 +466,7 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
     photo_set, tmp_path, capsys, monkeypatch, arguments, sentence
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["train", *photo_set, "--out", str(tmp_path / "mine.pt"), *arguments]) == 2
+    assert main(["train", *photo_set, "--out", str(tmp_path / "mine.safetensors"), *arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"keypoints train: {sentence}")
 
@@ -455,10 +475,11 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
     ("name", "sentence"),
     [
         ("", "got a folder, expected a file"),
-        ("w.json", "got the ending .json, expected another for the weights, such as .pt"),
-        ("w.checkpoint", "got the ending .checkpoint, expected another for the weights, such as .pt"),
-        ("note/w.pt", "Not a directory"),
-        ("with_record/w.pt", "Is a directory"),
+        ("w.json", "got the ending .json, expected another for the weights: .safetensors"),
+        ("w.pt", "got the ending .pt, expected another for the weights: .safetensors"),
+        ("w.checkpoint", "got the ending .checkpoint, expected another for the weights: .safetensors"),
+        ("note/w.safetensors", "Not a directory"),
+        ("with_record/w.safetensors", "Is a directory"),
         pytest.param(
             "/dev/null",
             "got a device or a pipe, expected a file",
@@ -482,23 +503,23 @@ def test_where_the_weights_cannot_be_written_nothing_is_trained(
 
 
 def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "new" / "net.pt"
+    out = tmp_path / "new" / "net.safetensors"
     arguments = ["train", *photo_set, "--epochs", "2", "--out", str(out)]
     train_epoch, trained = training.train_epoch, []
     monkeypatch.setattr(training, "train_epoch", lambda *given: trained.append(1) or train_epoch(*given))
 
-    def full(path, content):
+    def full(path, *content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr("models.write_tensors", full)
+        patched.setattr("keypoints.weights.write_tensors", full)
         assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"keypoints train: {out}: No space left on device"
     assert len(trained) == 2 and [file.name for file in out.parent.iterdir()] == ["net.checkpoint"]
     assert main([*arguments, "--seed", "1"]) == 2  # of other settings it is not taken
     assert "got a checkpoint of {'seed': 0}, expected {'seed': 1}; delete it" in capsys.readouterr().err
     assert main(arguments) == 0
-    assert len(trained) == 2 and sorted(file.name for file in out.parent.iterdir()) == ["net.json", "net.pt"]
+    assert len(trained) == 2 and sorted(file.name for file in out.parent.iterdir()) == ["net.json", "net.safetensors"]
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2]
     assert main([*arguments, "--seed", "1"]) == 0  # nothing is left that another training could take
@@ -669,7 +690,7 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         "CSV": (["detect", ASTRONAUT, "--csv", str(out / "k.csv")], "k.csv"),
         "pictures": (["detect", ASTRONAUT, "--draw", str(out)], "astronaut.jpg"),
         "a filter's picture": (["filter", ASTRONAUT, "--filter", "cat", "--out", str(out / "c.png")], "c.png"),
-        "weights": (["train", *photo_set, "--epochs", "1", "--out", str(out / "net.pt")], "net.checkpoint"),
+        "weights": (["train", *photo_set, "--epochs", "1", "--out", str(out / "net.safetensors")], "net.checkpoint"),
         "figures": (["evaluate", "--model", weights, *photo_set, "--json", str(out / "e.json")], "e.json"),
         "failures": (["failures", "--model", weights, *photo_set, "--out", str(out)], "part.png"),
         "rows of a video": (["track", CLIP, "--csv", str(out / "r.csv"), "--model", weights], "r.csv"),

@@ -15,7 +15,7 @@ from keypoints.detection import Framing
 from keypoints.landmarks import REFERENCE_FACE
 from keypoints.metrics import face_size, nme
 from keypoints.splits import WILD_CSV
-from models import load_model, save_model
+from keypoints.weights import load_model, save_model
 
 REGRESSIONS = ("confidence_weights", "score_weights", "follow_confidence_weights", "follow_score_weights")
 
@@ -23,7 +23,7 @@ REGRESSIONS = ("confidence_weights", "score_weights", "follow_confidence_weights
 @pytest.fixture
 def photo_net(tmp_path):
     """The shipped network, knowing nothing of how sure it is, and its file with a record."""
-    net, path = load_model(helpers.ROOT / "saved_models" / "keypoints_model_2.pt"), tmp_path / "photo.pt"
+    net, path = load_model(), tmp_path / "photo.safetensors"
     for name in REGRESSIONS:
         getattr(net, name).zero_()
     save_model(net, path, {"recipe": "as it was", "by_person": "of the weights before"})

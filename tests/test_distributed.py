@@ -16,7 +16,7 @@ from data_load import read_image
 from keypoints import distributed
 from keypoints.__main__ import main
 from keypoints.distributed import Shares, World
-from models import load_model
+from keypoints.weights import load_model
 
 
 def batches(samples: int, size: int, drop_last: bool = False) -> BatchSampler:
@@ -80,7 +80,7 @@ def test_two_processes_train_as_one_does(tmp_path, capsys):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "keypoints"]
     done = subprocess.run(
-        [*command, *train, "--out", str(tmp_path / "two.pt")],
+        [*command, *train, "--out", str(tmp_path / "two.safetensors")],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -90,11 +90,11 @@ def test_two_processes_train_as_one_does(tmp_path, capsys):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("saved ") == done.stdout.count("epoch 1/1") == done.stdout.count("data: ") == 1
     two = json.loads((tmp_path / "two.json").read_text())
-    assert main([*train, "--out", str(tmp_path / "one.pt")]) == 0
+    assert main([*train, "--out", str(tmp_path / "one.safetensors")]) == 0
     one = json.loads((tmp_path / "one.json").read_text())
     assert (one["processes"], two["processes"]) == (1, 2) and one.keys() == two.keys()
     assert one["recipe"] == two["recipe"] and one["samples"] == two["samples"] == 8
     assert two["history"][0].keys() == one["history"][0].keys()
     assert two["history"][0]["training_loss"] == pytest.approx(one["history"][0]["training_loss"], rel=0.2)
-    first, second = (load_model(tmp_path / name).state_dict() for name in ("one.pt", "two.pt"))
+    first, second = (load_model(tmp_path / name).state_dict() for name in ("one.safetensors", "two.safetensors"))
     assert first.keys() == second.keys() and all(torch.isfinite(value).all() for value in second.values())

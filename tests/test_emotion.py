@@ -30,10 +30,11 @@ from keypoints.emotion import (
     load_expression_model,
     register,
 )
+from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE, flip_keypoints
 from keypoints.plots import write_image
 from keypoints.pose import estimate_pose
-from models import DEFAULT_MODEL, sha256
+from keypoints.weights import DEFAULT_MODEL
 from results.emotion import scores
 
 FACE = 80 * REFERENCE_FACE[:, :2] + 200

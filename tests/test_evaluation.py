@@ -11,8 +11,10 @@ from helpers import face_points, write_labels
 
 from keypoints import evaluation, metrics
 from keypoints.detection import Framing, framing_dict
+from keypoints.files import sha256
 from keypoints.splits import read_splits, wild_groups
-from models import Net, save_model, sha256
+from keypoints.weights import save_model
+from models import Net
 
 
 @pytest.fixture
@@ -74,11 +76,12 @@ def test_a_name_without_labels_and_a_face_without_size_are_told(net, small_set, 
 def shipped(net, tmp_path, monkeypatch):
     """Weights with their record, and the record of their twin, whose figures differ."""
     monkeypatch.setattr(evaluation, "RESULTS", tmp_path)
-    path, recipe = tmp_path / "mine.pt", {"epochs": 8, "seed": 0}
+    path, recipe = tmp_path / "mine.safetensors", {"epochs": 8, "seed": 0}
     save_model(net, path, {"data": "official", "recipe": recipe})
     own = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     people = {"validation": {"centre": figures_of(1)}, "test": {"centre": figures_of(2)}}
-    twin = own | {"weights": "twin.pt", "sha256": "0" * 64, "recipe": {**recipe, "seed": 1}, "by_person": people}
+    twin = own | {"weights": "twin.safetensors", "sha256": "0" * 64, "by_person": people}
+    twin |= {"recipe": {**recipe, "seed": 1}}
     return path, own, twin
 
 
@@ -91,7 +94,7 @@ def test_people_never_seen_are_told_by_the_twin_alone(shipped):
     assert evaluation.by_person(path) is None  # there is no record of a twin
     write(path.with_name("mine_twin.json"), twin)
     found = evaluation.by_person(path)
-    assert (found["weights"], found["seed"], found["data"]) == ("twin.pt", 1, "official")
+    assert (found["weights"], found["seed"], found["data"]) == ("twin.safetensors", 1, "official")
     assert found["validation"] == twin["by_person"]["validation"] and found["test"] == twin["by_person"]["test"]
 
 
@@ -117,7 +120,7 @@ def test_weights_are_measured_on_the_wild_validation_photos_and_never_by_the_cen
 ):
     photos = {"validation": {"a.jpg": 0, "b.jpg": 0, "c.jpg": 1}, "training": {"d.jpg": 0}}
     monkeypatch.setattr(evaluation, "wild_groups", photos.__getitem__)
-    save_model(net, tmp_path / "mine.pt")
+    save_model(net, tmp_path / "mine.safetensors")
     wild = tmp_path / "wild"
     wild.mkdir()
     names = ["d.jpg", "c.jpg", "a.jpg", "b.jpg"]
@@ -125,10 +128,10 @@ def test_weights_are_measured_on_the_wild_validation_photos_and_never_by_the_cen
     for name in names:
         (wild / name).write_bytes((small_set.image_dir("test") / "Ann_00.jpg").read_bytes())
     place = small_set.csv_file("test"), small_set.image_dir("test")
-    found = evaluation.evaluate_weights(tmp_path / "mine.pt", *place, wild, ["centre", "box"])
+    found = evaluation.evaluate_weights(tmp_path / "mine.safetensors", *place, wild, ["centre", "box"])
     assert list(found["test"]) == ["centre", "box"] and list(found["wild"]) == ["box"]
     assert (found["wild"]["box"]["n"], found["wild"]["box"]["people"]) == (3, 2)
-    assert evaluation.evaluate_weights(tmp_path / "mine.pt", *place, None, ["box"])["wild"] is None
+    assert evaluation.evaluate_weights(tmp_path / "mine.safetensors", *place, None, ["box"])["wild"] is None
 
 
 # The table ------------------------------------------------------------------------------------------------------------
@@ -136,7 +139,7 @@ def test_weights_are_measured_on_the_wild_validation_photos_and_never_by_the_cen
 
 def content(own: bool) -> dict:
     people = {"sha256": "a" if own else "b", "data": "official", "validation": {"centre": figures_of(1)}}
-    model = {"weights": "net.pt", "sha256": "a", "test": {"centre": figures_of(3), "box": figures_of(4)}}
+    model = {"weights": "net.safetensors", "sha256": "a", "test": {"centre": figures_of(3), "box": figures_of(4)}}
     return {"data": "official", "models": [model | {"by_person": people, "wild": {"box": figures_of(5)}}]}
 
 
@@ -174,7 +177,7 @@ def test_what_was_not_found_leaves_its_cells_empty():
 
 def test_the_committed_figures_are_of_the_shipped_weights_and_of_people_whom_the_twin_never_saw():
     recorded = json.loads((evaluation.RESULTS / "evaluation.json").read_text(encoding="utf-8"))
-    shipped = sorted(evaluation.MODEL_DIR.glob("keypoints_model_*.pt"))
+    shipped = sorted(evaluation.MODEL_DIR.glob("keypoints_model_*.safetensors"))
     assert recorded["data"] == "official"
     assert [model["weights"] for model in recorded["models"]] == [path.name for path in shipped]
     parts = read_splits()["by_person"]

@@ -8,7 +8,8 @@ from data_load import Normalize
 from keypoints import export
 from keypoints.__main__ import main
 from keypoints.detection import Framing, framing_dict
-from models import Net, save_model
+from keypoints.weights import save_model
+from models import Net
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def test_the_exported_file_gives_the_same_points_for_any_number_of_faces(net, tm
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    save_model(net, tmp_path / "net.pt")
-    assert main(["export", "--onnx", str(tmp_path / "net.onnx"), "--model", str(tmp_path / "net.pt")]) == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.pt"]  # weights included
+    save_model(net, tmp_path / "net.safetensors")
+    assert main(["export", "--onnx", str(tmp_path / "net.onnx"), "--model", str(tmp_path / "net.safetensors")]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.safetensors"]  # weights included
     session = runtime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     for number in (1, 2, 5):
         images = torch.rand(number, 1, 224, 224, generator=torch.Generator().manual_seed(number))
@@ -43,12 +44,12 @@ def test_the_exported_file_gives_the_same_points_for_any_number_of_faces(net, tm
 
 
 def test_missing_packages_are_named_and_nothing_is_written(net, tmp_path, capsys, monkeypatch):
-    save_model(net, tmp_path / "net.pt")
+    save_model(net, tmp_path / "net.safetensors")
     monkeypatch.setattr(export, "NEEDED", ("torch", "no_such_package"))
-    assert main(["export", "--onnx", str(tmp_path / "net.onnx"), "--model", str(tmp_path / "net.pt")]) == 2
+    assert main(["export", "--onnx", str(tmp_path / "net.onnx"), "--model", str(tmp_path / "net.safetensors")]) == 2
     expected = "export to ONNX needs the packages torch and no_such_package: pip install no_such_package\n"
     assert capsys.readouterr().err.endswith(expected)
-    assert [file.name for file in tmp_path.iterdir()] == ["net.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
 
 
 def test_a_folder_is_refused(net, tmp_path, monkeypatch):

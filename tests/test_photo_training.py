@@ -12,7 +12,7 @@ from keypoints import photo_training
 from keypoints.augmentation import FaceCrops, framed_transform, gentle_transform, photo_transform
 from keypoints.photo_training import PhotoData
 from keypoints.training import PHOTO_RECIPE, fit, settling
-from models import drop_checkpoints, save_model
+from keypoints.weights import drop_checkpoints, save_model
 
 RECIPE = replace(PHOTO_RECIPE, epochs=3, batch_size=4)
 
@@ -42,7 +42,7 @@ def test_gentle_views_leave_most_images_unspoilt(data):
 
 
 def test_a_training_cut_off_in_its_second_part_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
-    whole, record = photo_training.train(data, RECIPE, tmp_path / "whole.pt")
+    whole, record = photo_training.train(data, RECIPE, tmp_path / "whole.safetensors")
     assert len(record["history"]) == 3 and len(record["settled"]["history"]) == 1
     assert record["seconds"] > 0
     drop_checkpoints(whole)
@@ -56,23 +56,23 @@ def test_a_training_cut_off_in_its_second_part_goes_on_to_the_same_weights(data,
     data.show(photo_transform())
     monkeypatch.setattr(photo_training, "fit", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        photo_training.train(data, RECIPE, tmp_path / "cut.pt")
+        photo_training.train(data, RECIPE, tmp_path / "cut.safetensors")
     trained = []
     monkeypatch.setattr(photo_training, "fit", lambda *given: trained.append(given[3].epochs) or fit(*given))
     data.show(photo_transform())
-    resumed, _ = photo_training.train(data, RECIPE, tmp_path / "cut.pt")
+    resumed, _ = photo_training.train(data, RECIPE, tmp_path / "cut.safetensors")
     assert trained == [1]
     # Nor is either part trained again where only the weights could not be saved.
     monkeypatch.setattr("keypoints.training.train_epoch", None)
-    resumed, _ = photo_training.train(data, RECIPE, tmp_path / "cut.pt")
-    save_model(resumed, tmp_path / "cut.pt")
-    assert [file.name for file in tmp_path.iterdir()] == ["cut.pt"]
+    resumed, _ = photo_training.train(data, RECIPE, tmp_path / "cut.safetensors")
+    save_model(resumed, tmp_path / "cut.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["cut.safetensors"]
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
 def test_one_epoch_is_not_settled(data, tmp_path):
-    _, record = photo_training.train(data, replace(RECIPE, epochs=1), tmp_path / "short.pt")
+    _, record = photo_training.train(data, replace(RECIPE, epochs=1), tmp_path / "short.safetensors")
     assert "settled" not in record and len(record["history"]) == 1
 
 

@@ -135,18 +135,19 @@ def labels_seeds() -> list[bytes]:
 def weights_seeds() -> list[bytes]:
     import torch
 
-    from models import MODEL_DIR, Net, load_model, save_model
+    from keypoints.weights import MODEL_DIR, load_model, save_model
+    from models import Net
 
     files = []
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         net = Net()
         net.framing = load_model().framing  # a detector is built of what loads
-        save_model(net, Path(folder) / "net.pt")
-        files.append((Path(folder) / "net.pt").read_bytes())
-    for content, new in (({"a": torch.zeros(3)}, True), ({"state_dict": {"a": torch.zeros(3)}}, False)):
+        save_model(net, Path(folder) / "net.safetensors")
+        files.append((Path(folder) / "net.safetensors").read_bytes())
+    for new in (True, False):  # PyTorch's own formats, which are refused
         buffer = io.BytesIO()
-        torch.save(content, buffer, _use_new_zipfile_serialization=new)
+        torch.save({"a": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=new)
         files.append(buffer.getvalue())
     return [*files, (MODEL_DIR / "pose_model.npz").read_bytes()[:2000]]
 
@@ -200,7 +201,7 @@ def use_labels(file: Path, case: int) -> None:
 
 def use_weights(file: Path, case: int) -> None:
     from keypoints.detection import KeypointDetector
-    from models import load_model
+    from keypoints.weights import load_model
 
     if load_model(file).framing:
         KeypointDetector(file)
@@ -245,7 +246,7 @@ _cache: dict = {}
 KINDS: dict[str, tuple[str, Callable[[], list[bytes]], Callable[[Path, int], None]]] = {
     "image": (".jpg", image_seeds, use_image),
     "labels": (".csv", labels_seeds, use_labels),
-    "weights": (".pt", weights_seeds, use_weights),
+    "weights": (".safetensors", weights_seeds, use_weights),
     "filter": (".json", filter_seeds, use_filter),
     "video": (".mp4", video_seeds, use_video),
 }
@@ -416,7 +417,7 @@ def main() -> int:
 
 def keep(out: Path, part: str, figures: dict) -> None:
     """Put figures into a part of the soak's JSON file, beside those that are there."""
-    from models import write_json
+    from keypoints.files import write_json
 
     content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     content[part] = {**content.get(part, {}), **figures}

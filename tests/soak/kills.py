@@ -37,7 +37,8 @@ from keypoints import training as trainer  # noqa: E402
 from keypoints.__main__ import main as keypoints  # noqa: E402
 from keypoints.training import Recipe, fit  # noqa: E402
 from keypoints.video import Video, VideoFile  # noqa: E402
-from models import Net, load_model, save_model  # noqa: E402
+from keypoints.weights import load_model, read_tensors, save_model  # noqa: E402
+from models import Net  # noqa: E402
 
 SEED = 2026
 
@@ -129,7 +130,7 @@ def training() -> Job:
             log.write(f"{number}\n")
 
     def in_checkpoint(folder: Path) -> list[dict]:
-        return json.loads(torch.load(folder / "net.checkpoint", weights_only=True)["history"])
+        return read_tensors(folder / "net.checkpoint")[1]["history"]
 
     def work(folder: Path) -> None:
         save = trainer._save_checkpoint
@@ -138,7 +139,7 @@ def training() -> Job:
             save(checkpoint, state, identity, history)
             note(folder / "epochs", len(history))
 
-        if (folder / "net.pt").exists() and not (folder / "net.checkpoint").exists():
+        if (folder / "net.safetensors").exists() and not (folder / "net.checkpoint").exists():
             return  # killed when all was done
         trainer._save_checkpoint = saved  # in the forked process alone
         if (folder / "net.checkpoint").exists():
@@ -147,25 +148,25 @@ def training() -> Job:
         net = Net()
         record = fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
         time.sleep(0.5)  # that kills fall between the training and its weights, too
-        save_model(net, folder / "net.pt", record)
+        save_model(net, folder / "net.safetensors", record)
 
     def whole(folder: Path) -> None:
         done, resumed[folder] = lines(folder / "epochs"), lines(folder / "starts")
         assert len(set(done)) == len(done), f"trained again: {done}, found in checkpoints: {resumed[folder]}"
-        checkpoint, saved = (folder / "net.checkpoint").exists(), (folder / "net.pt").exists()
+        checkpoint, saved = (folder / "net.checkpoint").exists(), (folder / "net.safetensors").exists()
         assert checkpoint or saved or not done, f"{len(done)} epochs are lost"
         if checkpoint:
             history = [entry["epoch"] for entry in in_checkpoint(folder)]
             assert history == list(range(1, len(history) + 1)) and set(done) <= set(history)
         if saved:
-            load_model(folder / "net.pt")
+            load_model(folder / "net.safetensors")
         if (folder / "net.json").exists():
             history = json.loads((folder / "net.json").read_text())["history"]
             assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
 
     def same(folder: Path) -> bytes:
         assert not (folder / "net.checkpoint").exists(), "the checkpoint stayed behind"
-        return state_bytes(folder / "net.pt")
+        return state_bytes(folder / "net.safetensors")
 
     def told() -> dict:
         starts = [number for numbers in resumed.values() for number in numbers]

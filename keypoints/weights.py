@@ -1,0 +1,199 @@
+"""Weights in files: :func:`save_model` and :func:`load_model`.
+
+The format is safetensors (https://huggingface.co/docs/safetensors): a JSON header with the name, type and shape of each
+tensor, then their bytes. It cannot hold code, and it cannot claim more numbers than the file has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
+
+MODEL_DIR = Path(__file__).resolve().parents[1] / "saved_models"
+RECIPE_MODEL = MODEL_DIR / "keypoints_model_1.safetensors"  # the course's recipe
+DEFAULT_MODEL = MODEL_DIR / "keypoints_model_2.safetensors"  # the network for photographs
+MOST_BYTES = 2**26  # of a weights file: eight times the largest network's here
+ABOUT = "keypoints"  # the one key of the metadata, whose order safetensors does not keep: its value is JSON
+
+
+def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], about: dict) -> None:
+    """Write named tensors, and ``about``, anything that JSON can hold, as a safetensors file.
+
+    Equal tensors and ``about`` give equal bytes. Memory formats are not kept.
+
+    Raises:
+        OSError: it can't be written; no half-written file carries the name.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = safetensors.torch.save(tensors, {ABOUT: json.dumps(about)})
+    write_atomically(path, lambda part: part.write_bytes(data))
+
+
+def read_tensors(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[dict[str, torch.Tensor], Any]:
+    """Read what :func:`write_tensors` wrote: named tensors in memory of their own, and ``about``.
+
+    ``about`` is {} for a safetensors file of another program, and any JSON value in a file from a stranger.
+
+    Raises:
+        OSError: the file is missing, a folder, or can't be read.
+        ValueError: it is a device or a pipe, larger than ``most_bytes``, a file of PyTorch's own format, or damaged.
+    """
+    path = Path(path)
+    check_regular(path)
+    if path.stat().st_size > most_bytes:
+        raise ValueError(f"{path}: got {path.stat().st_size:,} bytes, expected weights of at most {most_bytes:,}")
+    with path.open("rb") as file:
+        start = file.read(8)
+    small = int.from_bytes(start, "little") <= most_bytes // 64  # a header takes some 25 times its size when it is read
+    if not small and start.startswith((b"PK\x03\x04", b"\x80\x02")):
+        raise ValueError(
+            f"{path}: got a file of torch.save, which could take any amount of memory, expected a safetensors file; "
+            f"if you trust it, convert it with 'python -m keypoints.weights {path}'"
+        )
+    try:
+        if not small:
+            raise ValueError("a header too large")
+        with safetensors.safe_open(path, "pt") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 (no dict)
+        return tensors, json.loads(metadata.get(ABOUT, "{}"))
+    except OSError:
+        raise
+    except (safetensors.SafetensorError, ValueError, RecursionError, TypeError, RuntimeError):
+        raise ValueError(f"{path}: expected weights saved by save_model, got another or a damaged file") from None
+
+
+def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> None:
+    """Write the weights to ``path`` and their record beside it as JSON; neither is ever there half-written.
+
+    Then the checkpoints of the training that made ``net`` go: what they are kept for is on disk.
+
+    Args:
+        path: where to; by custom it ends in ``.safetensors``.
+        record: facts to keep, for instance what :func:`keypoints.training.fit` returned; the file's SHA-256 and the
+            framing are added.
+
+    Raises:
+        OSError: it can't be written; the checkpoints stay.
+    """
+    path = Path(path)
+    about = {"network": type(net).__name__, "arguments": net.arguments, "framing": net.framing}
+    write_tensors(path, net.state_dict(), about)
+    if record is not None:
+        record = {
+            "weights": path.name,
+            "sha256": sha256(path),
+            "network": about["network"],
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "framing": net.framing,
+            **record,
+        }
+        write_json(path.with_suffix(".json"), record)
+    drop_checkpoints(net)
+
+
+def drop_checkpoints(net: nn.Module) -> None:
+    """Remove what a training of ``net`` would go on from; for results that are kept otherwise than as weights."""
+    for file in getattr(net, "checkpoints", ()):
+        file.unlink(missing_ok=True)
+    net.checkpoints = ()
+
+
+def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "cpu") -> nn.Module:
+    """Build the network that ``path`` holds the weights of, in eval mode.
+
+    A file from a stranger can't run code, and takes no more memory than some times its size.
+
+    Args:
+        path: a file of :func:`save_model`, or a bare ``state_dict`` of :class:`models.Net` as
+            ``safetensors.torch.save_file`` writes it. ``.pt`` files are converted first, see :func:`main`.
+
+    Raises:
+        OSError: the file is missing or can't be read.
+        ValueError: it holds no weights, those of another network, or values that no training gives.
+    """
+    tensors, about = read_tensors(path)
+    return build(path, tensors, about or {"network": "Net"}).to(device)
+
+
+def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.Module:
+    """The network of tensors and of what is said about them: network, arguments, framing; in eval mode.
+
+    Args:
+        path: the file that all this is from, for the errors.
+
+    Raises:
+        ValueError: as :func:`load_model`.
+    """
+    from models import NETWORKS  # which offers this module's functions itself
+
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: expected weights saved by save_model, got {brief(about)}")
+    network, framing, arguments = about.get("network"), about.get("framing"), about.get("arguments") or {}
+    if not isinstance(network, str) or network not in NETWORKS:
+        raise ValueError(f"{path}: got weights of network {brief(network)}, expected one of {', '.join(NETWORKS)}")
+    if framing is not None and not _is_framing(framing):
+        raise ValueError(f"{path}: got the framing {brief(framing)}, expected numbers in sides of a face's box")
+    try:
+        arguments = dict(arguments)
+        if not all(isinstance(value, (int, float)) and value == value for value in arguments.values()):
+            raise ValueError(f"got the arguments {brief(arguments)}, expected numbers")
+        net = NETWORKS[network](**arguments)
+        if any(value.is_complex() for value in tensors.values()):
+            raise ValueError("complex numbers")  # PyTorch would take their real parts
+        net.load_state_dict(tensors)
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: got weights that do not fit {network}: {' '.join(str(error).split())[:300]}; expected "
+            "those of 'python -m keypoints train' of this version"
+        ) from None
+    if not all(value.isfinite().all() for value in net.state_dict().values()):
+        raise ValueError(f"{path}: got weights that are not finite, expected those of a training that did not fail")
+    net.framing = framing
+    return net.eval()
+
+
+def _is_framing(framing: object) -> bool:
+    """Whether it holds nothing but sizes and places near a face's box; which ones, its user knows."""
+    return isinstance(framing, dict) and all(
+        isinstance(value, (int, float))
+        and (0.1 if name.endswith("scale") else -10) <= value <= 10  # nor is it NaN
+        for name, value in framing.items()
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Convert a file of torch.save: a ``state_dict`` of Net as the course saves it, or what save_model once wrote.
+
+    No check here protects from a file that was made to take all memory, so it is a step of its own.
+    """
+    parser = argparse.ArgumentParser(prog="python -m keypoints.weights", description=main.__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE.pt", help="one that you trust; FILE.safetensors is written")
+    path = parser.parse_args(arguments).file
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        about = {name: value for name, value in content.items() if name != "state_dict"}
+        if "state_dict" not in content:
+            content, about = {"state_dict": content}, {"network": "Net"}
+        elif about.get("network") == "Net" and about.get("arguments"):
+            about["arguments"].setdefault("whole", 112)  # what a file without it was trained with
+        out = path.with_suffix(".safetensors")
+        save_model(build(path, content["state_dict"], about), out)
+    except OSError as error:
+        parser.error(str(error))
+    except Exception as error:  # torch raises nearly anything, and its text advises to switch the check off
+        parser.error(str(error) if str(path) in str(error) else f"{path}: expected weights saved by torch.save")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Every command that trains, on a fresh clone: a step on the sample, or a sentence that says what it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from data_load import find_data
+from keypoints import confidence, emotion_training, training
+from keypoints import pose_training as pose
+from keypoints.__main__ import main
+from keypoints.photo_training import balanced
+from keypoints.training import Recipe
+from results import ablation, label_offset, study
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch) -> Path:
+    """The sample with every twelfth image, as everything that asks for the sample sees it."""
+    sample, root = find_data("sample"), tmp_path / "data" / "sample"
+    for split in ("training", "test"):
+        (root / split).mkdir(parents=True)
+        header, *rows = sample.csv_file(split).read_text(encoding="utf-8").splitlines()
+        rows = rows[::12]
+        (root / sample.csv_file(split).name).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        for row in rows:
+            name = row.split(",")[0]
+            shutil.copy(sample.image_dir(split) / name, root / split / name)
+    monkeypatch.setattr(find_data, "__defaults__", (None, tmp_path / "data"))
+    monkeypatch.delenv("KEYPOINTS_WILD", raising=False)
+    return root
+
+
+@pytest.mark.parametrize("options", [[], ["--twin"], ["--network", "PhotoNet"]], ids=["Net", "twin", "PhotoNet"])
+def test_train_works_on_the_sample_alone(few, tmp_path, options):
+    out = tmp_path / "mine.safetensors"
+    assert main(["train", "--epochs", "1", "--out", str(out), *options]) == 0
+    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["data"] == "sample" and len(record["history"]) == 1
+
+
+def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "BUILD", tmp_path)
+    monkeypatch.setattr(study, "STUDIES", {"epochs": {"1": {"epochs": 1}}})
+    assert study.main(["epochs"]) == 0
+    assert list(json.loads((tmp_path / "studies.json").read_text(encoding="utf-8"))["runs"]) == ["epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "sentence"),
+    [
+        (confidence.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_2.safetensors")], "is missing: run"),
+        (emotion_training.main, ["--emotion", "none", "--out", "out.npz"], "none"),
+        (ablation.main, [], "is missing: run 'python -m data_load fetch'"),
+        (label_offset.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_1.safetensors")], "is missing"),
+    ],
+    ids=["confidence", "emotion", "ablation", "label_offset"],
+)
+def test_a_training_that_needs_more_says_what(few, tmp_path, monkeypatch, capsys, command, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        command(arguments)
+    [line] = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2 and sentence in line
+
+
+def test_the_pose_training_names_what_writes_its_geometry(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pose_training", "--geometry", str(tmp_path / "none.npz")])
+    with pytest.raises(SystemExit):
+        pose.main()
+    assert "none.npz is not here: data/sample/geometry.py writes it" in capsys.readouterr().err
+
+
+def test_kinds_are_balanced_where_there_is_one():
+    assert balanced({"frames": [[0] * 5]}) == {"frames": [[0] * 5]}
+
+
+def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch, capsys):
+    out, refused = tmp_path / "mine.safetensors", []
+    train_epoch = training.train_epoch
+
+    def train_another(*given):
+        refused.append(main(["train", "--epochs", "1", "--out", str(out)]))
+        return train_epoch(*given)
+
+    monkeypatch.setattr(training, "train_epoch", train_another)
+    assert main(["train", "--epochs", "1", "--out", str(out)]) == 0
+    assert refused == [2] and "another process is writing" in capsys.readouterr().err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "mine.json", "mine.safetensors"]
+    assert Recipe().epochs == 8
+
+
+def test_threads_sleep_while_they_wait():
+    script = "import os, data_load; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=env, text=True).strip() == expected

@@ -1,0 +1,323 @@
+"""Weights in files: what is saved is loaded, and what a stranger may have made of a file does no harm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers import ROOT
+from torch import nn
+
+from keypoints import weights
+from keypoints.detection import KeypointDetector
+from keypoints.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
+from models import Net
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(4, 1, 224, 224, generator=torch.Generator().manual_seed(1))
+
+
+def test_saved_and_loaded_it_gives_the_same_output(net, images, tmp_path):
+    net.framing = {"scale": 1.5, "dx": 0.0}
+    save_model(net, tmp_path / "net.safetensors")
+    loaded = load_model(tmp_path / "net.safetensors")
+    with torch.no_grad():
+        assert torch.equal(loaded(images), net(images))
+    assert not loaded.training and loaded.framing == net.framing and loaded.arguments == net.arguments
+
+
+def test_arguments_travel_with_the_weights(tmp_path):
+    save_model(Net(dropout=0.3), tmp_path / "net.safetensors")
+    loaded = load_model(tmp_path / "net.safetensors")
+    assert [layer.p for layer in loaded.modules() if isinstance(layer, nn.Dropout2d)] == [0.3]
+
+
+def test_the_file_is_smaller_than_10_mb(net, tmp_path):
+    save_model(net, tmp_path / "net.safetensors")
+    assert (tmp_path / "net.safetensors").stat().st_size < 10e6
+
+
+def test_a_bare_state_dict_loads(net, images, tmp_path):
+    safetensors.torch.save_file({n: v.contiguous() for n, v in net.state_dict().items()}, tmp_path / "bare.safetensors")
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "bare.safetensors")(images), net(images))
+
+
+def test_equal_weights_give_equal_files(net, tmp_path):
+    net.framing = {"scale": 1.5, "dx": 0.0}
+    for name in "abc":  # safetensors itself writes several keys of metadata in any order
+        save_model(net, tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+
+
+@pytest.mark.parametrize("whole", ["bare", "a record's", "an earlier record's"])
+def test_a_file_of_torch_save_is_refused_with_the_command_that_converts_it(net, images, tmp_path, capsys, whole):
+    path, content = tmp_path / "net.pt", net.state_dict()
+    if whole != "bare":
+        arguments = {"dropout": 0.1} | ({"whole": 56} if whole == "a record's" else {})
+        content = {"network": "Net", "arguments": arguments, "framing": {"scale": 1.5}, "state_dict": content}
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"net\.pt: got a file of torch\.save, .*convert it with 'python -m keypoints"):
+        load_model(path)
+    weights.main([str(path)])
+    loaded = load_model(tmp_path / "net.safetensors")
+    assert loaded.whole == (112 if whole == "an earlier record's" else 56)
+    assert loaded.framing == (None if whole == "bare" else {"scale": 1.5})
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [b"junk", pickle.dumps({"a": 1}), None])
+def test_what_cannot_be_converted_is_told_in_a_sentence(tmp_path, capsys, content):
+    path = tmp_path / "net.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+        weights.main([str(path)])
+    assert caught.value.code == 2 and "net.pt" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_record_names_the_weights_by_their_sha256(net, tmp_path):
+    net.framing = {"scale": 1.5}
+    save_model(net, tmp_path / "net.safetensors", {"data": "sample"})
+    record = json.loads((tmp_path / "net.json").read_text(encoding="utf-8"))
+    assert record["weights"] == "net.safetensors" and record["data"] == "sample" and record["framing"] == {"scale": 1.5}
+    assert record["sha256"] == hashlib.sha256((tmp_path / "net.safetensors").read_bytes()).hexdigest()
+    assert record["parameters"] == sum(p.numel() for p in net.parameters())
+
+
+def test_a_checkpoint_goes_only_once_the_weights_and_their_record_are_there(net, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "net.checkpoint"
+    checkpoint.touch()
+    net.checkpoints = (checkpoint,)
+    (tmp_path / "net.json").mkdir()
+    with pytest.raises(OSError, match=r"net\.json"):
+        save_model(net, tmp_path / "net.safetensors", {})
+    assert checkpoint.exists()
+    (tmp_path / "net.json").rmdir()
+    save_model(net, tmp_path / "net.safetensors", {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<!DOCTYPE html><html>", b"junk\n" * 100, b"\x80", pickle.dumps({"a": 1}), b".", bytes(8), b"\xff" * 8],
+    ids=["empty", "HTML", "junk", "half a pickle", "a pickle", "a letter", "no header", "a huge header"],
+)
+def test_a_file_that_holds_no_weights_raises_a_sentence(tmp_path, content):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"net\.safetensors: expected weights saved by save_model, got ") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_whatever_bytes_a_file_holds_the_error_is_a_value_error(tmp_path):
+    random, path = np.random.default_rng(0), tmp_path / "net.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {"network": "Net", "arguments": {"whole": 56}})
+    whole = path.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), random.integers(1, 9)):
+            content[place] = random.integers(256)
+        path.write_bytes(content[: random.integers(len(whole))] if random.random() < 0.3 else content)
+        with pytest.raises(ValueError):  # at best the weights of another network
+            load_model(path)
+
+
+class RunsCode:
+    """What a stranger's weights could hold: unpickling it writes a file."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+class TakesMemory:
+    """Unpickling it takes 4 GB, which ``weights_only=True`` allows."""
+
+    def __reduce__(self):
+        return (bytearray, (4_000_000_000,))
+
+
+def header(about: str, **tensors: tuple) -> bytes:
+    """A safetensors file without data: its header claims tensors, each a dtype, a shape and the ends of its bytes."""
+    content = {name: dict(zip(("dtype", "shape", "data_offsets"), of, strict=True)) for name, of in tensors.items()}
+    text = json.dumps({"__metadata__": {"keypoints": about}} | content).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def bombs(folder: Path) -> dict[str, Path]:
+    """Small files, and what is no file, that could take any memory or time."""
+    names = ("bytearray", "compressed", "claims", "nested", "names", "list", "sparse", "code")
+    paths = {name: folder / name for name in names}
+    torch.save({"state_dict": TakesMemory()}, paths["bytearray"])
+    torch.save({"state_dict": RunsCode(folder / "trace")}, paths["code"])
+    torch.save({"network": "Net", "state_dict": {"a": torch.zeros(30_000_000)}}, folder / "whole")
+    with zipfile.ZipFile(folder / "whole") as whole, zipfile.ZipFile(paths["compressed"], "w") as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    (folder / "whole").unlink()
+    with paths["compressed"].open("ab") as file:
+        file.write(bytes(66_000))  # Python's zipfile no longer sees the archive, PyTorch does
+    paths["claims"].write_bytes(header("{}", a=("F32", [10**9], [0, 4 * 10**9])))
+    paths["nested"].write_bytes(header("[" * 10**6))
+    paths["names"].write_bytes(header("{}", **{str(i): ("F32", [0], [0, 0]) for i in range(100_000)}))
+    paths["list"].write_bytes(header("[" + "[]," * 10**6 + "0]"))
+    with paths["sparse"].open("wb") as file:  # 4 GB of which the disk holds one page
+        file.write(header("{}", a=("F32", [10**9], [0, 4 * 10**9])))
+        file.truncate(file.tell() + 4 * 10**9)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe")
+        paths["pipe"] = folder / "pipe"
+    return paths | {name: Path("/dev") / name for name in ("zero", "random", "stdin") if Path(f"/dev/{name}").exists()}
+
+
+MEASURED = """
+import resource, sys
+from keypoints import training, weights
+from models import Net, load_model
+net = Net()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    for read in (load_model, lambda path: training._resume(path, {"net": net}, {})):
+        try:
+            read(path)
+        except ValueError as error:
+            print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures the memory as Linux tells it")
+def test_no_file_takes_more_memory_than_some_times_its_size_nor_waits_for_ever(tmp_path):
+    paths = [str(path) for path in bombs(tmp_path).values()]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *paths],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    *sentences, kilobytes = done.stdout.splitlines()
+    assert len(sentences) == 2 * len(paths) and all(": got " in s or ": expected " in s for s in sentences), sentences
+    assert int(kilobytes) < 50_000 and not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "about", "sentence"),
+    [
+        (nn.Linear(2, 2).state_dict(), {}, "got weights that do not fit Net"),
+        ({}, {"network": "ResNet"}, "got weights of network 'ResNet', expected one of Net"),
+        ({}, {"network": "Net"}, "got weights that do not fit Net"),
+        ({}, {"network": "Net", "arguments": {"depth": 9}}, "got weights that do not fit Net"),
+        ({}, {"epoch": 3}, "got weights of network None, expected one of Net, PhotoNet"),
+        ({}, [1, 2], r"expected weights saved by save_model, got \[1, 2\]"),
+        ({}, "Net", "expected weights saved by save_model, got 'Net'"),
+        ({}, {}, "got weights that do not fit Net"),
+        ({}, {"network": ["Net"]}, r"got weights of network \['Net'\], expected one of Net"),
+        ({}, {"network": "x" * 100_000}, r"got weights of network 'x+\.\.\.x+', expected one of"),
+        ({}, {"network": 10**400}, r"got weights of network 10+\.\.\.0+, expected one of"),
+    ],
+)
+def test_weights_of_another_network_raise_a_sentence(tmp_path, tensors, about, sentence):
+    path = tmp_path / "net.safetensors"
+    write_tensors(path, tensors, about)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, "box_dy": -0.1}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
+        ({"arguments": {"whole": 56.0}}, "got a first look of 56.0 pixels, expected 28 to 224"),
+        ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m keypoints train'"),
+        (
+            {"arguments": {"dropout": float("nan")}},
+            "do not fit Net: got the arguments {'dropout': nan}, expected numbers",
+        ),
+        ({"arguments": {"dropout": "0.1"}}, "do not fit Net: got the arguments {'dropout': '0.1'}, expected numbers"),
+        ({"arguments": {"whole": 10**400}}, "do not fit Net: got a first look of 10+"),
+        ({"arguments": [1, 2]}, "do not fit Net: "),
+        ({"arguments": "whole"}, "do not fit Net: "),
+        ({"tensors": lambda value: value * torch.nan}, "are not finite"),
+        ({"tensors": lambda value: value.to(torch.complex64)}, "do not fit Net: complex numbers"),
+        ({"tensors": lambda value: value[..., None]}, "do not fit Net: "),
+        *(
+            ({"framing": framing}, r"got the framing .+, expected numbers in sides of a face's box")
+            for framing in (
+                "x" * 100_000,
+                [1.0],
+                {**FRAMING, "scale": 10**400},
+                {**FRAMING, "scale": 0},
+                {**FRAMING, "dy": float("nan")},
+                {**FRAMING, "box_dy": float("-inf")},
+                {**FRAMING, "box_scale": "1.1"},
+                {**FRAMING, "box_scale": [1.1]},
+            )
+        ),
+    ],
+)
+def test_weights_of_this_network_with_values_it_cannot_have_raise_a_sentence(net, tmp_path, changed, sentence):
+    path, changed = tmp_path / "net.safetensors", dict(changed)
+    change = changed.pop("tensors", lambda value: value)
+    about = {"network": "Net", "arguments": net.arguments, "framing": FRAMING} | changed
+    write_tensors(path, {name: change(value) for name, value in net.state_dict().items()}, about)
+    for load in (load_model, KeypointDetector):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            load(path)
+        text = str(caught.value)
+        assert text.startswith(str(path)) and "\n" not in text and len(text) < 600
+
+
+def test_a_missing_file_and_a_directory_are_os_errors(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(OSError):
+            load_model(path)
+
+
+@pytest.mark.parametrize("shipped", [RECIPE_MODEL, DEFAULT_MODEL])
+def test_the_shipped_weights_load_and_match_their_record(shipped):
+    record = json.loads(shipped.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["weights"] == shipped.name
+    assert record["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
+    assert load_model(shipped).framing == record["framing"] and shipped.stat().st_size < 10e6
+
+
+def test_nothing_is_ever_unpickled_but_what_the_user_asks_to_convert():
+    for file in [ROOT / "data_load.py", ROOT / "models.py", *(ROOT / "keypoints").glob("*.py")]:
+        code = file.read_text(encoding="utf-8")
+        assert not re.search(r"allow_pickle=True|pickle\.load|weights_only=False", code), file
+        loads = re.findall(r"torch\.load\(.*\)", code)
+        assert len(loads) == (file.name == "weights.py") and all("weights_only=True" in load for load in loads), file
