@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_load import IMAGE_SIZE, NUM_KEYPOINTS, read_image
+from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import metrics
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
 from keypoints.emotion import Emotion, ExpressionClassifier
+from keypoints.images import as_rgb
 from keypoints.pose import Pose, estimate_pose
 from keypoints.training import describe, predict
 from models import DEFAULT_MODEL, load_model, made_fast, made_for_bfloat16
@@ -368,22 +369,6 @@ class KeypointDetector:
         else:
             points, confidence, score = predict(self.net, batch), [None] * len(boxes), [None] * len(boxes)
         return to_image(points, np.stack(cuts)).astype(np.float32), confidence, score
-
-
-def as_rgb(image: np.ndarray | str | Path) -> np.ndarray:
-    """A path is read, grey becomes RGB; (H, W, 3) uint8."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or (image.ndim == 3 and image.shape[2] != 3)
-        or 0 in image.shape
-    ):
-        what = f"{image.dtype} array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"got {what}, expected an RGB image (H, W, 3) or grey (H, W) as uint8, or a path")
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
 
 
 def framing_dict(framing: Framing) -> dict:

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from data_load import NUM_KEYPOINTS
-from keypoints.detection import Face, KeypointDetector, as_rgb, cut_out
+from keypoints.detection import Face, KeypointDetector, cut_out
 from keypoints.detectors import overlap
 from keypoints.emotion import Emotion, ExpressionSmoother
+from keypoints.images import as_rgb
 from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE
 from keypoints.metrics import face_size, nme
 
