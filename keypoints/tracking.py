@@ -327,7 +327,7 @@ class FaceTracker:
         """The faces of the next frame, by id; lost ones come along until they are forgotten.
 
         Args:
-            image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
+            image: an array, a PIL image or a file's path, see :func:`keypoints.images.as_rgb`.
             time: seconds, when the frame was taken; by default 1/25 after the last. A time that does not come after the
                 last one's begins a new video.
         """
