@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import io
 import logging
+import os
 import re
 import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -43,6 +46,35 @@ with contextlib.suppress(AttributeError, OSError):
     _set_error_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
     _set_error_handler.argtypes, _set_error_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
     _set_error_handler(None)
+
+
+# Endings of the files that are taken from a folder.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".hdr", ".psd", ".qoi", ".sgi"),
+)
+
+
+def find_images(arguments: Iterable[str]) -> list[str]:
+    """The files that arguments of a command name.
+
+    Args:
+        arguments: files, folders, and patterns such as ``*.jpg``, which shells on Windows leave to the program.
+
+    Returns:
+        the files in the order of their arguments; those of a folder (not of the folders in it) whose name ends as an
+        image's does, and those of a pattern, by name. What names no file stays as it is: reading it says why.
+    """
+    files: list[str] = []
+    for argument in arguments:
+        found: list[str] = []
+        if os.path.isdir(argument):
+            found = [os.path.join(argument, name) for name in os.listdir(argument)]
+            found = [file for file in found if Path(file).suffix.lower() in ENDINGS and os.path.isfile(file)]
+        elif glob.has_magic(argument) and not os.path.exists(argument):
+            found = glob.glob(argument)
+        files += sorted(found) or [argument]
+    return files
 
 
 class _NoWarnings:
@@ -254,8 +286,8 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
     return (np.clip(values / top, 0, 1) * 255).round().astype(np.uint8)
 
 
-def on_background(image: np.ndarray) -> np.ndarray:
-    """Composite an image on white.
+def on_background(image: np.ndarray, level: int = BACKGROUND) -> np.ndarray:
+    """Composite an image on white, or on another grey level.
 
     Args:
         image: (H, W, 4) uint8 RGBA, not premultiplied, or (H, W, 3) uint8 RGB, which is returned as it is.
@@ -268,7 +300,7 @@ def on_background(image: np.ndarray) -> np.ndarray:
     rgb, seen_through = image[..., :3].copy(), image[..., 3] < 255
     pixels = image[seen_through].astype(np.uint16)
     alpha = pixels[:, 3:]
-    rgb[seen_through] = (pixels[:, :3] * alpha + BACKGROUND * (255 - alpha) + 127) // 255
+    rgb[seen_through] = (pixels[:, :3] * alpha + level * (255 - alpha) + 127) // 255
     return rgb
 
 

@@ -18,7 +18,7 @@ import pytest
 from helpers import PHOTOS, ROOT
 from PIL import Image, ImageCms, ImageOps, features
 
-from keypoints.images import as_rgb, decode_image, read_bytes, read_image
+from keypoints.images import as_rgb, decode_image, find_images, read_bytes, read_image
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 COLOURS = np.zeros((12, 16, 3), np.uint8)  # four quarters, told apart in colour and in grey
@@ -473,6 +473,18 @@ def test_heic_is_read_where_pillow_heif_is_installed(monkeypatch):
     np.testing.assert_array_equal(image, BIG)
     Image.OPEN.pop("HEIF")
     Image.ID.remove("HEIF")
+
+
+def test_folders_and_patterns_become_the_images_in_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "a.PNG", "note.txt", "[1].jpg", "c.webp"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "more.jpg").mkdir()
+    (tmp_path / "empty").mkdir()
+    join = os.path.join
+    assert find_images(["."]) == [join(".", name) for name in ("[1].jpg", "a.PNG", "b.jpg", "c.webp")]
+    assert find_images(["b.jpg", "*.w*", "[1].jpg"]) == ["b.jpg", "c.webp", "[1].jpg"]
+    assert find_images(["none*.jpg", "empty", "none.jpg"]) == ["none*.jpg", "empty", "none.jpg"]
 
 
 # What counts as an image ----------------------------------------------------------------------------------------------
