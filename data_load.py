@@ -35,7 +35,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
-from keypoints.images import MOST_BYTES, MOST_PIXELS, decode_image, read_bytes, read_image  # noqa: F401  callers' names
+from keypoints.images import decode_image, read_bytes, read_image  # noqa: F401  names that callers know
 
 Values = TypeVar("Values", "np.ndarray", "torch.Tensor")
 NUM_KEYPOINTS = 68
