@@ -26,24 +26,20 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-MOST_PIXELS = 2**27  # of an image, 400 MB as RGB; telephones take up to 108 million
-MOST_BYTES = 2**28  # of a file; 50 million pixels without compression are 150 MB
-# More pixels than that must not come in a file of some kilobytes. A black photograph has 64 for a byte, or 85 in grey
-# (JPEG's own tables); empty screens have hundreds, but seldom more pixels than 5120×2880.
-FREE_PIXELS, PIXELS_A_BYTE = 2**24, 100
 # PyTorch's threads sleep while they wait for each other. By default they spin, and beside another program that computes
 # each of their steps then waits for a thread that has no core. Has to be set before PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # OpenCV looks at it when it is imported
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-from torch.utils.data import Dataset  # noqa: E402
-from torchvision.transforms import Compose  # noqa: E402
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import Compose
+
+from keypoints.images import decode_image, read_bytes, read_image  # noqa: F401  names that callers know
 
 Values = TypeVar("Values", "np.ndarray", "torch.Tensor")
 NUM_KEYPOINTS = 68
@@ -60,143 +56,7 @@ KEYPOINT_MEAN, KEYPOINT_STD = (
 )  # pixels; the course's constants, near enough to the labels' own in a 224 crop
 
 
-# Reading --------------------------------------------------------------------------------------------------------------
-
-
-def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
-    """What a file or a pipe holds, with an end to it: there are files like ``/dev/zero``.
-
-    Raises:
-        OSError: the file is missing or can't be read.
-        ValueError: "PATH: got more than … bytes, expected a smaller file".
-    """
-    data = bytearray()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            data += chunk
-            if len(data) > most:
-                raise ValueError(f"{path}: got more than {most:,} bytes, expected a smaller file")
-    return bytes(data)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read any image file as RGB.
-
-    The content decides, not the name: the official set is PNG named ``.jpg``. Alpha is dropped, grey and palette
-    become RGB, 16 bits become 8, and a JPEG turned by its EXIF tag comes upright.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        OSError: the file is missing or can't be read.
-        ValueError: "PATH: expected an image, got …", or more bytes or pixels than are read.
-    """
-    return decode_image(read_bytes(path), path)  # not cv2.imread: it fails on non-ASCII paths on Windows
-
-
-def decode_image(data: bytes, name: str | Path, with_alpha: bool = False, most_pixels: int = MOST_PIXELS) -> np.ndarray:
-    """The image that bytes hold, see :func:`read_image`, refused before it takes memory out of proportion to them.
-
-    Args:
-        data: the content of a file in any format that OpenCV reads.
-        name: what errors call it.
-        with_alpha: expect red, green, blue and alpha of 8 bits.
-
-    Returns:
-        (H, W, 3) uint8 RGB, or (H, W, 4) uint8 RGBA, not premultiplied.
-
-    Raises:
-        ValueError: "NAME: expected an image, got …", or more than ``most_pixels``, or than a file so small can hold.
-    """
-    pixels, most = _promised_pixels(data), min(most_pixels, max(FREE_PIXELS, PIXELS_A_BYTE * len(data)))
-    if pixels > most:
-        raise ValueError(
-            f"{name}: got an image of {pixels:,} pixels in {len(data):,} bytes, expected at most {most:,} pixels"
-        )
-    try:
-        flags = cv2.IMREAD_UNCHANGED if with_alpha else cv2.IMREAD_COLOR_RGB
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and _fits(data) else None
-    except cv2.error as error:
-        if "MAX_IMAGE" in str(error):
-            raise ValueError(
-                f"{name}: got an image of more pixels than are read, expected at most {MOST_PIXELS:,}"
-            ) from None
-        image = None
-    if image is None:
-        # ISO/IEC 23008-12: the brands of pictures coded as HEVC, as telephones write them.
-        if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-            raise ValueError(f"{name}: expected an image, got a HEIC file, which OpenCV does not read: save it as JPEG")
-        raise ValueError(f"{name}: expected an image, got {len(data)} bytes that do not decode as one")
-    if not with_alpha:
-        return image
-    if image.shape[2:] != (4,) or image.dtype != np.uint8:
-        channels = image.shape[2] if image.ndim == 3 else 1
-        raise ValueError(
-            f"{name}: expected an image with red, green, blue and alpha of 8 bits, "
-            f"got {channels} channel{'s' * (channels > 1)} of {8 * image.itemsize} bits"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
-
-
-def _promised_pixels(data: bytes) -> int:
-    """How many pixels its header says an image has; 0 for formats that hardly compress, or where nothing is said."""
-
-    def number(place: int, length: int, order: Literal["little", "big"] = "little") -> int:
-        return int.from_bytes(data[place : place + length], order)
-
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return number(16, 4, "big") * number(20, 4, "big")
-    if data.startswith(b"\xff\xd8"):  # JPEG: parts, each with its length, up to the frame's header
-        place = 2
-        while part := re.compile(rb"\xff+([\xc0-\xcf\xda-\xfe])").search(data, place):
-            place = part.end()
-            if part[1] == b"\xda":
-                return 0
-            if part[1] < b"\xd0" and part[1] not in b"\xc4\xc8\xcc":
-                return number(place + 3, 2, "big") * number(place + 5, 2, "big")
-            place += max(2, number(place, 2, "big"))
-    if data.startswith(b"GIF8"):
-        return number(6, 2) * number(8, 2)
-    if data.startswith(b"BM") and number(14, 4) != 12:  # that old header knows no compression
-        return number(18, 4) * min(number(22, 4), 2**32 - number(22, 4))  # negative: from the top down
-    if data[8:12] == b"WEBP":
-        if data[12:16] == b"VP8X":
-            return (number(24, 3) + 1) * (number(27, 3) + 1)
-        if data[12:16] == b"VP8L":
-            return (number(21, 4) % 2**14 + 1) * (number(21, 4) // 2**14 % 2**14 + 1)
-        return number(26, 2) % 2**14 * (number(28, 2) % 2**14)
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # TIFF, and BigTIFF with its wider numbers
-        order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
-        wide, sides = b"+" in data[2:4], {256: 0, 257: 0}
-        first, count = (number(8, 8, order), 8) if wide else (number(4, 4, order), 2)
-        step, lengths = 20 if wide else 12, {1: 1, 3: 2, 4: 4}
-        entries = min(number(first, count, order), 2**16)
-        for entry in range(first + count, min(first + count + step * entries, len(data)), step):
-            if (tag := number(entry, 2, order)) in sides:
-                length = lengths.get(number(entry + 2, 2, order), 8 if wide else 4)
-                sides[tag] = number(entry + step - (8 if wide else 4), length, order)
-        return sides[256] * sides[257]
-    if b"jP  " in data[:12] or data.startswith(b"\xff\x4f"):  # JPEG 2000
-        place = data.find(b"\xff\x4f\xff\x51")
-        return number(place + 8, 4, "big") * number(place + 12, 4, "big") if place >= 0 else 0
-    if data[4:8] == b"ftyp":  # AVIF: the picture's size, and those of its tiles or its preview
-        places = [match.end() for match in re.finditer(b"ispe", data[: 2**16])]
-        return max((number(place + 4, 4, "big") * number(place + 8, 4, "big") for place in places), default=0)
-    return 0
-
-
-def _fits(data: bytes) -> bool:
-    """Whether a PNG file holds as many bytes as its parts promise: OpenCV would set aside up to 4 GB first."""
-    place = 8
-    while data.startswith(b"\x89PNG\r\n\x1a\n") and place + 8 <= len(data):
-        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        place += 12 + length
-        if place > len(data):
-            return False
-        if kind == b"IEND":
-            break
-    return True
+# Reading labels -------------------------------------------------------------------------------------------------------
 
 
 def _read_table(path: str | Path) -> bytes:

@@ -1,3 +1,1 @@
-"""What the notebooks and the command line share: landmarks, metrics, training, detection, evaluation, plots."""
-
-import data_load  # noqa: F401  sets OpenCV's limits before any module here imports OpenCV
+"""What the notebooks and the command line share: images, landmarks, metrics, training, detection, evaluation, plots."""

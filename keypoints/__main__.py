@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Subset
@@ -26,7 +27,6 @@ from data_load import (
     evaluation_transform,
     find_data,
     person_of,
-    read_image,
     training_transform,
 )
 from keypoints import distributed, filters, photo_training, plots
@@ -36,6 +36,7 @@ from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluat
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
 from keypoints.files import check_writable, lock, write_atomically, write_json
+from keypoints.images import find_images, read_image
 from keypoints.splits import find_wild, people_split
 from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         help="find the faces in images",
         description="Find the faces in images: a line a face on standard output.",
     )
-    detect.add_argument("images", nargs="+", metavar="IMAGE")
+    detect.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns such as '*.jpg'")
     detect.add_argument(
         "--csv", type=Path, metavar="FILE", help="write file, face, box, keypoints, pose and emotion, a row a face"
     )
@@ -117,13 +118,16 @@ def _parser() -> argparse.ArgumentParser:
     wear = commands.add_parser(
         "filter",
         help="put sunglasses, a hat or a smile on the faces of an image",
-        description="Put a filter on every face of an image. Without a face the picture is written as it was.",
+        description="Put a filter on every face of images. Without a face the picture is written as it was. PNG and "
+        "WebP keep their transparency.",
     )
-    wear.add_argument("image", nargs="?", metavar="IMAGE")
+    wear.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="files, folders of them, or patterns such as '*.jpg'"
+    )
     wear.add_argument("--filter", nargs="+", metavar="NAME", help="one or more; see --list")
     wear.add_argument("--list", action="store_true", help="list the filters and stop")
     wear.add_argument(
-        "--out", type=Path, metavar="FILE", help="picture to write (default: IMAGE_NAME beside the image)"
+        "--out", type=Path, metavar="FILE", help="picture, or folder for several (default: IMAGE_NAME beside each)"
     )
     wear.add_argument(
         "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
@@ -236,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_detect(options: argparse.Namespace) -> int:
+    options.images = find_images(options.images)
     if options.csv:
         _check_out("--csv", options.csv, [*options.images, options.model])
         check_writable(options.csv)  # before many images
@@ -402,20 +407,43 @@ def run_filter(options: argparse.Namespace) -> int:
         for name in filters.filter_names():
             print(f"{name}: {filters.load_filter(name).about}")
         return 0
-    if not options.image or not options.filter:
+    if not options.images or not options.filter:
         raise ValueError("got no IMAGE or no --filter, expected both, IMAGE first, or --list")
+    images = find_images(options.images)
     effects = [filters.load_filter(name) for name in options.filter]
-    source = Path(options.image)
-    out = options.out or source.with_name(f"{source.stem}_{'_'.join(options.filter)}{source.suffix or '.jpg'}")
-    _check_out("--out", out, [source, options.model])
-    check_writable(out)
-    image = read_image(source)
-    faces = KeypointDetector(options.model)(image)
+    if len(images) > 1 and options.out and options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out}: got a file, expected a folder for {len(images)} images")
+    written: set[Path] = set()
+    detector, status = None, 0
+    for source in map(Path, images):
+        try:
+            name = f"{source.stem}_{'_'.join(options.filter)}"
+            # What is read need not be what can be written: HEIC, for example.
+            name += source.suffix if cv2.haveImageWriter(f"a{source.suffix}") else ".jpg"
+            folder = options.out or source.parent
+            out = folder / name if len(images) > 1 or not options.out else options.out
+            _check_out("--out", out, [*images, *written, options.model])
+            check_writable(out)
+            detector = detector or KeypointDetector(options.model)
+            _wear(source, out, detector, effects)
+            written.add(out)
+        except (OSError, ValueError) as error:
+            if len(images) == 1:
+                raise
+            print(f"keypoints filter: {_sentence(error, source)}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def _wear(source: Path, out: Path, detector: KeypointDetector, effects: list[filters.Filter]) -> None:
+    image = read_image(source, with_alpha=out.suffix.lower() in (".png", ".webp"))
+    faces = detector(image)
     if not faces:
         print(f"{printable(source)}: no face found, the picture stays as it was")
+    out.parent.mkdir(parents=True, exist_ok=True)
     plots.write_image(out, filters.dress(image, faces, effects))
-    print(f"{printable(out)}: {', '.join(options.filter)} on {len(faces)} face{'s' * (len(faces) != 1)}")
-    return 0
+    names = ", ".join(effect.name for effect in effects)
+    print(f"{printable(out)}: {names} on {len(faces)} face{'s' * (len(faces) != 1)}")
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import overload
 
 import cv2
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import nn
 
-from data_load import IMAGE_SIZE, NUM_KEYPOINTS, read_image
+from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import metrics
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
 from keypoints.emotion import Emotion, ExpressionClassifier
+from keypoints.images import as_rgb
 from keypoints.pose import Pose, estimate_pose
 from keypoints.training import describe, predict
 from keypoints.weights import DEFAULT_MODEL, load_model
@@ -270,6 +274,9 @@ def _outside(left: int, top: int, side: int, image: np.ndarray) -> ValueError:
     )
 
 
+BATCH = 8  # images of a list that are held in memory, and whose faces go through the network together
+
+
 class KeypointDetector:
     """Finds each face in an image and its 68 keypoints. Several threads may share one.
 
@@ -313,28 +320,75 @@ class KeypointDetector:
         self.detect = detect or FaceFinder()
         self.min_score = min_score
 
-    def __call__(self, image: np.ndarray | str | Path) -> list[Face]:
+    @overload
+    def __call__(self, image: np.ndarray | Image | str | Path) -> list[Face]: ...
+
+    @overload
+    def __call__(self, image: list | tuple) -> list[list[Face]]: ...
+
+    def __call__(self, image):
         """Find the faces of an image, largest first; no face is an empty list.
 
         Args:
-            image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
+            image: a file's path; a PIL image; an array, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or float in
+                [0, 1]; see :func:`keypoints.images.as_rgb`. Or a list of these, whose faces go through the network
+                together.
+
+        Returns:
+            the faces; for a list of images a list of such lists, in the same order.
+
+        Raises:
+            OSError: a file is missing or can't be read.
+            ValueError: a file is no image, or an image is of another kind.
         """
-        image = as_rgb(image)
+        if not isinstance(image, (list, tuple)):
+            return self._search_all([image])[0]
+        starts = range(0, len(image), BATCH)
+        return [faces for start in starts for faces in self._search_all(image[start : start + BATCH])]
+
+    def _search_all(self, images: Sequence) -> list[list[Face]]:
+        """Search images side by side; the boxes that they ask about go through the network together."""
+        images = [as_rgb(image) for image in images]
+        searches = [self._search(image) for image in images]
+        results: list[list[Face]] = [[] for _ in images]
+        answers: dict = dict.fromkeys(range(len(images)))  # what each search is told; None starts it
+        while answers:
+            asked = {}
+            for i, faces in answers.items():
+                try:
+                    asked[i] = searches[i].send(faces)
+                except StopIteration as end:
+                    results[i] = end.value
+            answers = dict(zip(asked, self._faces([images[i] for i in asked], list(asked.values())), strict=True))
+        return results
+
+    def _search(self, image: np.ndarray) -> Generator[np.ndarray, list[Face], list[Face]]:
+        """Yields boxes, is sent the faces among them, returns the faces of the image."""
         for boxes in self.passes(image):
-            faces = self.faces(image, boxes)
+            faces = yield boxes
             if faces:
                 return faces
         return []
 
     def faces(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
         """Those of (N, 4) or (N, 5) boxes that hold a face, largest first; image as :func:`as_rgb` gives it."""
-        size, boxes = (image.shape[1], image.shape[0]), upright(boxes)
-        boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
-        looked = zip(boxes, *self._look(image, boxes), strict=True)
-        faces = [Face(box[:BOX], points, size, confidence, score) for box, points, confidence, score in looked]
-        return [face for face in faces if face.score is None or face.score >= self.min_score]
+        return self._faces([image], [boxes])[0]
 
-    def keypoints(self, image: np.ndarray | str | Path, boxes: np.ndarray) -> np.ndarray:
+    def _faces(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[list[Face]]:
+        """The same for several images, each with boxes of its own."""
+        boxes = [upright(some) for some in boxes]
+        boxes = [some[np.argsort(-some[:, 2] * some[:, 3], kind="stable")] for some in boxes]
+        owners = [image for image, some in zip(images, boxes, strict=True) for _ in some]
+        looked = zip(*self._look(owners, np.concatenate([np.zeros((0, BOX + 1), np.float32), *boxes])), strict=True)
+        result = []
+        for image, some in zip(images, boxes, strict=True):
+            size = (image.shape[1], image.shape[0])
+            seen = zip(some, islice(looked, len(some)), strict=True)
+            faces = [Face(box[:BOX], points, size, confidence, score) for box, (points, confidence, score) in seen]
+            result.append([face for face in faces if face.score is None or face.score >= self.min_score])
+        return result
+
+    def keypoints(self, image: np.ndarray | Image | str | Path, boxes: np.ndarray) -> np.ndarray:
         """The keypoints of faces whose boxes are known; none is dropped.
 
         Args:
@@ -347,7 +401,8 @@ class KeypointDetector:
         Raises:
             ValueError: a box holds NaN, has no extent, lies outside the image or is absurdly large.
         """
-        return self._look(as_rgb(image), upright(boxes))[0]
+        image, boxes = as_rgb(image), upright(boxes)
+        return self._look([image] * len(boxes), boxes)[0]
 
     def passes(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """The detector's boxes, (N, 5), pass by pass where it has several."""
@@ -356,35 +411,23 @@ class KeypointDetector:
         else:
             yield upright(self.detect(image))
 
-    def _look(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, Sequence, Sequence]:
-        """Points, (N, 68, 2), confidences and scores of (N, 5) boxes; None for each face where the network has none."""
+    def _look(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> tuple[np.ndarray, Sequence, Sequence]:
+        """Points, (N, 68, 2), confidences and scores of (N, 5) boxes; None for each face where the network has none.
+
+        Args:
+            images: N, the one of each box.
+        """
         if not np.isfinite(boxes).all() or (boxes[:, 2:BOX] <= 0).any():
             raise ValueError(f"got face boxes {boxes.tolist()}, expected finite numbers with width and height above 0")
         if not len(boxes):
             return np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], []
-        crops, cuts = zip(*(crop_view(image, view) for view in self.framing.views(boxes)), strict=True)
+        crops, cuts = zip(*map(crop_view, images, self.framing.views(boxes)), strict=True)
         batch = torch.from_numpy(np.stack(crops)[:, None]).float() / 255
         if hasattr(self.net, "describe"):
             points, confidence, score = describe(self.net, batch)
         else:
             points, confidence, score = predict(self.net, batch), [None] * len(boxes), [None] * len(boxes)
         return to_image(points, np.stack(cuts)).astype(np.float32), confidence, score
-
-
-def as_rgb(image: np.ndarray | str | Path) -> np.ndarray:
-    """A path is read, grey becomes RGB; (H, W, 3) uint8."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or (image.ndim == 3 and image.shape[2] != 3)
-        or 0 in image.shape
-    ):
-        what = f"{image.dtype} array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"got {what}, expected an RGB image (H, W, 3) or grey (H, W) as uint8, or a path")
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
 
 
 def framing_dict(framing: Framing) -> dict:

@@ -28,7 +28,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, NUM_KEYPOINTS, decode_image, read_bytes
+from data_load import DATA_DIR, NUM_KEYPOINTS
+from keypoints.images import decode_image, on_background, read_bytes
 from keypoints.landmarks import JAW, LEFT_BROW, RIGHT_BROW
 from keypoints.pose import EXTRA, Pose, estimate_pose
 
@@ -191,6 +192,8 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
             return Filter(name, str(content["about"]), morph=shifts)
         picture_file = file.with_suffix(".png")
         picture = decode_image(read_bytes(picture_file), picture_file, with_alpha=True, most_pixels=MOST_PIXELS)
+        if picture.shape[2] != 4:
+            raise ValueError(f"{picture_file}: got an image without transparency, expected red, green, blue and alpha")
         if not 1 <= len(content["layers"]) <= MOST_LAYERS:
             raise ValueError(f"got {len(content['layers'])} layers, expected 1 to {MOST_LAYERS}")
         layers = tuple(_layer(entry, picture) for entry in content["layers"])
@@ -275,11 +278,30 @@ def dress(image: np.ndarray, faces: Iterable, effects: Sequence[Filter | str]) -
     """Put filters on all faces of an image (``Face`` of a :class:`~keypoints.detection.KeypointDetector`).
 
     Far heads come first, so that a near one's hat covers them. No face leaves the image as it was.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W, 4) uint8 RGBA, which stays transparent where no filter covers it.
     """
+    if image.shape[2] == 4:
+        return _dress_transparent(image, list(faces), effects)
     for face in sorted(faces, key=lambda face: -face.pose.distance / face.pose.focal):
         for effect in effects:
             image = apply_filter(image, face.keypoints, effect, face.pose)
     return image
+
+
+def _dress_transparent(image: np.ndarray, faces: Sequence, effects: Sequence[Filter | str]) -> np.ndarray:
+    """The same for RGBA: what differs between the picture on white and on black is how far one sees through it."""
+    before = [on_background(image, level) for level in (255, 0)]
+    white, black = (dress(rgb, faces, effects) for rgb in before)
+    changed = ((white != before[0]) | (black != before[1])).any(axis=2)
+    alpha = 255 - (white.astype(np.float32) - black)[changed].mean(axis=1)
+    alpha = np.clip(alpha, image[changed][:, 3], 255)[:, None]
+    opaque = alpha >= 254.5
+    colour = np.where(opaque, white[changed], black[changed] * 255 / np.maximum(alpha, 1))
+    result = image.copy()
+    result[changed] = np.clip(np.hstack([colour, alpha]), 0, 255).round()
+    return result
 
 
 def to_linear(image: np.ndarray) -> np.ndarray:

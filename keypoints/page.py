@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import html
 import os
 import signal
@@ -23,16 +24,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, sleep, time
 from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, decode_image, read_image
+from data_load import DATA_DIR
 from keypoints import filters, plots
 from keypoints.detection import KeypointDetector
 from keypoints.emotion import UNSURE, Emotion
+from keypoints.images import decode_image, read_image
 from keypoints.tracking import LOST, Expressions, FaceTracker, TrackedFace
 from keypoints.weights import DEFAULT_MODEL
 
@@ -40,11 +42,12 @@ HERE = "127.0.0.1"
 PORT = 7860
 LARGEST_PHOTO, LARGEST_FRAME = 1600, 640  # pixels of the longer side; larger ones are shrunk
 LARGEST_UPLOAD = 50_000_000  # bytes
+LARGEST_MESSAGE = 4_000_000  # bytes of any other request: a webcam's frame has some 100,000
 JPEG = "data:image/jpeg;base64,"  # how the address of one begins that is its own content
 QUALITY = 88  # of the JPEGs that are shown
 VISITORS = 8  # webcams that are followed at the same time; the one that was silent longest gives way
 REMEMBERED = 900  # seconds for which a photo can be dressed anew
-CLEAN_UP = 60  # seconds after which an upload that nobody asked about is deleted
+CLEAN_UP = 60  # seconds after which an upload is deleted that broke off or that nobody asked about
 POINTS, POSE, EXPRESSION = "keypoints", "pose", "expression"
 PHOTO_DIR = DATA_DIR / "photos"
 PHOTOS = {"Eileen Collins": "astronaut.jpg", "Grace Hopper": "grace_hopper.jpg"}
@@ -158,8 +161,9 @@ def draw(seen: Seen, worn: Sequence[str], shown: Sequence[str]) -> np.ndarray:
 
 
 def _filters(names: Iterable[str]) -> list[filters.Filter]:
+    """The known ones of these names, each once."""
     known = filters.filter_names()
-    return [filters.load_filter(name) for name in names if name in known]
+    return [filters.load_filter(name) for name in dict.fromkeys(names) if name in known]
 
 
 def sentence(seen: Seen) -> str:
@@ -247,28 +251,117 @@ def read_frame(url: object) -> np.ndarray:
     return shrink(decode_image(data, "the webcam's frame"), LARGEST_FRAME)
 
 
+def sweep(folder: str | Path, age: float = CLEAN_UP) -> None:
+    """Delete what lies in a folder of uploads and was not written to for ``age`` seconds: uploads that broke off."""
+    until = time() - age
+    for path in sorted(Path(folder).rglob("*"), reverse=True):  # what is in a folder before the folder
+        with contextlib.suppress(OSError):  # it is gone, or the folder is not empty
+            if path.lstat().st_mtime < until:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def choices_of(frame: object) -> tuple[str, list[str], list[str]]:
+    """Who sends a frame, which known filters are worn, and what is shown of POINTS, POSE and EXPRESSION.
+
+    Raises:
+        TypeError: the frame is of another kind than page.js sends.
+    """
+    if not isinstance(frame, dict):
+        raise TypeError(f"got a frame of type {type(frame).__name__}, expected an object")
+    visitor, worn, shown = frame.get("visitor"), frame.get("worn") or [], frame.get("shown") or []
+    lists = isinstance(worn, list) and isinstance(shown, list)
+    if not isinstance(visitor, str) or not lists or not all(isinstance(word, str) for word in (*worn, *shown)):
+        raise TypeError("got a frame whose choices are of another type, expected a visitor and lists of names")
+    known = filters.filter_names()
+    worn = [name for name in dict.fromkeys(worn) if name in known]
+    return visitor, worn, [word for word in (POINTS, POSE, EXPRESSION) if word in shown]
+
+
+class _TooMuch(Exception):
+    """A body is larger than what Content-Length said, or than what is read."""
+
+
 class OnlyHere:
     """ASGI middleware: answers this machine's own page alone, and tells the browser to stay here.
 
     Another name in ``Host`` means that a name outside was made to point here, another ``Origin`` that some other page
-    asks. Gradio would also fetch a file of an address for whoever asks; that is refused as well.
+    asks. Gradio would also fetch a file of an address for whoever asks; that is refused as well, and so is a body that
+    is larger than the page ever sends.
     """
 
     def __init__(self, app) -> None:
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] != "http" or self.welcome(scope):
-            await self.app(scope, receive, self.strict(send))
-            return
-        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": b"this page answers the browser of its own machine only"})
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        if not self.welcome(scope):
+            if scope["type"] == "websocket":
+                return await send({"type": "websocket.close", "code": 1008})
+            return await self.refuse(send, 403, "this page answers the browser of its own machine only")
+        if scope["type"] == "websocket":
+            return await self.app(scope, receive, send)
+        headers, limit = self.headers(scope), self.limit(scope)
+        if headers.get("content-type", "").startswith("multipart") and limit == LARGEST_MESSAGE:
+            return await self.refuse(send, 400, "this page takes files as uploads only")  # they would stay on the disk
+        told = headers.get("content-length", "0")
+        if not told.isdecimal() or int(told) > limit:
+            return await self.refuse(send, 413, f"got {told[:20]} bytes, expected at most {limit}")
+        started, gone, sum_of_bytes = False, False, 0
+
+        async def counted():
+            nonlocal gone, sum_of_bytes
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            sum_of_bytes += len(message.get("body", b""))
+            if sum_of_bytes > limit:
+                raise _TooMuch
+            return message
+
+        async def watched(message) -> None:
+            nonlocal started
+            if sum_of_bytes <= limit:  # what the app makes of the error is not sent
+                started = True
+                await send(message)
+
+        try:
+            await self.app(scope, counted, self.strict(watched))
+        except _TooMuch:
+            pass
+        except Exception as error:
+            if gone:  # an upload broke off, and nobody waits for an answer
+                return
+            # Gradio raises these for a component or a function that it does not have.
+            call = scope["path"].rstrip("/").endswith("/component_server")
+            if started or not call or not isinstance(error, (KeyError, TypeError)):
+                raise
+            await self.refuse(send, 400, "got a call of something unknown")
+        if sum_of_bytes > limit and not started:
+            await self.refuse(send, 413, f"got more than {limit} bytes, expected fewer")
 
     @staticmethod
-    def welcome(scope) -> bool:
-        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    def headers(scope) -> dict[str, str]:
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+    @staticmethod
+    def limit(scope) -> int:
+        """The largest body, bytes: that of an upload has some bytes around the file."""
+        return LARGEST_UPLOAD + 1_000_000 if scope["path"].rstrip("/").endswith("/upload") else LARGEST_MESSAGE
+
+    @staticmethod
+    async def refuse(send, status: int, why: str) -> None:
+        head = {"type": "http.response.start", "status": status}
+        await send({**head, "headers": [(b"content-type", b"text/plain"), (b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": why.encode()})
+
+    @classmethod
+    def welcome(cls, scope) -> bool:
+        headers = cls.headers(scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        named = urlsplit(f"//{host}").hostname in (HERE, "localhost")
+        try:
+            named = urlsplit(f"//{host}").hostname in (HERE, "localhost")
+        except ValueError:  # '[::1', for example
+            return False
         elsewhere = any(f"{word}=http" in scope["path"] for word in ("file", "proxy"))
         return named and origin in (None, f"http://{host}") and not elsewhere
 
@@ -286,7 +379,17 @@ class OnlyHere:
 def build(detector: KeypointDetector):
     """The page, a ``gradio.Blocks``; its folder for uploads is that of GRADIO_TEMP_DIR."""
     import gradio as gr
+    from gradio import route_utils
+    from starlette.exceptions import HTTPException
 
+    class Upload(route_utils.GradioUploadFile):
+        """Gradio names uploads by their content: the same photo in two tabs would be one file, deleted by the first."""
+
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            self.sha.update(os.urandom(16))
+
+    route_utils.GradioUploadFile = Upload
     busy, visitors = threading.Lock(), Visitors(detector)
 
     def photo(image: np.ndarray, worn: list[str], shown: list[str]) -> tuple[Seen, str]:
@@ -312,10 +415,13 @@ def build(detector: KeypointDetector):
     def look(frame: dict) -> dict:
         """What page.js asks for each frame of the webcam."""
         try:
+            visitor, worn, shown = choices_of(frame)
+        except TypeError as error:
+            raise HTTPException(400, str(error)) from None
+        try:
             image = read_frame(frame.get("picture"))
-            worn, shown = frame.get("worn") or [], frame.get("shown") or []
             with busy:
-                seen = visitors[str(frame.get("visitor"))](image, perf_counter())
+                seen = visitors[visitor](image, perf_counter())
                 picture = picture_url(draw(seen, worn, shown))
             return {
                 "picture": picture,
@@ -417,7 +523,8 @@ def serve(detector: KeypointDetector, port: int) -> None:
     print(f"the page: http://{HERE}:{port} (Ctrl-C ends it)", flush=True)
     try:
         while True:
-            sleep(3600)
+            sleep(CLEAN_UP / 2)
+            sweep(os.environ["GRADIO_TEMP_DIR"])
     finally:
         page.close(verbose=False)
 

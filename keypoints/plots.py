@@ -505,10 +505,11 @@ def show_frame(image: np.ndarray, title: str) -> bool:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an RGB uint8 image, in the format that the name's ending says."""
+    """Write an RGB uint8 image, in the format that the name's ending says; RGBA where the format has alpha."""
     path = Path(path)
     try:
-        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        code = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, code))
     except cv2.error:
         done = False
     if not done:

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from data_load import NUM_KEYPOINTS
-from keypoints.detection import Face, KeypointDetector, as_rgb, cut_out
+from keypoints.detection import Face, KeypointDetector, cut_out
 from keypoints.detectors import overlap
 from keypoints.emotion import Emotion, ExpressionSmoother
+from keypoints.images import as_rgb
 from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE
 from keypoints.metrics import face_size, nme
 
@@ -326,7 +327,7 @@ class FaceTracker:
         """The faces of the next frame, by id; lost ones come along until they are forgotten.
 
         Args:
-            image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
+            image: an array, a PIL image or a file's path, see :func:`keypoints.images.as_rgb`.
             time: seconds, when the frame was taken; by default 1/25 after the last. A time that does not come after the
                 last one's begins a new video.
         """

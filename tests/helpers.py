@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -72,3 +74,10 @@ def write_labels(path: Path, names: list[str], keypoints: np.ndarray) -> None:
 
 def csv_header() -> str:
     return "," + ",".join(str(i) for i in range(2 * NUM_KEYPOINTS))
+
+
+def png_head(width: int, height: int) -> bytes:
+    """The beginning of a PNG that promises an image of this size and holds nothing of it."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return head + struct.pack(">I4s", 99, b"IDAT")

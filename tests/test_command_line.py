@@ -140,6 +140,16 @@ def test_a_pixel_and_a_stripe_hold_no_face(weights, tmp_path, capsys):
     assert told.out.splitlines() == [f"{file}: no face found" for file in files] and told.err == ""
 
 
+def test_detect_takes_folders_and_patterns(weights, tmp_path, capsys):
+    for name in ("b.png", "a.PNG", "note.txt"):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", np.full((9, 9), 90, np.uint8))[1].tobytes())
+    a, b, none = (str(tmp_path / name) for name in ("a.PNG", "b.png", "*.jpg"))
+    assert main(["detect", str(tmp_path), str(tmp_path / "*.png"), none, "--model", weights]) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [f"{file}: no face found" for file in (a, b, b)]
+    assert told.err == f"{none}: No such file or directory\n"
+
+
 def test_no_face_is_said_and_is_no_failure(weights, tmp_path, capsys):
     write_set(tmp_path, "test", ["black.jpg"], [np.zeros((80, 90, 3), np.uint8)], np.zeros((1, 68, 2)))
     black = str(tmp_path / "test" / "black.jpg")

@@ -3,22 +3,13 @@ from __future__ import annotations
 import copy
 import csv
 import gzip
-import io
 import itertools
-import os
-import re
-import struct
-import subprocess
-import sys
-import threading
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, csv_header, face_points, find_dot, paint_dot, write_labels, write_set
-from PIL import Image, features
+from helpers import csv_header, face_points, find_dot, paint_dot, write_labels, write_set
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose
 
@@ -31,240 +22,15 @@ from data_load import (
     RandomCrop,
     Rescale,
     ToTensor,
-    _fits,
-    _promised_pixels,
-    decode_image,
     evaluation_transform,
     find_data,
     label_offset,
     person_of,
-    read_bytes,
     read_image,
     read_keypoints,
     split_by_person,
     training_transform,
 )
-
-# Reading images -------------------------------------------------------------------------------------------------------
-
-COLOURS = np.zeros((12, 16, 3), np.uint8)  # four quarters, told apart in colour and in grey
-COLOURS[:6, :8], COLOURS[:6, 8:], COLOURS[6:, :8], COLOURS[6:, 8:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 128
-
-
-def save(path, array, format="PNG", **options):
-    Image.fromarray(array).save(path, format, **options)
-    return path
-
-
-def test_an_rgba_png_named_jpg_is_read_without_its_alpha(tmp_path):
-    alpha = np.full((*COLOURS.shape[:2], 1), 200, np.uint8)
-    path = save(tmp_path / "a.jpg", np.concatenate([COLOURS, alpha], axis=2))
-    np.testing.assert_array_equal(read_image(path), COLOURS)
-
-
-def test_a_grey_image_becomes_rgb(tmp_path):
-    path = save(tmp_path / "a.png", COLOURS[..., 0])
-    np.testing.assert_array_equal(read_image(path), np.repeat(COLOURS[..., :1], 3, axis=2))
-
-
-def test_a_palette_becomes_rgb(tmp_path):
-    Image.fromarray(COLOURS).quantize(4).save(tmp_path / "a.png")
-    np.testing.assert_allclose(read_image(tmp_path / "a.png").astype(int), COLOURS, atol=2)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_become_eight(tmp_path, channels):
-    deep = COLOURS.astype(np.uint16)[..., :channels].squeeze() * 257
-    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", deep[..., ::-1] if channels == 3 else deep)[1].tobytes())
-    expected = COLOURS if channels == 3 else np.repeat(COLOURS[..., :1], 3, axis=2)
-    image = read_image(tmp_path / "a.png")
-    assert image.dtype == np.uint8
-    np.testing.assert_allclose(image.astype(int), expected, atol=1)
-
-
-def test_grey_with_alpha_becomes_rgb(tmp_path):
-    Image.fromarray(COLOURS).convert("LA").save(tmp_path / "a.png")
-    grey = np.asarray(Image.fromarray(COLOURS).convert("L"))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
-
-
-def test_a_jpeg_turned_by_its_exif_tag_comes_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn by 90° clockwise to show"
-    big = np.kron(COLOURS, np.ones((8, 8, 1), np.uint8))
-    save(tmp_path / "a.jpg", np.ascontiguousarray(np.rot90(big)), format="JPEG", exif=exif, quality=95, subsampling=0)
-    image = read_image(tmp_path / "a.jpg")
-    assert image.shape == big.shape
-    assert np.abs(image.astype(int) - big).mean() < 3
-
-
-def test_a_path_that_is_not_ascii_is_read(tmp_path):
-    assert read_image(save(tmp_path / "Jürgen 顔.png", COLOURS)).shape == COLOURS.shape
-
-
-@pytest.mark.parametrize("content", [b"", b"hello, I am a text", b"\xff\xd8\xff\xe0 cut"])
-def test_what_is_no_image_raises_one_sentence_that_names_the_file(tmp_path, content):
-    path = tmp_path / "note.jpg"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"note\.jpg: expected an image, got \d+ bytes that do not decode as one$"):
-        read_image(path)
-
-
-def test_a_telephones_picture_is_named(tmp_path):
-    path = tmp_path / "photo.heic"
-    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
-    with pytest.raises(ValueError, match=r"photo\.heic: expected an image, got a HEIC file, .*: save it as JPEG$"):
-        read_image(path)
-
-
-def png_of_zeros(width: int, height: int, kind: int = 0, channels: int = 1) -> bytes:
-    """A PNG with 8 bits a channel; kind 0 is grey, 6 has red, green, blue and alpha."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    squeeze = zlib.compressobj(9)
-    rows = b"".join(squeeze.compress(bytes(width * channels + 1)) for _ in range(height)) + squeeze.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path):
-    (tmp_path / "vast.pgm").write_bytes(b"P5\n20000 10000\n255\n")
-    (tmp_path / "bomb.png").write_bytes(png_of_zeros(11_500, 11_500))  # to decode it takes 1,600 MB
-    code = """if True:
-        import {}, data_load, pathlib
-        def peak():
-            status = pathlib.Path("/proc/self/status")
-            return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024 if status.exists() else 0
-        before = peak()
-        for name in ("vast.pgm", "bomb.png"):
-            try:
-                data_load.read_image(name)
-            except ValueError as error:
-                print(error)
-        print(peak() - before)"""
-    environment, tries = {**os.environ, "PYTHONPATH": str(ROOT)}, []
-    for module in ("data_load", "keypoints.plots"):  # whichever comes first, the limit is there before OpenCV
-        command = [sys.executable, "-c", code.format(module)]
-        tries.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True))
-    for one in tries:
-        vast, bomb, grown = one.communicate()[0].splitlines()
-        assert vast == "vast.pgm: got an image of more pixels than are read, expected at most 134,217,728"
-        assert bomb.startswith("bomb.png: got an image of 132,250,000 pixels in 128,")
-        assert bomb.endswith(" bytes, expected at most 16,777,216 pixels")
-        assert int(grown) < 20
-
-
-def encoded(kind: str, **options) -> bytes:
-    """A black picture of 70 × 50 pixels."""
-    file = io.BytesIO()
-    Image.new(options.pop("mode", "RGB"), (70, 50)).save(file, kind, **options)
-    return file.getvalue()
-
-
-SIZED = {
-    "PNG": encoded("PNG"),
-    "JPEG": encoded("JPEG"),
-    "JPEG with a preview": encoded(
-        "JPEG", exif=b"Exif\0\0" + encoded("JPEG"), comment=b"\xff\xc0\0\x11\x08\xff\xff\xff"
-    ),
-    "progressive JPEG": encoded("JPEG", progressive=True),
-    "GIF": encoded("GIF"),
-    "BMP": encoded("BMP"),
-    "BMP from the top down": (bmp := encoded("BMP"))[:22] + struct.pack("<i", -50) + bmp[26:],
-    "WebP": encoded("WEBP"),
-    "WebP without loss": encoded("WEBP", lossless=True),
-    "WebP with more": encoded("WEBP", exif=b"Exif\0\0"),
-    "TIFF": encoded("TIFF"),
-    "TIFF, big-endian": encoded("TIFF", mode="I;16B"),
-    "BigTIFF": encoded("TIFF", big_tiff=True),
-    "JPEG 2000": encoded("JPEG2000"),
-    "JPEG 2000 without its box": encoded("JPEG2000", no_jp2=True),
-}
-if features.check("avif"):
-    SIZED["AVIF"] = encoded("AVIF")
-
-
-@pytest.mark.parametrize("kind", SIZED)
-def test_the_size_is_known_from_the_header_in_every_format_that_compresses_well(kind, monkeypatch):
-    if kind == "AVIF" and not re.search(r"AVIF: +(?!NO)\w", cv2.getBuildInformation()):
-        pytest.skip("this OpenCV reads no AVIF")
-    assert decode_image(SIZED[kind], "it").shape == (50, 70, 3)
-    monkeypatch.setattr("data_load.FREE_PIXELS", 3499)
-    monkeypatch.setattr("data_load.PIXELS_A_BYTE", 0)
-    with pytest.raises(ValueError, match=r"^it: got an image of 3,500 pixels in [\d,]+ bytes, expected at most 3,499 "):
-        decode_image(SIZED[kind], "it")
-
-
-def test_a_header_that_is_cut_anywhere_says_some_size_or_none():
-    for data in SIZED.values():
-        assert all(_promised_pixels(data[:end]) >= 0 for end in range(min(len(data), 600)))
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "kind"), [(3000, 4000, ".jpg"), (4000, 6000, ".jpg"), (2160, 3840, ".png")]
-)
-def test_a_black_photograph_and_an_empty_screen_are_read(height, width, kind):
-    data = cv2.imencode(kind, np.zeros((height, width, 3), np.uint8))[1].tobytes()
-    assert decode_image(data, "it").shape == (height, width, 3)
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there is no such device")
-def test_a_file_without_an_end_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^/dev/zero: got more than 2,000,000 bytes, expected a smaller file$"):
-        read_bytes("/dev/zero", 2_000_000)
-    (tmp_path / "exact").write_bytes(bytes(2_000_000))
-    assert len(read_bytes(tmp_path / "exact", 2_000_000)) == 2_000_000
-    with pytest.raises(ValueError, match=r"^/dev/zero: got more than 268,435,456 bytes"):
-        read_image("/dev/zero")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="pipes have no names here")
-def test_an_image_comes_through_a_pipe():
-    data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))[1].tobytes()
-    read, write = os.pipe()
-
-    def fill() -> None:
-        with open(write, "wb") as file:
-            file.write(data)
-
-    writer = threading.Thread(target=fill)
-    writer.start()
-    assert read_image(f"/dev/fd/{read}").shape == (300, 400, 3)
-    writer.join()
-    os.close(read)
-
-
-@pytest.mark.parametrize(
-    ("image", "told"),
-    [(np.zeros((5, 7, 3), np.uint8), "3 channels of 8"), (np.zeros((5, 7, 4), np.uint16), "4 channels of 16")],
-)
-def test_where_alpha_is_needed_it_is_asked_for(image, told):
-    data = cv2.imencode(".png", image)[1].tobytes()
-    with pytest.raises(ValueError, match=rf"^it: expected an image with red, .* 8 bits, got {told} bits$"):
-        decode_image(data, "it", with_alpha=True)
-    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
-    data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes()
-    np.testing.assert_array_equal(decode_image(data, "it", with_alpha=True), rgba)
-
-
-def test_a_png_that_promises_gigabytes_costs_none(tmp_path):
-    whole = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    place = whole.index(b"IDAT") - 4
-    (tmp_path / "liar.png").write_bytes(whole[:place] + b"\x7f\xff\xff\x00" + whole[place + 4 :])
-    with pytest.raises(ValueError, match=r"liar\.png: expected an image, got"):
-        read_image(tmp_path / "liar.png")
-    (tmp_path / "more.png").write_bytes(whole + b"anything behind the end")
-    assert read_image(tmp_path / "more.png").shape == (8, 8, 3)
-    assert not _fits((tmp_path / "liar.png").read_bytes())  # OpenCV never sees it
-
-
-def test_a_directory_and_a_missing_file_are_os_errors(tmp_path):
-    for path in (tmp_path, tmp_path / "none.jpg"):
-        with pytest.raises(OSError):
-            read_image(path)
-
 
 # Reading labels -------------------------------------------------------------------------------------------------------
 

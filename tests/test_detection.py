@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import PHOTOS, SHIPPED, face_points, find_dot, paint_dot, write_set
+from PIL import Image
 from torch import nn
 
 from data_load import KEYPOINT_MEAN, KEYPOINT_STD, find_data, read_image
@@ -360,11 +361,31 @@ def test_what_the_image_comes_as_does_not_matter(net, tmp_path):
         np.testing.assert_array_equal(detector.keypoints(image, (180, 60, 90, 90))[0], first)
 
 
+def test_a_list_of_images_gives_what_single_ones_give_and_asks_the_network_once(net, tmp_path, monkeypatch):
+    photo = read_image(PHOTOS / "astronaut.jpg")
+    cv2.imwrite(str(tmp_path / "a.png"), photo[..., ::-1])
+    images = [photo, tmp_path / "a.png", photo[:300], Image.fromarray(photo), photo / 255, np.zeros((99, 99), np.uint8)]
+    detector = KeypointDetector(net, lambda image: [(180, 60, 90, 90), (150, 90, 120, 120)] if image.any() else [])
+    single = [detector(image) for image in images]
+    calls, look = [], detector._look
+    monkeypatch.setattr(detector, "_look", lambda *args: calls.append(len(args[1])) or look(*args))
+    together = detector(images)
+    assert [len(faces) for faces in together] == [2, 2, 2, 2, 2, 0] and calls[0] == 10 and not any(calls[1:])
+    for faces, expected in zip(together, single, strict=True):
+        for face, one in zip(faces, expected, strict=True):
+            np.testing.assert_array_equal(face.box, one.box)
+            np.testing.assert_allclose(face.keypoints, one.keypoints, atol=0.01)
+            assert face.image_size == one.image_size
+    assert detector([]) == [] and len(detector((photo,) * 9)) == 9
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+        detector([photo, tmp_path / "none.jpg"])
+
+
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((9, 9, 3), np.float32),
-        np.zeros((9, 9, 4), np.uint8),
+        np.zeros((9, 9, 3), np.uint16),
+        np.zeros((9, 9, 5), np.uint8),
         np.zeros((2, 9, 9, 3), np.uint8),
         np.zeros((0, 9, 3), np.uint8),
         np.zeros(9, np.uint8),
@@ -372,10 +393,10 @@ def test_what_the_image_comes_as_does_not_matter(net, tmp_path):
         None,
         torch.zeros(9, 9, dtype=torch.uint8),
     ],
-    ids=["float", "four channels", "a batch", "no rows", "a row", "a list", "None", "a tensor"],
+    ids=["16 bits", "five channels", "a batch", "no rows", "a row", "a list", "None", "a tensor"],
 )
 def test_what_is_no_image_raises_a_sentence(image):
-    with pytest.raises(ValueError, match=r"^got .*, expected an RGB image \(H, W, 3\) or grey \(H, W\) as uint8"):
+    with pytest.raises(ValueError, match=r"^got .*, expected an RGB image \(H, W, 3\), grey .* or a path$"):
         as_rgb(image)
 
 

@@ -7,7 +7,8 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from helpers import PHOTOS
+from helpers import PHOTOS, png_head
+from PIL import Image
 
 from data_load import find_data, read_image
 from keypoints.__main__ import main
@@ -229,9 +230,9 @@ def test_a_file_that_is_no_filter_is_refused_by_name(tmp_path, layer, message):
     [
         (b"", "expected an image, got 0 bytes"),
         (b"\x89PNG junk", "expected an image, got 9 bytes"),
-        (struct.pack(">8sI4sII", b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 4000, 4000), "got an image of 16,000,000 pixels"),
+        (png_head(4000, 4000), "got an image of 16,000,000 pixels"),
         (struct.pack(">8sI4s", b"\x89PNG\r\n\x1a\n", 2**31 - 1, b"IDAT"), "expected an image, got 16 bytes"),
-        (cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "expected an image with red, green, blue"),
+        (cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "got an image without transparency"),
     ],
 )
 def test_a_picture_that_is_none_or_too_large_is_refused_by_name(tmp_path, picture, message):
@@ -289,6 +290,46 @@ def test_without_a_face_the_picture_stays_and_that_is_said(tmp_path, capsys):
     assert "no face found, the picture stays as it was" in capsys.readouterr().out
     assert (read_image(tmp_path / "grey_cat.png") == read_image(grey)).all()
     assert main(["filter", str(grey), "--filter", "cat", "--out", str(grey)]) == 2
+
+
+@pytest.mark.parametrize("ending", [".png", ".webp"])
+def test_what_is_transparent_stays_so_where_no_filter_covers_it(tmp_path, capsys, ending):
+    photo = read_image(PHOTOS / "astronaut.jpg")
+    rgba = np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)])
+    rgba[:, 300:] = (0, 0, 255, 0)
+    rgba[:60] = (0, 0, 255, 0)  # the hat goes there
+    Image.fromarray(rgba).save(tmp_path / f"her{ending}", lossless=True, exact=True)
+    assert main(["filter", str(tmp_path / f"her{ending}"), "--filter", "tophat", "sunglasses"]) == 0
+    assert "on 1 face" in capsys.readouterr().out
+    worn = np.asarray(Image.open(tmp_path / f"her_tophat_sunglasses{ending}").convert("RGBA"))
+    assert worn.shape == rgba.shape
+    np.testing.assert_array_equal(worn[350:, :, 3], rgba[350:, :, 3])
+    assert (worn[:, 400:, 3] == 0).all()
+    hat = worn[:60, 150:300]
+    assert (hat[..., 3] > 250).mean() > 0.1 and (hat[..., 3] == 0).any()
+    assert hat[hat[..., 3] > 250][:, :3].mean() < 120  # dark, neither white nor the hidden blue
+    faces = KeypointDetector()(rgba)
+    assert (dress(rgba, faces, ["tophat"])[..., 3] >= rgba[..., 3]).all()
+    assert main(["filter", str(tmp_path / f"her{ending}"), "--filter", "cat", "--out", str(tmp_path / "o.jpg")]) == 0
+    assert (read_image(tmp_path / "o.jpg")[:50, 450:] > 250).all()  # JPEG knows no alpha: white
+
+
+def test_several_images_and_folders_and_patterns_are_filtered(tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "b.PNG"):
+        cv2.imwrite(str(folder / name), np.full((60, 80, 3), 90, np.uint8))
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "note.txt").write_text("no image's name")
+    assert main(["filter", str(folder), "--filter", "cat", "--out", str(out)]) == 1
+    assert sorted(file.name for file in out.iterdir()) == ["a_cat.png", "b_cat.PNG"]
+    told = capsys.readouterr()
+    assert told.err.startswith(f"keypoints filter: {folder / 'broken.jpg'}: expected an image, got 8 bytes that ")
+    assert told.err.count("\n") == 1
+    assert main(["filter", str(folder / "*.[pP]*"), "--filter", "cat"]) == 0
+    assert (folder / "a_cat.png").exists() and (folder / "b_cat.PNG").exists()
+    assert main(["filter", str(folder), "--filter", "cat", "--out", str(folder / "a.png")]) == 2
+    assert "got a file, expected a folder" in capsys.readouterr().err
 
 
 def test_a_face_has_a_pose():

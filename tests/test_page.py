@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import os
 import re
 import shutil
 import signal
 import socket
-import struct
 import sys
 from pathlib import Path
+from time import sleep
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
 import psutil
 import pytest
-from helpers import PHOTOS, SHIPPED
+from helpers import PHOTOS, SHIPPED, png_head
 
 from data_load import read_image
 from keypoints import page
@@ -96,10 +99,9 @@ def test_what_is_no_frame_is_refused_in_a_sentence(frame):
 
 
 def test_a_frame_that_promises_gigabytes_is_refused_as_a_file_of_the_kind_is():
-    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR")
     for data, told in (
-        (png + struct.pack(">II", 11_500, 11_500), "132,250,000 pixels"),
-        (png[:8] + b"\x7f" * 9, "17 bytes"),
+        (png_head(11_500, 11_500), "132,250,000 pixels"),
+        (png_head(1, 1)[:8] + b"\x7f" * 9, "17 bytes"),
     ):
         with pytest.raises(ValueError, match=rf"^the webcam's frame: .*got .*{told}"):
             page.read_frame(page.JPEG + base64.b64encode(data).decode())
@@ -131,6 +133,11 @@ def test_each_webcam_has_its_own_faces_and_the_oldest_gives_way(detector):
         ("127.0.0.1:7860", None, "/gradio_api/file=http://attacker.example/?secret", 403),
         ("127.0.0.1:7860", None, "/gradio_api/proxy=https://attacker.example/", 403),
         ("", None, "/", 403),
+        ("[::1", None, "/", 403),  # urlsplit raises
+        ("[::1]:7860", None, "/", 403),
+        ("127.0.0.1:port", None, "/", 200),
+        ("127.0.0.1]", None, "/", 403),
+        ("\xff", "\xff", "/", 403),
     ],
 )
 def test_only_this_machine_s_own_page_is_answered(host, origin, path, status):
@@ -142,11 +149,122 @@ def test_only_this_machine_s_own_page_is_answered(host, origin, path, status):
     async def send(message):
         sent.append(message)
 
-    headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
+    headers = [(b"host", host.encode("latin-1"))] + ([(b"origin", origin.encode("latin-1"))] if origin else [])
     asyncio.run(page.OnlyHere(app)({"type": "http", "path": path, "headers": headers}, None, send))
     assert sent[0]["status"] == status
     if status == 200:
         assert b"default-src 'self'" in dict(sent[0]["headers"])[b"content-security-policy"]
+
+
+def ask(body: list[bytes], path: str = "/gradio_api/component_server", error: type[Exception] | None = None, **headers):
+    """The status that OnlyHere gives, and how many bytes the app behind it got."""
+    sent, read, parts = [], [], iter(body)
+
+    async def app(scope, receive, send):
+        while (message := await receive())["body"]:
+            read.append(len(message["body"]))
+        if error:
+            raise error
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive():
+        return {"type": "http.request", "body": next(parts, b"")}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = {"host": "localhost", **headers}
+    told = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(page.OnlyHere(app)({"type": "http", "path": path, "headers": told}, receive, send))
+    assert sent[0]["type"] == "http.response.start" and [m["type"] for m in sent].count("http.response.start") == 1
+    return sent[0]["status"], sum(read)
+
+
+def test_a_body_that_is_too_large_is_refused_by_its_length_and_while_it_comes():
+    assert ask([b"x" * 1000], content_length="1000") == (200, 1000)
+    assert ask([b"x"], content_length="500000000") == (413, 0)
+    assert ask([b"x"], content_length="-1") == (413, 0)
+    status, read = ask([b"x" * 100_000] * 5000)  # chunked: no length is told
+    assert status == 413 and read <= page.LARGEST_MESSAGE
+    upload = "/gradio_api/upload"
+    assert ask([b"x" * 100_000] * 300, path=upload) == (200, 30_000_000)
+    assert ask([b"x" * 100_000] * 900, path=upload)[0] == 413
+    assert ask([b"x"], path=upload, content_length=str(page.LARGEST_UPLOAD + 2_000_000)) == (413, 0)
+
+
+def test_files_come_as_uploads_only():
+    assert ask([b"x"], content_type="multipart/form-data; boundary=a") == (400, 0)
+    assert ask([b"x"], path="/gradio_api/upload", content_type="multipart/form-data; boundary=a")[0] == 200
+
+
+def test_a_call_of_what_there_is_not_is_no_fault_of_the_page():
+    assert ask([b"{}"], error=KeyError)[0] == 400
+    with pytest.raises(KeyError):
+        ask([b"{}"], path="/gradio_api/queue/join", error=KeyError)
+
+
+def test_a_request_that_breaks_off_ends_without_a_word():
+    sent = []
+
+    async def app(scope, receive, send):
+        await receive()
+        raise RuntimeError  # Starlette's ClientDisconnect
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "path": "/gradio_api/upload", "headers": [(b"host", b"localhost")]}
+    asyncio.run(page.OnlyHere(app)(scope, receive, sent.append))
+    assert sent == []
+
+
+def test_another_socket_than_the_page_s_own_is_closed():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"attacker.example")]}
+    asyncio.run(page.OnlyHere(None)(scope, None, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        *(None, 5, "text", [], {}, {"visitor": {}}, {"worn": ["cat"]}),
+        *({"visitor": "a", "worn": 5}, {"visitor": "a", "worn": [["cat"]]}),
+        *({"visitor": "a", "shown": {"a": 1}}, {"visitor": "a", "shown": [1]}),
+    ],
+)
+def test_a_frame_of_other_types_is_refused(frame):
+    with pytest.raises(TypeError, match=r"^got a frame .*, expected "):
+        page.choices_of(frame)
+
+
+def test_each_known_filter_is_worn_once(hopper, monkeypatch):
+    worn = ["cat", "nothing", "sunglasses"] * 700
+    frame = {"visitor": "a", "worn": worn, "shown": ["expression", "x", "keypoints"] * 9}
+    assert page.choices_of(frame) == ("a", ["cat", "sunglasses"], [page.POINTS, page.EXPRESSION])
+    assert page.choices_of({"visitor": "a"}) == ("a", [], [])
+    asked = []
+    monkeypatch.setattr(page.filters, "dress", lambda image, faces, effects: asked.extend(effects) or image)
+    page.draw(hopper, worn, [])
+    assert [effect.name for effect in asked] == ["cat", "sunglasses"]
+
+
+def test_uploads_that_broke_off_are_swept(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("part", "folder/old.jpg", "new"):
+        (tmp_path / name).write_bytes(b"x")
+    for path in (tmp_path / "part", tmp_path / "folder" / "old.jpg"):
+        os.utime(path, (1, 1))
+    page.sweep(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "new"]
+    os.utime(tmp_path / "folder", (1, 1))
+    page.sweep(tmp_path)
+    page.sweep(tmp_path / "none")
+    assert [file.name for file in tmp_path.iterdir()] == ["new"]
 
 
 def test_without_gradio_a_sentence_says_what_to_do(monkeypatch, capsys):
@@ -226,6 +344,62 @@ def upload(browser: Browser, file: Path) -> None:
     browser.run(f"window.stage = () => {shown}; window.before = stage()")
     browser.upload("#sources input[type=file]", file)
     browser.wait("stage() !== before")
+
+
+needs_gradio = pytest.mark.skipif(not (DEMO / "made").exists(), reason="no .venv-demo ('make demo' makes it)")
+
+
+def send_raw(server, text: bytes, answer: bool = True) -> bytes:
+    """What the server answers to bytes; without ``answer`` the connection is broken off."""
+    with socket.create_connection(("127.0.0.1", int(server.address.rsplit(":", 1)[1])), timeout=30) as one:
+        one.sendall(text)
+        return one.recv(2000) if answer else b""
+
+
+def form(name: str, data: bytes, missing: int = 0) -> bytes:
+    """A request that uploads a file; its length promises some bytes more than it has."""
+    body = b'--a\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n' % name.encode()
+    body += data + b"\r\n--a--\r\n"
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body) + missing}\r\n"
+    return head.encode() + b"Content-Type: multipart/form-data; boundary=a\r\n\r\n" + (body[:-9] if missing else body)
+
+
+@needs_gradio
+def test_the_same_photo_in_several_tabs_is_several_files(server, folder):
+    names = {send_raw(server, form("her.jpg", b"the same")).split(b"\r\n\r\n")[1] for _ in range(3)}
+    assert len(names) == 3 and all(name.endswith(b'her.jpg"]') for name in names)
+
+
+@needs_gradio
+def test_an_upload_that_breaks_off_is_swept(server, folder):
+    before = set(folder.rglob("*"))
+    send_raw(server, form("her.jpg", b"x" * 100_000, missing=10_000), answer=False)
+    for _ in range(100):
+        if left := [file for file in set(folder.rglob("*")) - before if file.is_file()]:
+            break
+        sleep(0.1)
+    assert left
+    [uploads] = folder.glob("keypoints-page-*")
+    page.sweep(uploads, age=-1)
+    assert not any(file.exists() for file in left)
+
+
+@needs_gradio
+def test_malformed_requests_have_statuses_of_their_own(server):
+    def post(body: bytes, length: int | None = None, host: str = "localhost") -> bytes:
+        head = f"POST /gradio_api/component_server HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
+        return send_raw(server, head.encode() + body).split()[1]
+
+    config = json.loads(urlopen(f"{server.address}/config").read())
+    [webcam] = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "webcam"]
+    call = {"session_hash": "a", "component_id": webcam, "fn_name": "look"}
+    for data in (None, 5, "x", [], {"visitor": 1}, {"visitor": "a", "worn": 5}, {"visitor": "a", "shown": [{}]}):
+        assert post(json.dumps({**call, "data": data}).encode()) == b"400", data
+    assert post(json.dumps({**call, "data": {"visitor": "a"}}).encode()) == b"200"  # a sentence: no frame
+    assert post(json.dumps({**call, "component_id": 10**6, "data": {}}).encode()) == b"400"
+    assert post(b"", length=500_000_000) == b"413"
+    assert post(b"{}", host="[::1") == b"403"
 
 
 @needs_browser
