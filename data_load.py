@@ -50,7 +50,7 @@ NUM_KEYPOINTS = 68
 DATA_DIR = Path(__file__).resolve().parent / "data"
 MANIFEST = (
     DATA_DIR / "pixels.csv"
-)  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes
+)  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes; and for each label file
 ARCHIVE_URL = "https://github.com/udacity/P1_Facial_Keypoints/archive/6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81.zip"
 IMAGE_SIZE = 224  # pixels a side of what the network sees
 LONGEST = 100  # shorter sides in the longer one: with the shorter one made 250, no more than 250×25,000 pixels
@@ -322,7 +322,7 @@ class FacialKeypointsDataset(Dataset):
 
 
 def with_all_points(sample: dict) -> dict:
-    """Estimate missing keypoints (:func:`keypoints.landmarks.complete_keypoints`), for what needs the face's box alone."""
+    """Estimate missing keypoints (:func:`keypoints.landmarks.complete_keypoints`), where the face's box is needed."""
     return {**sample, "keypoints": complete_keypoints(sample["keypoints"])}
 
 
@@ -580,13 +580,20 @@ def _count_and_name(files: list[str]) -> str:
 
 
 def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:
-    """Compare the pixels of every labelled image with the manifest. Unlabelled images are extra, which is normal.
+    """Compare the pixels of every labelled image, and the labels, with the manifest. Unlabelled images are extra, which
+    is normal.
+
+    The manifest's rows of label files hold the number of values and of images, and :func:`label_digest`. Without such a
+    row the labels must name the images and be plausible, see :func:`read_keypoints`.
 
     Raises:
         OSError: there is no manifest.
         ValueError: it is something else.
     """
     root, facts = Path(root), _read_manifest(manifest)
+    of_labels = facts.file.str.endswith(".csv")
+    digests = dict(zip(facts.file[of_labels], facts.sha1_of_rgb_bytes[of_labels], strict=True))
+    facts = facts[~of_labels]
     good, missing, damaged = 0, [], []
     for fact in facts.itertuples():
         try:
@@ -607,13 +614,15 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
     for split in sorted({file.split("/")[0] for file in known}):  # the labels count as well as the images
         labels = f"{split}_frames_keypoints.csv"
         try:
-            names = {f"{split}/{name}" for name in read_keypoints(root / labels)[0]}
+            listed, keypoints = read_keypoints(root / labels, root / split)
         except FileNotFoundError:
             missing.append(labels)
         except ValueError:
             damaged.append(labels)
         else:
-            if names != {file for file in known if file.startswith(f"{split}/")}:
+            same = {f"{split}/{name}" for name in listed} == {file for file in known if file.startswith(f"{split}/")}
+            digest = label_digest(listed, keypoints)
+            if not same or digests.get(labels, digest) != digest:
                 damaged.append(labels)
     extra = sum(
         file.relative_to(root).as_posix() not in known
@@ -622,6 +631,12 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
         if file.is_file()
     )
     return Report(good, missing, damaged, extra)
+
+
+def label_digest(names: list[str], keypoints: np.ndarray) -> str:
+    """SHA-1 of the names, a line each, and of the coordinates as little-endian float32: however they are written."""
+    text = "".join(f"{name}\n" for name in names)
+    return hashlib.sha1(text.encode() + keypoints.astype("<f4").tobytes()).hexdigest()
 
 
 def _read_manifest(manifest: str | Path) -> pd.DataFrame:

@@ -145,7 +145,7 @@ def _other_format(data: bytes) -> str | None:
     for beginning, what in FORMATS.items():
         if text.startswith(beginning):
             return what
-    line = re.match(rb"\s*([^\r\n]{0,100000})", data)[1]
+    line = re.split(rb"[\r\n]", data.lstrip()[:100_000], maxsplit=1)[0]
     for separator, what in SEPARATORS.items():
         if line.count(separator) >= max(9, line.count(b",")):
             return f"columns separated by {what}"
@@ -166,8 +166,9 @@ def _number(text: str) -> float | None:
 
 def _first_line(data: bytes) -> tuple[bool, list[str], int]:
     """Whether the first line that is not blank is a header, its fields, and how many lines to skip."""
-    match = re.match(rb"(\s*)([^\r\n]*)", data)
-    before, line = match[1], match[2].decode("utf-8", errors="replace")
+    text = data.lstrip()
+    before = data[: len(data) - len(text)]
+    line = re.split(rb"[\r\n]", text, maxsplit=1)[0].decode("utf-8", errors="replace")
     fields = next(csv.reader([line]), [""])
     fields = [field.strip() for field in fields]
     numbers = [_number(field) for field in fields[1:]]
@@ -218,8 +219,8 @@ def _header_fault(fields: list[str]) -> str | None:
     if _axis_and_number(fields[0])[0] and _axis_and_number(fields[-1]) == (None, None):
         return "a header with the name in the last column"
     told = [_axis_and_number(label) for label in labels]
-    axes, numbers = "".join(axis or "?" for axis, _ in told), [number for _, number in told]
-    first = next((number for number in numbers if number is not None), 0)
+    axes, numbers = "".join(axis or "?" for axis, _ in told), [-1 if number is None else number for _, number in told]
+    first = numbers[0]
     in_a_row = numbers == list(range(first, first + 2 * NUM_POINTS))
     if axes == "x" * NUM_POINTS + "y" * NUM_POINTS:
         return "a header with all x before all y, as OpenFace's"
@@ -228,12 +229,12 @@ def _header_fault(fields: list[str]) -> str | None:
     if axes == "?" * 2 * NUM_POINTS:
         if in_a_row:
             return None
-        ordered = None not in numbers and len(set(numbers)) == len(numbers)
+        ordered = -1 not in numbers and len(set(numbers)) == len(numbers)
         what = "columns in another order" if ordered else "names of columns that do not tell x from y"
         return f"a header with {what} ({', '.join(labels)[:60]} …)"
     if axes != "xy" * NUM_POINTS:
         return f"a header with x and y in another order ({', '.join(labels)[:60]} …)"
-    if numbers[:2] == [None, None]:  # x, y, x.1, y.1, …
+    if numbers[:3] == [-1, -1, 1]:  # x, y, x.1, y.1, …
         numbers[:2] = [0, 0]
     points = numbers[::2]
     parts = points == numbers[1::2] and len(set(points)) < NUM_POINTS  # named, and counted from 0 in each
