@@ -584,13 +584,15 @@ def _sentence(error: Exception, file: str | Path) -> str:
 
 
 def _tell_warning(others: Callable[..., None]) -> Callable[..., None]:
-    """Warnings about labels as one sentence on standard error, and the others as before."""
+    """Warnings about labels as one sentence on standard error, each once, and the others as before."""
+    told = set()
 
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
-        if isinstance(message, LabelWarning):
-            print(printable(message), file=sys.stderr)
-        else:
+        if not isinstance(message, LabelWarning):
             others(message, *details, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(printable(message), file=sys.stderr)
 
     return show
 
@@ -615,6 +617,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ValueError(f"got --threads {options.threads}, expected 1 or more")
             torch.set_num_threads(options.threads)
         with warnings.catch_warnings():
+            warnings.simplefilter("always", LabelWarning)
             warnings.showwarning = _tell_warning(warnings.showwarning)
             return options.run(options)
     except KeyboardInterrupt:

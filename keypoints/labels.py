@@ -147,7 +147,7 @@ def _other_format(data: bytes) -> str | None:
             return what
     line = re.split(rb"[\r\n]", data.lstrip()[:100_000], maxsplit=1)[0]
     for separator, what in SEPARATORS.items():
-        if line.count(separator) >= max(9, line.count(b",")):
+        if line.count(separator) >= max(9, line.count(b",") // 2):  # decimal commas
             return f"columns separated by {what}"
     words = line.split()
     if b"," not in line and len(words) > 2 * min(SCHEMES):
@@ -350,7 +350,11 @@ def guess_layout(face: np.ndarray, size: np.ndarray) -> str | None:
         "coordinates from -1 to 1": (face + 1) / 2 * size,
         "y counted from the bottom": [0, size[1] - 1] + face * [1, -1],
     }
-    return next((name for name, other in others.items() if not face_faults(other[None], size[None])), None)
+    for name, other in others.items():
+        fit = fit_front(other[None])[0]
+        if not face_faults(other[None], size[None]) and fit[1, 1] > abs(fit[1, 0]):  # tilted by less than 45°
+            return name
+    return None
 
 
 def check_faces(
