@@ -40,13 +40,15 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
 from keypoints.images import decode_image, read_bytes, read_image  # noqa: F401  names that callers know
+from keypoints.labels import check_faces, parse_labels
+from keypoints.landmarks import complete_keypoints
 
 Values = TypeVar("Values", "np.ndarray", "torch.Tensor")
 NUM_KEYPOINTS = 68
 DATA_DIR = Path(__file__).resolve().parent / "data"
 MANIFEST = (
     DATA_DIR / "pixels.csv"
-)  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes
+)  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes; and for each label file
 ARCHIVE_URL = "https://github.com/udacity/P1_Facial_Keypoints/archive/6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81.zip"
 IMAGE_SIZE = 224  # pixels a side of what the network sees
 LONGEST = 100  # shorter sides in the longer one: with the shorter one made 250, no more than 250×25,000 pixels
@@ -67,8 +69,22 @@ def _read_table(path: str | Path) -> bytes:
     return data
 
 
-def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
+def read_keypoints(
+    csv_file: str | Path,
+    root_dir: str | Path | None = None,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
+) -> tuple[list[str], np.ndarray]:
     """Read a label file in the official layout: the image's name, then x0, y0, …, x67, y67.
+
+    Args:
+        csv_file: see :func:`keypoints.labels.parse_labels`.
+        root_dir: the folder of the images. Where it is given, the points are checked: whether they lie in their image,
+            and are those of an upright face (see :func:`keypoints.labels.face_faults`). Images that are not there are
+            :func:`require_images`'s business.
+        missing: 'refuse' missing points (empty, NaN, a pair of -1), or 'mask' them: NaN in ``keypoints``.
+        bad_labels: 'refuse' points that the check finds wrong, or 'skip' their rows with a
+            :class:`keypoints.labels.LabelWarning` that counts them.
 
     Returns:
         names: N file names.
@@ -76,34 +92,10 @@ def read_keypoints(csv_file: str | Path) -> tuple[list[str], np.ndarray]:
 
     Raises:
         OSError: the file is missing or can't be read.
-        ValueError: no rows, a wrong number of columns, or a value that is not a finite number.
+        ValueError: no rows, another layout, a value that is no finite number, missing points or wrong ones.
     """
-    data = _read_table(csv_file)
-    try:
-        # The header is skipped: with it, pandas takes a row that is too long as one with an index in front.
-        table = pd.read_csv(
-            io.BytesIO(data), header=None, skiprows=1, dtype={0: str}, keep_default_na=False, na_values={}
-        )
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{csv_file}: got no rows, expected one for each image") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{csv_file}: expected a CSV file of keypoints, got: {str(error).strip()}") from None
-    if table.shape[1] != 1 + 2 * NUM_KEYPOINTS:
-        raise ValueError(
-            f"{csv_file}: got {table.shape[1]} columns, expected {1 + 2 * NUM_KEYPOINTS}: "
-            f"a name, then x and y of {NUM_KEYPOINTS} points"
-        )
-    name = re.split(rb"[\r\n,]", data, maxsplit=1)[0].decode("utf-8", errors="replace")  # pandas skipped it unread
-    if re.match(r".+\.(jpg|jpeg|png)\b", name, re.IGNORECASE):
-        raise ValueError(f"{csv_file}: expected a header in the first line, got the image {name[:200]!r}")
-    values = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"{csv_file}: got a coordinate that is not a finite number for {table.iloc[bad.argmax(), 0][:200]!r} "
-            f"({bad.sum()} such rows)"
-        )
-    return table.iloc[:, 0].astype(str).tolist(), values.reshape(-1, NUM_KEYPOINTS, 2)
+    names, keypoints = parse_labels(_read_table(csv_file), csv_file, missing)
+    return (names, keypoints) if root_dir is None else check_faces(names, keypoints, csv_file, root_dir, bad_labels)
 
 
 def label_offset(keypoints: np.ndarray) -> np.ndarray:
@@ -134,6 +126,8 @@ class FacialKeypointsDataset(Dataset):
             it grey anyway). Samples are the same with and without; the 3,462 training images take about 200 MB, and an
             epoch no longer pays for decoding. Worker processes would each keep a cache of their own and lose it after
             every epoch: load in the main process, which needs no workers any more.
+        missing, bad_labels: what to do with missing points and with wrong ones, see :func:`read_keypoints`. Masked
+            points are NaN in ``keypoints``; :func:`keypoints.training.fit` learns from the others.
 
     >>> data = find_data("sample")
     >>> sample = FacialKeypointsDataset(data.csv_file("training"), data.image_dir("training"))[0]
@@ -147,9 +141,11 @@ class FacialKeypointsDataset(Dataset):
         root_dir: str | Path,
         transform: Callable[[dict], dict] | None = None,
         cache: bool = True,
+        missing: str = "refuse",
+        bad_labels: str = "refuse",
     ) -> None:
         self.csv_file, self.root_dir, self.transform = Path(csv_file), Path(root_dir), transform
-        self.names, self.keypoints = read_keypoints(csv_file)
+        self.names, self.keypoints = read_keypoints(csv_file, root_dir, missing, bad_labels)
         steps = transform.transforms if isinstance(transform, Compose) else []
         self._first, self._rest = steps[0] if steps else None, steps[1:]
         self._cache: dict[int, dict] | None = {} if cache and isinstance(self._first, Rescale) else None
@@ -185,6 +181,11 @@ class FacialKeypointsDataset(Dataset):
 
 
 # Transforms -----------------------------------------------------------------------------------------------------------
+
+
+def with_all_points(sample: dict) -> dict:
+    """Estimate missing keypoints (:func:`keypoints.landmarks.complete_keypoints`), where the face's box is needed."""
+    return {**sample, "keypoints": complete_keypoints(sample["keypoints"])}
 
 
 def _size(output_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -441,13 +442,20 @@ def _count_and_name(files: list[str]) -> str:
 
 
 def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Report:
-    """Compare the pixels of every labelled image with the manifest. Unlabelled images are extra, which is normal.
+    """Compare the pixels of every labelled image, and the labels, with the manifest. Unlabelled images are extra, which
+    is normal.
+
+    The manifest's rows of label files hold the number of values and of images, and :func:`label_digest`. Without such a
+    row the labels must name the images and be plausible, see :func:`read_keypoints`.
 
     Raises:
         OSError: there is no manifest.
         ValueError: it is something else.
     """
     root, facts = Path(root), _read_manifest(manifest)
+    of_labels = facts.file.str.endswith(".csv")
+    digests = dict(zip(facts.file[of_labels], facts.sha1_of_rgb_bytes[of_labels], strict=True))
+    facts = facts[~of_labels]
     good, missing, damaged = 0, [], []
     for fact in facts.itertuples():
         try:
@@ -468,13 +476,15 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
     for split in sorted({file.split("/")[0] for file in known}):  # the labels count as well as the images
         labels = f"{split}_frames_keypoints.csv"
         try:
-            names = {f"{split}/{name}" for name in read_keypoints(root / labels)[0]}
+            listed, keypoints = read_keypoints(root / labels, root / split)
         except FileNotFoundError:
             missing.append(labels)
         except ValueError:
             damaged.append(labels)
         else:
-            if names != {file for file in known if file.startswith(f"{split}/")}:
+            same = {f"{split}/{name}" for name in listed} == {file for file in known if file.startswith(f"{split}/")}
+            digest = label_digest(listed, keypoints)
+            if not same or digests.get(labels, digest) != digest:
                 damaged.append(labels)
     extra = sum(
         file.relative_to(root).as_posix() not in known
@@ -483,6 +493,12 @@ def verify(root: str | Path = DATA_DIR, manifest: str | Path = MANIFEST) -> Repo
         if file.is_file()
     )
     return Report(good, missing, damaged, extra)
+
+
+def label_digest(names: list[str], keypoints: np.ndarray) -> str:
+    """SHA-1 of the names, a line each, and of the coordinates as little-endian float32: however they are written."""
+    text = "".join(f"{name}\n" for name in names)
+    return hashlib.sha1(text.encode() + keypoints.astype("<f4").tobytes()).hexdigest()
 
 
 def _read_manifest(manifest: str | Path) -> pd.DataFrame:

@@ -506,9 +506,8 @@ class FineNet(nn.Module):
             before = after
         self.stages = nn.ModuleList(stages)
         wide = 2 * width
-        self.laterals = nn.ModuleList(
-            ConvNorm(inputs, outputs, 1) for inputs, outputs in zip(channels[1:], (width, wide, wide, wide), strict=True)
-        )
+        widths = (width, wide, wide, wide)
+        self.laterals = nn.ModuleList(ConvNorm(*sizes, 1) for sizes in zip(channels[1:], widths, strict=True))
         self.smooth = nn.ModuleList(SeparableBlock(wide, wide) for _ in range(2))
         self.narrow = ConvNorm(wide, width, 1)
         self.head = nn.Sequential(SeparableBlock(width, width), SeparableBlock(width, width))

@@ -10,10 +10,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +29,10 @@ from data_load import (
     evaluation_transform,
     find_data,
     person_of,
+    read_keypoints,
+    require_images,
     training_transform,
+    with_all_points,
 )
 from keypoints import distributed, filters, photo_training, plots
 from keypoints.detection import Face, KeypointDetector, framing_dict, measure_framing
@@ -37,6 +42,7 @@ from keypoints.export import export_onnx
 from keypoints.failures import write_page
 from keypoints.files import check_writable, lock, write_atomically, write_json
 from keypoints.images import find_images, read_image
+from keypoints.labels import LabelOptions, LabelWarning
 from keypoints.splits import find_wild, people_split
 from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.training import PHOTO_RECIPE, Recipe, fit
@@ -447,7 +453,7 @@ def _wear(source: Path, out: Path, detector: KeypointDetector, effects: list[fil
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    name, csv_file, images = _labelled(options, "test")
+    name, csv_file, images, how = _labelled(options, "test")
     shipped = sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))
     models = options.model or shipped
     # Beside one's own images the photos in the wild are measured only where they are asked for.
@@ -457,7 +463,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
     _check_out("--json", out, [csv_file, *models])
     check_writable(out)
-    measured = [evaluate_weights(model, csv_file, images, wild, options.framing, official) for model in models]
+    measured = [evaluate_weights(model, csv_file, images, wild, options.framing, official, **how) for model in models]
     for model, figures in zip(models, measured, strict=True):
         figures["by_person"] = None if options.csv else by_person(model)
     content = {"data": name, "models": measured}
@@ -477,25 +483,47 @@ def run_failures(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out}: got a file, expected a folder")
     check_writable(options.out / "index.html")
-    _, csv_file, images = _labelled(options, "test")
-    result = evaluate(load_model(options.model), csv_file, images, options.framing)
-    print(f"wrote {write_page(options.out, result, FacialKeypointsDataset(csv_file, images))}")
+    _, csv_file, images, how = _labelled(options, "test")
+    result = evaluate(load_model(options.model), csv_file, images, options.framing, **how)
+    print(f"wrote {write_page(options.out, result, FacialKeypointsDataset(csv_file, images, **how))}")
     return 0
 
 
 def _add_set(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", type=Path, help="labels of your own images in the official layout, with --images")
     command.add_argument("--images", type=Path, metavar="DIR", help="the folder that holds these images, with --csv")
+    command.add_argument(
+        "--missing",
+        choices=["refuse", "mask"],
+        default="refuse",
+        help="what to do with points without coordinates (empty, NaN, -1): refuse them, or mask them: nothing is "
+        "learnt from them, and no error counts them (default: refuse)",
+    )
+    command.add_argument(
+        "--bad-labels",
+        choices=["refuse", "skip"],
+        default="refuse",
+        help="what to do with points outside their image and with faces upside down, mirrored or of a few pixels: "
+        "refuse them, or leave them out and say how many (default: refuse)",
+    )
 
 
-def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path]:
-    """The user's own set where --csv and --images name one, else the official set or the sample: name, CSV, folder."""
+def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path, LabelOptions]:
+    """The user's own set where --csv and --images name one, else the official set or the sample.
+
+    Returns:
+        name, CSV file, folder of the images (all are there), and how the labels (which are sound) are read.
+    """
     if (options.csv is None) != (options.images is None):
         raise ValueError("got only one of --csv and --images, expected both or none")
     if options.csv:
-        return str(options.csv), options.csv, options.images
-    data = find_data()
-    return data.name, data.csv_file(split), data.image_dir(split)
+        name, csv_file, images = str(options.csv), options.csv, options.images
+    else:
+        data = find_data()
+        name, csv_file, images = data.name, data.csv_file(split), data.image_dir(split)
+    how = LabelOptions(missing=options.missing, bad_labels=options.bad_labels)
+    require_images(read_keypoints(csv_file, images, **how)[0], images)
+    return name, csv_file, images, how
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -524,8 +552,8 @@ def _recipe(options: argparse.Namespace, recipe: Recipe) -> Recipe:
 def train_photo_net(options: argparse.Namespace, world: distributed.World) -> int:
     if options.twin:
         raise ValueError("got --twin with PhotoNet, which holds the validation and the test people out anyway")
-    name, csv_file, images = _labelled(options, "training")
-    data = photo_training.photo_data(name, csv_file, images, find_wild(options.wild), options.rendered)
+    name, csv_file, images, how = _labelled(options, "training")
+    data = photo_training.photo_data(name, csv_file, images, find_wild(options.wild), options.rendered, **how)
     if world.first:
         print(f"faces an epoch: {data.counts}; {len(data.validation)} to validate on", flush=True)
     net, record = photo_training.train(data, _recipe(options, PHOTO_RECIPE), options.out, options.device)
@@ -537,21 +565,22 @@ def train_photo_net(options: argparse.Namespace, world: distributed.World) -> in
 
 
 def train_net(options: argparse.Namespace, world: distributed.World) -> int:
-    name, csv_file, images = _labelled(options, "training")
+    name, csv_file, images, how = _labelled(options, "training")
     if world.first:
         print(f"data: {name}", flush=True)
-    training_set = FacialKeypointsDataset(csv_file, images, training_transform())
+    training_set = FacialKeypointsDataset(csv_file, images, training_transform(), **how)
     names = training_set.names
     held_out = people_split(names) if options.twin else {}
     train = held_out.pop("training", list(range(len(names))))
     recipe = _recipe(options, Recipe())
     torch.manual_seed(recipe.seed)
     net = Net()
-    net.framing = framing_dict(measure_framing(Subset(FacialKeypointsDataset(csv_file, images), train)))
+    samples = Subset(FacialKeypointsDataset(csv_file, images, with_all_points, **how), train)
+    net.framing = framing_dict(measure_framing(samples))
     validation_set = None
     if options.twin:
         validation_set = Subset(
-            FacialKeypointsDataset(csv_file, images, evaluation_transform()), held_out["validation"]
+            FacialKeypointsDataset(csv_file, images, evaluation_transform(), **how), held_out["validation"]
         )
     record = fit(
         net, Subset(training_set, train), validation_set, recipe, options.device, options.out.with_suffix(".checkpoint")
@@ -562,7 +591,7 @@ def train_net(options: argparse.Namespace, world: distributed.World) -> int:
     record = {"data": name, "held_out_people": people, **record}
     if options.twin:
         record["by_person"] = {
-            part: evaluate_framings(net, csv_file, images, names=[names[i] for i in members])
+            part: evaluate_framings(net, csv_file, images, names=[names[i] for i in members], **how)
             for part, members in held_out.items()
         }
     save_model(net, options.out, record)
@@ -591,6 +620,20 @@ def _sentence(error: Exception, file: str | Path) -> str:
     return printable(text if str(file) in text else f"{file}: {text}")
 
 
+def _tell_warning(others: Callable[..., None]) -> Callable[..., None]:
+    """Warnings about labels as one sentence on standard error, each once, and the others as before."""
+    told = set()
+
+    def show(message: Warning | str, *details: Any, **more: Any) -> None:
+        if not isinstance(message, LabelWarning):
+            others(message, *details, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(printable(message), file=sys.stderr)
+
+    return show
+
+
 def printable(text: object) -> str:
     r"""Text for one line of a terminal: a file's name may hold line ends and bytes that are no characters.
 
@@ -610,7 +653,10 @@ def main(arguments: list[str] | None = None) -> int:
             if options.threads < 1:
                 raise ValueError(f"got --threads {options.threads}, expected 1 or more")
             torch.set_num_threads(options.threads)
-        return options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LabelWarning)
+            warnings.showwarning = _tell_warning(warnings.showwarning)
+            return options.run(options)
     except KeyboardInterrupt:
         print(
             "interrupted; the same command goes on from the last whole epoch"

@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
-from data_load import IMAGE_SIZE, Normalize, ToTensor, label_offset, read_image, read_keypoints
+from data_load import IMAGE_SIZE, Normalize, ToTensor, label_offset, read_image, read_keypoints, require_images
 from keypoints import metrics
-from keypoints.landmarks import flip_keypoints
+from keypoints.landmarks import complete_keypoints, flip_keypoints
 
 SOURCE_SIZE = 320  # pixels a side of the crops kept in memory; enough for a turned view of a face too large for its box
 SOURCE_FACE = 120.0  # pixels: the face's size in them (root of its box's area); the wild photos have some 128
@@ -49,7 +49,7 @@ def source_crop(image: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, n
         small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         keypoints = (keypoints + 0.5) * np.divide(small.shape[::-1], grey.shape[::-1]) - 0.5
         grey, scale = small, SOURCE_FACE / metrics.face_size(keypoints)
-    middle = (keypoints.min(axis=0) + keypoints.max(axis=0)) / 2
+    middle = _middle(keypoints)
     matrix = np.column_stack([scale * np.eye(2), (SOURCE_SIZE - 1) / 2 - scale * middle])
     crop = cv2.warpAffine(grey, matrix, (SOURCE_SIZE, SOURCE_SIZE), borderMode=cv2.BORDER_REPLICATE)
     return crop, (keypoints @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
@@ -64,6 +64,10 @@ class FaceCrops(Dataset):
         transform: takes {'image': (320, 320) uint8 grey, 'keypoints': (68, 2) float32}, returns a sample.
         official: whether the labels are the official set's, which lie right and below of what they name: see
             :func:`data_load.label_offset`. They are moved back.
+        missing, bad_labels: see :func:`data_load.read_keypoints`.
+
+    Raises:
+        OSError, ValueError: the labels or images can't be read, are missing, or are wrong.
     """
 
     def __init__(
@@ -73,13 +77,16 @@ class FaceCrops(Dataset):
         names: Sequence[str] | None = None,
         transform: Callable[[dict], dict] | None = None,
         official: bool = False,
+        missing: str = "refuse",
+        bad_labels: str = "refuse",
     ) -> None:
-        listed, keypoints = read_keypoints(csv_file)
+        listed, keypoints = read_keypoints(csv_file, root_dir, missing, bad_labels)
         wanted = set(listed if names is None else names)
         if official:
-            keypoints = keypoints - label_offset(keypoints)[:, None]
+            keypoints = keypoints - label_offset(complete_keypoints(keypoints))[:, None]
         chosen = [i for i, name in enumerate(listed) if name in wanted]
         self.names, self.transform = [listed[i] for i in chosen], transform
+        require_images(self.names, root_dir)
         crops = [source_crop(read_image(Path(root_dir) / listed[i]), keypoints[i]) for i in chosen]
         self.crops = [crop for crop, _ in crops]
         self.keypoints = np.stack([points for _, points in crops])
@@ -111,6 +118,7 @@ class FramedView:
 
 
 def _middle(keypoints: np.ndarray) -> np.ndarray:
+    keypoints = complete_keypoints(keypoints)
     return (keypoints.min(axis=0) + keypoints.max(axis=0)).astype(np.float64) / 2
 
 

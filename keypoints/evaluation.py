@@ -15,7 +15,8 @@ from data_load import FacialKeypointsDataset, evaluation_transform, label_offset
 from keypoints import metrics
 from keypoints.detection import KeypointDetector, face_at
 from keypoints.files import sha256
-from keypoints.landmarks import REGIONS
+from keypoints.labels import LabelOptions
+from keypoints.landmarks import REGIONS, complete_keypoints
 from keypoints.splits import WILD_CSV, wild_groups
 from keypoints.training import predict, true_keypoints
 from keypoints.weights import MODEL_DIR, load_model
@@ -55,6 +56,8 @@ def evaluate(
     names: Iterable[str] | None = None,
     who: Callable[[str], Hashable] = person_of,
     offset: bool = False,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
 ) -> Evaluation:
     """Measure a network on labelled images of one face each.
 
@@ -65,17 +68,21 @@ def evaluate(
         who: tells from a file's name who is on it: the intervals are over people.
         offset: add :func:`data_load.label_offset` to what the network says, as the official labels have it and a
             network whose points lie on the features has not.
+        missing, bad_labels: see :func:`data_load.read_keypoints`. Masked points count in no figure; the face's box,
+            size and centroid are then those of its known points and the reference face's estimates of the others.
 
     Raises:
         OSError, ValueError: the labels or images can't be read, are missing, or a face has no size.
     """
     if framing not in FRAMINGS:
         raise ValueError(f"got framing {framing!r}, expected one of {', '.join(FRAMINGS)}")
-    raw = FacialKeypointsDataset(csv_file, root_dir)
+    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
+    raw = FacialKeypointsDataset(csv_file, root_dir, **labels)
     chosen = _choose(raw, names)
     measured, true = [raw.names[i] for i in chosen], raw.keypoints[chosen]
+    whole = complete_keypoints(true)
     if framing == "centre":
-        dataset = Subset(FacialKeypointsDataset(csv_file, root_dir, evaluation_transform()), chosen)
+        dataset = Subset(FacialKeypointsDataset(csv_file, root_dir, evaluation_transform(), **labels), chosen)
         true, predicted = true_keypoints(dataset), predict(net, dataset)
         found = np.ones(len(dataset), bool)
         if offset:  # it is told in pixels of the image; these are those of its crop
@@ -86,10 +93,10 @@ def evaluate(
         for i, index in enumerate(chosen):
             image = raw[index]["image"]
             if framing == "box":
-                [predicted[i]] = detector.keypoints(image, detector.framing.boxes(true[i]))
+                [predicted[i]] = detector.keypoints(image, detector.framing.boxes(whole[i]))
                 continue
             faces = np.array([face.keypoints for face in detector(image)]).reshape(-1, *true.shape[1:])
-            nearest = face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), true[i])
+            nearest = face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), whole[i])
             if nearest is not None:
                 predicted[i] = faces[nearest]
         found = np.isfinite(predicted).all(axis=(1, 2))
@@ -106,11 +113,13 @@ def _choose(dataset: FacialKeypointsDataset, names: Iterable[str] | None) -> lis
         raise ValueError(f"{dataset.csv_file}: got no labels of {min(absent)!r} ({len(absent)} such images)")
     chosen = [i for i, name in enumerate(dataset.names) if name in wanted]
     require_images([dataset.names[i] for i in chosen], dataset.root_dir)
-    for normaliser, what in (("box", "in a line or a point"), ("iod", "with both outer eye corners in one place")):
-        flat = np.flatnonzero(metrics.face_size(dataset.keypoints[chosen], normaliser) == 0)
-        if len(flat):
-            name = dataset.names[chosen[flat[0]]]
-            raise ValueError(f"{dataset.csv_file}: got a face {what} for {name!r} ({len(flat)} such), expected a size")
+    flat = np.flatnonzero(metrics.face_size(dataset.keypoints[chosen], "iod") == 0)
+    if len(flat):
+        name = dataset.names[chosen[flat[0]]]
+        raise ValueError(
+            f"{dataset.csv_file}: got a face with both outer eye corners in one place for {name!r} "
+            f"({len(flat)} such), expected a size"
+        )
     return chosen
 
 
@@ -125,9 +134,14 @@ def evaluate_framings(
     names: Iterable[str] | None = None,
     who: Callable[[str], Hashable] = person_of,
     offset: bool = False,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
 ) -> dict[str, dict]:
     """Framing → figures; the other arguments are those of :func:`evaluate`."""
-    return {framing: evaluate(net, csv_file, root_dir, framing, names, who, offset).figures for framing in framings}
+    return {
+        framing: evaluate(net, csv_file, root_dir, framing, names, who, offset, missing, bad_labels).figures
+        for framing in framings
+    }
 
 
 def evaluate_weights(
@@ -137,6 +151,8 @@ def evaluate_weights(
     wild: Path | None = None,
     framings: Sequence[str] = tuple(FRAMINGS),
     official: bool = False,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
 ) -> dict:
     """Measure weights on a test set and on the validation photos of the wild set.
 
@@ -147,6 +163,7 @@ def evaluate_weights(
             the face than the official images, which it is made for.
         official: whether the labels are the official set's. A network whose points lie on the features is then
             measured with the labels' offset added, and behind Haar without it, too (:data:`NO_OFFSET`).
+        missing, bad_labels: of the test set's labels, see :func:`data_load.read_keypoints`.
 
     Returns:
         weights (the file's name), sha256, test and wild: framing → figures of :func:`evaluate`; wild None where it was
@@ -155,9 +172,9 @@ def evaluate_weights(
     net, groups = load_model(model), wild_groups("validation")
     in_the_wild = [framing for framing in framings if framing != "centre"]
     offset = official and getattr(net, "on_features", False)
-    test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset)
+    test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset, missing=missing, bad_labels=bad_labels)
     if offset and "haar" in framings:
-        test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar").figures
+        test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar", missing=missing, bad_labels=bad_labels).figures
     return {
         "weights": Path(model).name,
         "sha256": sha256(model),

@@ -17,7 +17,7 @@ from keypoints import metrics, plots
 from keypoints.detection import crop_view
 from keypoints.evaluation import Evaluation
 from keypoints.files import write_atomically
-from keypoints.landmarks import REFERENCE_FACE, REGIONS
+from keypoints.landmarks import REFERENCE_FACE, REGIONS, complete_keypoints
 
 # Labels of the official set that we believe wrong, by eye, with a sentence each; they count like all others.
 DOUBTFUL_LABELS = DATA_DIR / "doubtful_labels.csv"
@@ -72,6 +72,7 @@ def sharpness(image: np.ndarray, keypoints: np.ndarray) -> float:
 
     The face is brought to half of 224 pixels first, about as the network sees it.
     """
+    keypoints = complete_keypoints(keypoints)
     size = metrics.face_size(keypoints)
     middle = (keypoints.min(axis=0) + keypoints.max(axis=0)) / 2 + 0.5
     crop, _ = crop_view(image, np.array([*(middle - size), 2 * size]))
@@ -90,7 +91,7 @@ def conditions(dataset: FacialKeypointsDataset, indices: Sequence[int] | None = 
         yaw, sharpness (see :func:`sharpness`) and size (square root of the box's area, pixels), (N,) each.
     """
     chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, int)
-    keypoints = dataset.keypoints[chosen]
+    keypoints = complete_keypoints(dataset.keypoints[chosen])
     return {
         "yaw": np.abs(yaw_of(keypoints)),
         "sharpness": np.array([sharpness(**dataset[i]) for i in chosen]),
@@ -109,11 +110,11 @@ def slices(result: Evaluation, values: dict[str, np.ndarray], each: int = 4) -> 
     points[result.found] = metrics.point_errors(result.predicted[result.found], result.true[result.found])
     everyone = np.arange(len(points))
     bins = [
-        _bin("part", name, everyone, points[:, part].mean(axis=1), each)
+        _bin("part", name, everyone, metrics.mean_known(points[:, part]), each)
         for name, part in REGIONS.items()
         if name != "inner 51"
     ]
-    errors = points.mean(axis=1)
+    errors = metrics.mean_known(points)
     for by, value in values.items():
         edges = np.array(YAW_EDGES) if by == "yaw" else np.unique(np.quantile(value, [0, 0.25, 0.5, 0.75, 1]))
         place = np.clip(np.searchsorted(edges, value, side="right"), 1, max(1, len(edges) - 1)) - 1

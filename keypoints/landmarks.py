@@ -92,6 +92,46 @@ REFERENCE_FACE = np.array([
     (0.264, 0.780, -0.122), (0.070, 0.785, -0.200), (0.000, 0.790, -0.210), (-0.070, 0.785, -0.200),
 ])
 # fmt: on
+# (68, 3): its x and y, and 1.
+FRONT_FACE = np.column_stack([REFERENCE_FACE[:, :2], np.ones(len(REFERENCE_FACE))])
+
+
+def fit_front(keypoints: np.ndarray) -> np.ndarray:
+    """Fit the reference face's front view to known points by least squares.
+
+    Args:
+        keypoints: (N, 68, 2) pixels, NaN where missing.
+
+    Returns:
+        (N, 3, 2) float64 affine maps: ``FRONT_FACE @ maps[i]`` lies nearest to face i.
+    """
+    keypoints = np.asarray(keypoints, np.float64)
+    known = np.isfinite(keypoints).all(axis=-1)
+    if known.all():
+        return np.linalg.pinv(FRONT_FACE) @ keypoints
+    fits = [np.linalg.pinv(FRONT_FACE[has]) @ face[has] for face, has in zip(keypoints, known, strict=True)]
+    return np.stack(fits)
+
+
+def complete_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """Put estimates where points are missing: those of the reference face, fitted to the known points.
+
+    They are good enough for a face's box and size, and for nothing else.
+
+    Args:
+        keypoints: (N, 68, 2) or (68, 2) pixels, NaN where missing.
+
+    Returns:
+        the same shape and dtype; the array itself where nothing is missing. A face without any known point stays NaN.
+    """
+    keypoints = np.asarray(keypoints)
+    missing = ~np.isfinite(keypoints).all(axis=-1, keepdims=True)
+    if not missing.any():
+        return keypoints
+    faces = keypoints.reshape(-1, *keypoints.shape[-2:])
+    estimates = (FRONT_FACE @ fit_front(faces)).reshape(keypoints.shape).astype(keypoints.dtype)
+    hopeless = missing.all(axis=-2, keepdims=True)
+    return np.where(missing & ~hopeless, estimates, keypoints)
 
 
 def flip_keypoints(keypoints: np.ndarray, width: float) -> np.ndarray:

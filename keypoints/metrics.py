@@ -4,6 +4,9 @@ NME is the mean distance between predicted and true points over a size of the fa
 square root of the area of the true points' tight box, ``iod`` the distance of the outer eye corners (points 36 and 45,
 as in 300-W: Sagonas et al., https://ibug.doc.ic.ac.uk/resources/300-W_IMAVIS/). A face that was not found has the error
 infinity: a failure that NME leaves out and the other figures count.
+
+Points whose truth is missing (NaN) are left out of every mean. The size of such a face is that of its known points
+together with the reference face's estimates of the others, see :func:`keypoints.landmarks.complete_keypoints`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keypoints.landmarks import EYE_CORNERS, REGIONS
+from keypoints.landmarks import EYE_CORNERS, REGIONS, complete_keypoints
 
 RESAMPLES = 2000  # of the bootstrap: with other seeds the interval's ends waver by about a fiftieth of its width
 
@@ -21,13 +24,13 @@ def face_size(keypoints: np.ndarray, normaliser: str = "box") -> np.ndarray:
     """The size of each face in pixels.
 
     Args:
-        keypoints: (N, 68, 2) or (68, 2), pixels.
+        keypoints: (N, 68, 2) or (68, 2), pixels; missing points (NaN) are estimated from the known ones.
         normaliser: 'box' or 'iod'.
 
     Returns:
         (N,) or a scalar.
     """
-    keypoints = np.asarray(keypoints, np.float64)
+    keypoints = complete_keypoints(np.asarray(keypoints, np.float64))
     if normaliser == "box":
         return np.sqrt(np.ptp(keypoints, axis=-2).prod(axis=-1))
     if normaliser == "iod":
@@ -36,7 +39,10 @@ def face_size(keypoints: np.ndarray, normaliser: str = "box") -> np.ndarray:
 
 
 def point_errors(predicted: np.ndarray, true: np.ndarray, normaliser: str = "box") -> np.ndarray:
-    """Distance of each point from the truth in percent of the face's size: (N, 68, 2) twice → (N, 68)."""
+    """Distance of each point from the truth in percent of the face's size: (N, 68, 2) twice → (N, 68).
+
+    NaN where the truth is missing.
+    """
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if predicted.shape != true.shape or true.shape[-1] != 2:
         raise ValueError(
@@ -53,7 +59,16 @@ def nme(predicted: np.ndarray, true: np.ndarray, normaliser: str = "box") -> np.
     >>> nme(true + [1, 0], true, "box").round(6)
     array([10.])
     """
-    return point_errors(predicted, true, normaliser).mean(axis=-1)
+    return mean_known(point_errors(predicted, true, normaliser))
+
+
+def mean_known(errors: np.ndarray) -> np.ndarray:
+    """The mean of each row's errors that are not NaN: (N, M) → (N,); NaN where a row has none."""
+    errors, known = np.asarray(errors), np.isfinite(errors)
+    if known.all():
+        return errors.mean(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, errors, 0).sum(axis=-1) / known.sum(axis=-1)
 
 
 def failure_rate(errors: np.ndarray, threshold: float) -> float:
@@ -134,9 +149,10 @@ def summary(
     for normaliser in ("box", "iod"):
         of_points = point_errors(np.asarray(predicted)[found], true[found], normaliser)
         errors[normaliser] = np.full(len(true), np.inf)
-        errors[normaliser][found] = of_points.mean(axis=1)
+        errors[normaliser][found] = mean_known(of_points)
         parts[normaliser] = {
-            name: float(of_points[:, part].mean()) if found.any() else None for name, part in REGIONS.items()
+            name: None if np.isnan(of_points[:, part]).all() else float(np.nanmean(of_points[:, part]))
+            for name, part in REGIONS.items()
         }
     mean = {key: float(value[found].mean()) if found.any() else None for key, value in errors.items()}
     figures: dict = {

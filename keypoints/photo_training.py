@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints
+from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints, with_all_points
 from keypoints import distributed
 from keypoints.augmentation import FaceCrops, framed_transform, gentle_transform, photo_framing, photo_transform
 from keypoints.detection import framing_dict, measure_framing
+from keypoints.labels import LabelOptions
 from keypoints.splits import WILD_CSV, people_split, read_splits
 from keypoints.training import Recipe, fit, settling
 from keypoints.weights import load_model, save_model
@@ -71,6 +72,8 @@ def photo_data(
     wild: Path | None,
     rendered: Sequence[Path] = (),
     transform: Callable[[dict], dict] | None = None,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
 ) -> PhotoData:
     """Read everything that is there.
 
@@ -81,12 +84,15 @@ def photo_data(
         wild: the folder of the wild set, see :func:`keypoints.splits.find_wild`.
         rendered: folders of further heads that ``data/sample/render.py`` wrote.
         transform: of the training faces (default: :func:`keypoints.augmentation.photo_transform`).
+        missing, bad_labels: of the labelled frames, see :func:`data_load.read_keypoints`.
     """
-    transform, official, names = transform or photo_transform(), name == "official", read_keypoints(csv_file)[0]
+    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
+    transform, official = transform or photo_transform(), name == "official"
+    names = read_keypoints(csv_file, images, **labels)[0]
     people = people_split(names)
 
     def frames(part: str, how: Callable[[dict], dict]) -> FaceCrops:
-        return FaceCrops(csv_file, images, [names[i] for i in people[part]], how, official=official)
+        return FaceCrops(csv_file, images, [names[i] for i in people[part]], how, official, **labels)
 
     training = {FRAMES: [frames("training", transform)]}
     heads = [Data(RENDERED, folder) for folder in rendered]
@@ -100,7 +106,7 @@ def photo_data(
         share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
         training[WILD] = [FaceCrops(wild / WILD_CSV, wild, share["training"], transform)]
         validation_photos = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
-    samples = Subset(FacialKeypointsDataset(csv_file, images), people["training"])
+    samples = Subset(FacialKeypointsDataset(csv_file, images, with_all_points, **labels), people["training"])
     return PhotoData(
         training=balanced(training),
         frames=frames("validation", framed_transform()),

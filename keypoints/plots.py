@@ -71,7 +71,7 @@ def zoom(ax: Axes, keypoints: np.ndarray, reach: float = 0.9, lift: float = 0.0)
         reach: from its middle to its edges, in longer sides of the points' box.
         lift: by which it lies higher than the points, in the same unit.
     """
-    low, high = np.min(keypoints, axis=0), np.max(keypoints, axis=0)
+    low, high = np.nanmin(keypoints, axis=0), np.nanmax(keypoints, axis=0)
     side = max(high - low)
     x, y = (low + high) / 2 - [0, lift * side]
     ax.set(xlim=(x - reach * side, x + reach * side), ylim=(y + reach * side, y - reach * side))

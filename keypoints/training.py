@@ -167,6 +167,14 @@ def looks_twice(net: nn.Module) -> bool:
 AT_ONCE = 32
 
 
+def known_loss(criterion: nn.Module, guesses: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """The loss over the coordinates whose truth is known (not NaN); 0 where none is."""
+    known = ~torch.isnan(true)
+    if known.all():
+        return criterion(guesses, true)
+    return criterion(guesses[known], true[known]) if known.any() else 0 * guesses.sum()
+
+
 def train_epoch(
     net, loader, criterion, optimizer, schedule, average, report=lambda loss: None, clip=None, call=None
 ) -> float:
@@ -190,7 +198,8 @@ def train_epoch(
         for number, (part, true) in enumerate(zip(images.chunk(parts), keypoints.flatten(1).chunk(parts), strict=True)):
             with distributed.held_back(call, number + 1 < parts):
                 guesses = call(part, every_look=True) if looks_twice(net) else call(part)
-                loss = criterion(guesses, true.expand_as(guesses)) * (len(part) / len(images))  # both looks learn
+                loss = known_loss(criterion, guesses, true.expand_as(guesses))  # both looks learn
+                loss = loss * (len(part) / len(images))
                 loss.backward()
             total += loss.item() * len(images)
         if clip is not None:
@@ -218,7 +227,8 @@ def fit(
     Topin, https://arxiv.org/abs/1708.07120).
 
     Args:
-        training_set: samples with image (1, 224, 224) float32 and keypoints (68, 2) float32, network units.
+        training_set: samples with image (1, 224, 224) float32 and keypoints (68, 2) float32, network units; missing
+            points are NaN, and nothing is learnt from them.
         validation_set: samples of other people, nothing random in them; looked at after each epoch, never learnt from.
         recipe: see :class:`Recipe`.
         device: 'cpu', 'cuda', 'mps' or 'auto'.
@@ -302,6 +312,7 @@ def _fit(
         if validation_set is not None and world.first:
             predicted, true = predict(average.module, validation_set), true_keypoints(validation_set)
             difference = torch.from_numpy(predicted - true) / (Normalize.inverse(1) - Normalize.inverse(0))
+            difference = difference[~torch.isnan(difference)]
             entry["validation_loss"] = criterion(difference, torch.zeros_like(difference)).item()
             entry["nme_box"] = float(metrics.nme(predicted, true, "box").mean())
         entry["seconds"] = time.perf_counter() - began

@@ -65,7 +65,7 @@ def test_a_name_without_labels_and_a_face_without_size_are_told(net, small_set, 
     points = np.repeat(face_points(30, 30, 10)[None], 3, axis=0)
     points[1] = 7  # all points in one place
     write_labels(tmp_path / "flat.csv", ["Ann_00.jpg", "Cy_00.jpg", "Cy_01.jpg"], points)
-    with pytest.raises(ValueError, match=r"flat\.csv: got a face in a line or a point for 'Cy_00\.jpg' \(1 such\)"):
+    with pytest.raises(ValueError, match=r"flat\.csv: got a face of 0 pixels in row 2 \('Cy_00\.jpg'; 1 such"):
         evaluation.evaluate(net, tmp_path / "flat.csv", place[1])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, csv_header, face_points
+from helpers import ROOT, csv_header, face_points, write_labels
 
 import data_load
 from data_load import fetch, main, verify
@@ -294,6 +294,28 @@ def test_an_image_of_the_other_split_with_the_same_name_is_damaged(root, manifes
     assert verify(root, manifest).damaged == ["test/Ann_00.jpg"]
 
 
+@pytest.mark.parametrize("change", [(0, 1.0), (67, -0.5)])
+def test_other_coordinates_are_damaged(root, manifest, change):
+    files, labels = official_files(), "test_frames_keypoints.csv"
+    put(root, files)
+    names, keypoints = data_load.read_keypoints(root / labels)
+    with manifest.open("a") as file:
+        file.write(f"{labels},136,2,{data_load.label_digest(names, keypoints)}\n")
+    assert verify(root, manifest).ok
+    point, by = change
+    keypoints[1, point, 0] += by
+    write_labels(root / labels, names, keypoints)
+    report = verify(root, manifest)
+    assert report.damaged == [labels] and report.good == 5
+
+
+def test_labels_with_y_before_x_are_damaged_whatever_the_manifest_knows(root, manifest):
+    put(root, official_files())
+    names, keypoints = data_load.read_keypoints(root / "test_frames_keypoints.csv")
+    write_labels(root / "test_frames_keypoints.csv", names, keypoints[..., ::-1])
+    assert verify(root, manifest).damaged == ["test_frames_keypoints.csv"]
+
+
 def test_labels_of_other_images_are_damaged(root, manifest):
     files = official_files()
     put(root, {**files, "test_frames_keypoints.csv": files["training_frames_keypoints.csv"]})
@@ -355,5 +377,7 @@ def test_the_module_runs_as_a_command(root, manifest):
 
 def test_the_manifest_that_ships_covers_the_labelled_images_of_both_splits():
     files = [line.split(",")[0] for line in data_load.MANIFEST.read_text().splitlines()[1:]]
+    assert files[-2:] == ["training_frames_keypoints.csv", "test_frames_keypoints.csv"]
+    files = files[:-2]
     assert len(files) == len(set(files)) == 3462 + 770
     assert sum(file.startswith("training/") for file in files) == 3462

@@ -92,7 +92,7 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Pictu
     if (folder / "detection").exists():
         for name, (boxes, points, sources) in read_boxes(folder / "detection").items():
             kind, file = name.split("/")
-            sure = np.array([source in ("drawn", "points") or float(source.removeprefix("teacher")) >= 0.6 for source in sources])
+            sure = np.array([not s.startswith("teacher") or float(s.removeprefix("teacher")) >= 0.6 for s in sources])
             if kind == "photos":  # those boxes are of 68 points or like them: brows to chin
                 boxes = boxes.copy()
                 boxes[:, 1] -= 0.33 * (boxes[:, 3] - boxes[:, 1])
@@ -235,7 +235,8 @@ def assign(
     middle = (truth[faces, :2] + truth[faces, 2:]) / 2
     near = ((centre - middle[:, None]).abs() < 2.0 * stride[:, None]).all(dim=2)
     candidates = near | inside
-    cost = functional.softplus(-logits)[None] - 3 * ious.clamp_min(1e-6).log() + 1e3 * ~(near & inside) + 1e6 * ~candidates
+    cost = functional.softplus(-logits)[None] - 3 * ious.clamp_min(1e-6).log()
+    cost = cost + 1e3 * ~(near & inside) + 1e6 * ~candidates
     k = ious.masked_fill(~candidates, 0).topk(min(10, ious.shape[1]), dim=1).values.sum(dim=1).int().clamp_min(1)
     lowest = cost.topk(int(k.max()), dim=1, largest=False)
     for i in range(len(faces)):
@@ -421,7 +422,8 @@ def measure(net: FaceDetector, pictures: list[Picture], long_side: int = 512, sm
     scores, hits, faces = [], [], 0
     for picture in pictures:
         found, boxes, _ = detect(net, picture.grey, long_side)
-        sizes = np.sqrt(np.prod(picture.boxes[:, 2:] - picture.boxes[:, :2], axis=1)) * long_side / max(picture.grey.shape)
+        sizes = np.sqrt(np.prod(picture.boxes[:, 2:] - picture.boxes[:, :2], axis=1))
+        sizes = sizes * long_side / max(picture.grey.shape)
         counted = picture.sure & (sizes >= smallest)
         faces += int(counted.sum())
         ious = box_iou(torch.from_numpy(boxes), torch.from_numpy(picture.boxes)).numpy()

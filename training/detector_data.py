@@ -82,10 +82,7 @@ class DetectorViews(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.seed, self.start + index])
-        if rng.random() < 0.3:
-            view = self._mosaic(rng)
-        else:
-            view = self._window(rng, self.size, self.size)
+        view = self._mosaic(rng) if rng.random() < 0.3 else self._window(rng, self.size, self.size)
         grey = spoil(view.grey, rng)
         image = torch.from_numpy(normalise(grey))[None]
         return image, torch.from_numpy(view.boxes), torch.from_numpy(view.points), torch.from_numpy(view.sure)

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -127,7 +128,7 @@ class FineViews(Dataset):
     ``keypoints`` are (68, 2) float32 in crop units from 0 to 1, all NaN where there is no face.
     """
 
-    SHARES = {"wild": 0.42, "frames": 0.2, "rendered": 0.2, "unlabelled": 0.18}
+    SHARES: ClassVar = {"wild": 0.42, "frames": 0.2, "rendered": 0.2, "unlabelled": 0.18}
 
     def __init__(self, faces: dict[str, Faces], empty: list, recipe: FineRecipe, gentle: float = 0.0) -> None:
         self.faces, self.empty, self.recipe, self.start, self.gentle = faces, empty, recipe, 0, gentle
@@ -333,7 +334,8 @@ def train(folder: Path, out: Path, recipe: FineRecipe, hard: Path | None = None)
     """Train the fine network; a checkpoint after each epoch beside ``out``, from which the next start goes on."""
     torch.manual_seed(recipe.seed)
     training, validation, empty = read_faces(folder, hard)
-    print({kind: len(f.crops) for kind, f in training.items()}, {k: len(f.crops) for k, f in validation.items()}, flush=True)
+    for sets in (training, validation):
+        print({kind: len(faces.crops) for kind, faces in sets.items()}, flush=True)
     net = FineNet()
     average = Average(net, recipe.average)
     groups = [
