@@ -341,8 +341,9 @@ def _whole(number: Whole) -> int:
     except (TypeError, ValueError):
         size = 0
     if size < 1 or isinstance(number, bool):
+        text = " ".join(repr(number).split())  # an array's has several lines
         raise ValueError(
-            f"got {number!r} as a size, expected a whole number of pixels from 1 on, or height and width as two such"
+            f"got {text} as a size, expected a whole number of pixels from 1 on, or height and width as two such"
         )
     return size
 

@@ -361,7 +361,9 @@ class KeypointDetector:
             image: (H, W, 3) uint8 RGB, (H, W) uint8 grey, or a file's path.
         """
         image = as_rgb(image)
-        if not (hasattr(self.detect, "passes") and hasattr(self.net, "describe")):
+        if not hasattr(self.net, "describe"):
+            return self.faces(image, self.detect(image))
+        if not hasattr(self.detect, "passes"):
             return distinct(self.faces(image, self.detect(image)))
         faces = self._pooled(image, self.detect.passes(image))
         if not faces and isinstance(self.detect, FaceFinder):

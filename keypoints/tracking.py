@@ -273,6 +273,7 @@ SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
 SAMPLED = 1.0  # pixels to one of the close view, each way, beyond which they are averaged: noise and jitter are less
 ASTRAY = 12.0  # percent of the face's size: followed points that are off a fresh look's by more start anew
+TURNED = np.radians(25)  # a face tilted by more is cut out turned, as the detector's searches do
 CUT = 0.35  # correlation of a frame with the last one below which the scene is another
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
 PATIENCE = 0.1  # seconds between the detector's further searches while nobody is seen
@@ -415,12 +416,23 @@ class FaceTracker:
             expected = track.predict(time)
             if not _inside(expected, image) or time - track.time > self.memory:
                 continue
-            for face in self.detector.faces(image, self.detector.framing.boxes(expected)):
+            for face in self.detector.faces(image, self._box(expected)):
                 points = face.keypoints.astype(np.float64)
                 sure = face.score is not None and face.score >= SURE
                 if sure and _likely(track, points, time) and not _taken(points, seen + found):
                     found.append(_Seen(track, points, face.confidence, face.score))
         return found
+
+    def _box(self, points: np.ndarray) -> np.ndarray:
+        """The detector's box of a face, (1, 5), turned with it where it is far from upright."""
+        roll = np.angle(_scale_and_turn(points))
+        turn = np.exp(1j * roll) if abs(roll) > TURNED else 1
+        centre = points.mean(axis=0) @ (1, 1j)
+        flat = (points @ (1, 1j) - centre) / turn
+        box = self.detector.framing.boxes(np.column_stack([flat.real, flat.imag]))[0]
+        middle = (box[:2] + box[2:] / 2) @ (1, 1j) * turn + centre
+        place = np.array([middle.real, middle.imag]) - box[2:] / 2
+        return np.array([[*place, *box[2:], np.degrees(np.angle(turn))]])
 
     def _search_all(self, image: np.ndarray, time: float) -> list[Face]:
         """The faces of a video's first frame."""
