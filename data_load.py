@@ -17,13 +17,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import numbers
+import operator
 import os
 import re
 import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -188,19 +190,49 @@ def with_all_points(sample: dict) -> dict:
     return {**sample, "keypoints": complete_keypoints(sample["keypoints"])}
 
 
-def _size(output_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (output_size, output_size) if isinstance(output_size, int) else (int(output_size[0]), int(output_size[1]))
+Whole = int | np.integer | float  # a whole number of any type: 250, np.int64(250), 250.0
+
+
+def _whole(number: Whole) -> int:
+    """A whole number of pixels, at least 1, as an int.
+
+    Raises:
+        ValueError: "got … as a size, …".
+    """
+    whole = isinstance(number, numbers.Real) and not isinstance(number, bool) and float(number).is_integer()
+    try:
+        size = int(number) if whole else operator.index(number)  # what else counts: tensors and arrays of one number
+    except (TypeError, ValueError):
+        size = 0
+    if size < 1 or isinstance(number, bool):
+        text = " ".join(repr(number).split())  # an array's has several lines
+        raise ValueError(
+            f"got {text} as a size, expected a whole number of pixels from 1 on, or height and width as two such"
+        )
+    return size
+
+
+def _size(output_size: Whole | Sequence[Whole], square: bool = True) -> int | tuple[int, int]:
+    """A pair of whole numbers as (height, width); one number twice, or as it is where ``square`` is False."""
+    if np.ndim(output_size) == 1 and len(output_size) == 2:
+        return _whole(output_size[0]), _whole(output_size[1])
+    side = _whole(output_size)
+    return (side, side) if square else side
 
 
 @dataclass
 class Rescale:
-    """Resize the image; an int is the length of the shorter side (the shape stays), a pair is (height, width).
+    """Resize the image; one whole number is the shorter side (the shape stays), a pair is (height, width).
 
     Raises:
+        ValueError: "got … as a size, …": a size that is no whole number from 1 on.
         ValueError: "got an image of H×W pixels, …": a longer side of more than :data:`LONGEST` shorter ones.
     """
 
-    output_size: int | tuple[int, int]
+    output_size: Whole | Sequence[Whole]
+
+    def __post_init__(self) -> None:
+        self.output_size = _size(self.output_size, square=False)
 
     def __call__(self, sample: dict) -> dict:
         height, width = sample["image"].shape[:2]
@@ -212,7 +244,7 @@ class Rescale:
             scale = self.output_size / min(height, width)
             new = round(height * scale), round(width * scale)
         else:
-            new = _size(self.output_size)
+            new = self.output_size
         # Averaging over the source pixels keeps fine detail from turning into noise where the image shrinks.
         image = cv2.resize(sample["image"], (min(new[1], width), min(new[0], height)), interpolation=cv2.INTER_AREA)
         image = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_LINEAR)
@@ -238,27 +270,33 @@ def _slack(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
 
 @dataclass
 class RandomCrop:
-    """Cut a random window, each position equally likely; an int is a square, a pair is (height, width).
+    """Cut a random window, each position equally likely; one whole number is a square, a pair is (height, width).
 
     The draw comes from torch, so ``torch.manual_seed`` fixes it and DataLoader workers differ.
     """
 
-    output_size: int | tuple[int, int]
+    output_size: Whole | Sequence[Whole]
+
+    def __post_init__(self) -> None:
+        self.output_size = _size(self.output_size)
 
     def __call__(self, sample: dict) -> dict:
-        size = _size(self.output_size)
+        size = self.output_size
         top, left = (int(torch.randint(slack + 1, ())) for slack in _slack(sample["image"], size))
         return _crop(sample, top, left, size)
 
 
 @dataclass
 class CenterCrop:
-    """Cut the middle; an int is a square, a pair is (height, width). Evaluation is never random."""
+    """Cut the middle; one whole number is a square, a pair is (height, width). Evaluation is never random."""
 
-    output_size: int | tuple[int, int]
+    output_size: Whole | Sequence[Whole]
+
+    def __post_init__(self) -> None:
+        self.output_size = _size(self.output_size)
 
     def __call__(self, sample: dict) -> dict:
-        size = _size(self.output_size)
+        size = self.output_size
         top, left = (slack // 2 for slack in _slack(sample["image"], size))
         return _crop(sample, top, left, size)
 

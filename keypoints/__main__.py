@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 import os
 import signal
@@ -40,7 +39,7 @@ from keypoints.emotion import Emotion
 from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from keypoints.export import export_onnx
 from keypoints.failures import write_page
-from keypoints.files import check_writable, lock, write_atomically, write_json
+from keypoints.files import check_writable, lock, write_json
 from keypoints.images import find_images, read_image
 from keypoints.labels import LabelOptions, LabelWarning
 from keypoints.splits import find_wild, people_split
@@ -79,7 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     detect.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns such as '*.jpg'")
     detect.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write file, face, box, keypoints, pose and emotion, a row a face"
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write file, face, box, keypoints, pose and emotion, a row a face; meanwhile FILE.part grows, and stays "
+        "where the command is interrupted",
+    )
+    detect.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the same as --csv, confidence and score, as JSON lines: an object a face",
     )
     detect.add_argument(
         "--no-emotion", action="store_true", help="leave out the posed expression and how probable it is"
@@ -247,9 +256,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_detect(options: argparse.Namespace) -> int:
     options.images = find_images(options.images)
-    if options.csv:
-        _check_out("--csv", options.csv, [*options.images, options.model])
-        check_writable(options.csv)  # before many images
+    for option, file in (("--csv", options.csv), ("--json", options.json)):
+        if file:
+            _check_out(option, file, [*options.images, options.model])
+            check_writable(file)  # before many images
+    if options.csv and options.json and options.csv.resolve() == options.json.resolve():
+        raise ValueError(f"--json {options.json}: got the file of --csv, expected another")
     if options.draw and options.draw.exists():
         if not options.draw.is_dir():
             raise ValueError(f"--draw {options.draw}: got a file, expected a folder")
@@ -258,37 +270,56 @@ def run_detect(options: argparse.Namespace) -> int:
             raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
     if options.draw:
         check_writable(options.draw / "picture.jpg")
-    detector, rows, drawn, status = KeypointDetector(options.model), [], set(), 0
-    for file in options.images:
-        try:
-            image = read_image(file)
-            faces = detector(image)
-        except (OSError, ValueError) as error:
-            print(_sentence(error, file), file=sys.stderr)
-            status = 1
-            continue
-        if not faces:
-            print(f"{printable(file)}: no face found")
-        for number, face in enumerate(faces):
-            box = [f"{value:g}" for value in face.box]
-            place = f"{printable(file)}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels"
-            rows.append([file, number, *_columns(face)])
-            if not options.no_emotion:
-                place += f", {face.emotion.label}"
-                rows[-1] += _emotion_columns(face.emotion)
-            print(place)
-        if options.draw:
-            name, again = Path(file).stem, 2
-            while name in drawn:  # pictures of the same name from different folders
-                name, again = f"{Path(file).stem}_{again}", again + 1
-            drawn.add(name)
-            plots.write_image(options.draw / f"{name}.jpg", plots.draw_faces(image, faces))
-    if options.csv:
-        text = io.StringIO()
-        header = CSV_HEADER if options.no_emotion else CSV_HEADER + EMOTION_COLUMNS
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        write_atomically(options.csv, lambda part: part.write_bytes(text.getvalue().encode("utf-8", "surrogateescape")))
+    detector, drawn, status = KeypointDetector(options.model), set(), 0
+    header = CSV_HEADER if options.no_emotion else CSV_HEADER + EMOTION_COLUMNS
+    with contextlib.ExitStack() as stack:
+        table = Rows(options.csv, header) if options.csv else None
+        lines = Rows(options.json, None) if options.json else None
+        outputs = [output for output in (table, lines) if output]
+        for output in outputs:
+            stack.callback(output.leave)  # nothing, once it has its name
+        for file in options.images:
+            try:
+                image = read_image(file)
+                faces = detector(image)
+                told = [_tell_face(file, number, face, options) for number, face in enumerate(faces)]
+            except (OSError, ValueError, MemoryError, cv2.error) as error:
+                print(_sentence(error, file), file=sys.stderr)
+                status = 1
+                continue
+            if not faces:
+                print(f"{printable(file)}: no face found")
+            for line, row, record in told:
+                print(line)
+                if table:
+                    table.write([row])
+                if lines:
+                    lines.write_json(record)
+            for output in outputs:
+                output.flush()
+            if options.draw:
+                name, again = Path(file).stem, 2
+                while name in drawn:  # pictures of the same name from different folders
+                    name, again = f"{Path(file).stem}_{again}", again + 1
+                drawn.add(name)
+                plots.write_image(options.draw / f"{name}.jpg", plots.draw_faces(image, faces))
+        for output in outputs:
+            output.close()
     return status
+
+
+def _tell_face(file: str, number: int, face: Face, options: argparse.Namespace) -> tuple[str, list, dict]:
+    """What is said of a face: the line on standard output, its row of the CSV, and its record of the JSON lines."""
+    box = [f"{value:g}" for value in face.box]
+    line = f"{printable(file)}: face {number} at left {box[0]}, top {box[1]}, {box[2]}×{box[3]} pixels"
+    row = [file, number, *_columns(face)]
+    if not options.no_emotion:
+        line += f", {face.emotion.label}"
+        row += _emotion_columns(face.emotion)
+    record = {"file": file, "face": number, **face.to_dict()} if options.json else {}
+    if options.no_emotion:
+        record = {name: value for name, value in record.items() if name not in EMOTION_COLUMNS}
+    return line, row, record
 
 
 def _emotion_columns(emotion: Emotion | None) -> list[str]:
@@ -463,9 +494,20 @@ def run_evaluate(options: argparse.Namespace) -> int:
     out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
     _check_out("--json", out, [csv_file, *models])
     check_writable(out)
-    measured = [evaluate_weights(model, csv_file, images, wild, options.framing, official, **how) for model in models]
-    for model, figures in zip(models, measured, strict=True):
-        figures["by_person"] = None if options.csv else by_person(model)
+    measured, status = [], 0
+    for model in models:
+        try:
+            figures = evaluate_weights(model, csv_file, images, wild, options.framing, official, **how)
+            figures["by_person"] = None if options.csv else by_person(model)
+        except (OSError, ValueError) as error:
+            if len(models) == 1:
+                raise
+            print(_sentence(error, model), file=sys.stderr)
+            status = 1
+            continue
+        measured.append(figures)
+    if not measured:
+        return 2
     content = {"data": name, "models": measured}
     print(f"{table(content)}\n\nNME, failures and AUC (NME_box, 7 %) in percent, [95 % interval over people].")
     if not options.csv and name != "official":
@@ -476,7 +518,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         print("The wild photos are not here: name their folder with --wild.")
     write_json(out, content)  # last, so that a full disk takes nothing from what was printed
     print(f"wrote {out}")
-    return 0
+    return status
 
 
 def run_failures(options: argparse.Namespace) -> int:

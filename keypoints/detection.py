@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from torch import nn
 
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS
 from keypoints import metrics
-from keypoints.detectors import BOX, FaceFinder, HaarDetector, upright
+from keypoints.detectors import BOX, FaceFinder, HaarDetector, overlap, upright
 from keypoints.emotion import Emotion, ExpressionClassifier
 from keypoints.images import as_rgb
 from keypoints.pose import Pose, estimate_pose
@@ -26,9 +26,9 @@ from keypoints.weights import DEFAULT_MODEL, load_model
 from models import made_fast, made_for_bfloat16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
-    """One face.
+    """One face. Two faces are equal only where they are the same object, so that lists and sets may hold them.
 
     Attributes:
         box: (4,) float32, pixels: left, top, width, height, as the detector gave it.
@@ -37,6 +37,7 @@ class Face:
         confidence: (68,) float32 in [0, 1]: how probable it is that a point's error is under 5 % of the face's size;
             None where the network does not tell.
         score: how sure it is that this is a face, in [0, 1]; None where the network does not tell.
+        roll: degrees by which the box is turned clockwise about its middle, as the detector gave it.
     """
 
     box: np.ndarray
@@ -44,6 +45,7 @@ class Face:
     image_size: tuple[int, int] | None = None
     confidence: np.ndarray | None = None
     score: float | None = None
+    roll: float = 0.0
 
     @cached_property
     def pose(self) -> Pose:
@@ -59,6 +61,32 @@ class Face:
         face better whose neutral one is known.
         """
         return ExpressionClassifier()(self.keypoints, self.pose)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The face as plain numbers, lists, words and None, for JSON.
+
+        Returns:
+            ``box`` (4 numbers), ``box_roll``, ``keypoints`` (68 pairs), ``image_size`` (width and height or None),
+            ``confidence`` (68 numbers or None), ``score`` (a number or None), ``yaw``, ``pitch`` and ``roll`` of the
+            head in degrees, ``emotion`` and ``emotion_probability``; of a :class:`~keypoints.tracking.TrackedFace` its
+            own fields, too.
+        """
+        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        plain["box_roll"] = plain.pop("roll")  # in every output "roll" is the head's
+        angles = {name: float(getattr(self.pose, name)) for name in ("yaw", "pitch", "roll")}
+        emotion = {"emotion": self.emotion.label, "emotion_probability": float(self.emotion.probability)}
+        return {**plain, **angles, **emotion}
+
+
+def _plain(value: Any) -> Any:
+    """An array as a list, float32 by its shortest digits, and a NumPy number as Python's; anything else stays."""
+    if isinstance(value, np.ndarray):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.floating):
+        return float(str(value))
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass(frozen=True)
@@ -114,6 +142,8 @@ def measure_framing(
     Args:
         samples: the training set without transforms. Training sees 224 of each image's shorter side of 250 pixels, on
             average the middle ones.
+        detect: a detector as :mod:`keypoints.detectors` describes it, by default :class:`HaarDetector`. A roll that
+            its boxes have is left out: training images show faces upright.
         limit: how many to look at, evenly spread; a median needs no more.
 
     Raises:
@@ -123,11 +153,11 @@ def measure_framing(
     for i in range(0, len(samples), max(1, len(samples) // limit)):
         sample = samples[i]
         image, keypoints = sample["image"], sample["keypoints"]
-        boxes = detect(image)
+        boxes = upright(detect(image))
         chosen = face_at(boxes, keypoints)
         if chosen is None:
             continue
-        left, top, width, height = boxes[chosen]
+        left, top, width, height = boxes[chosen, :BOX].astype(np.float64)
         haar, size = np.sqrt(width * height), metrics.face_size(keypoints)
         x, y = left + width / 2, top + height / 2
         middle = (keypoints.min(axis=0) + keypoints.max(axis=0)) / 2 + 0.5
@@ -147,10 +177,17 @@ def measure_framing(
 
 
 def face_at(boxes: np.ndarray, keypoints: np.ndarray) -> int | None:
-    """Which of (N, 4) boxes left, top, width, height holds the keypoints' centroid: the nearest, or None."""
-    boxes, centroid = np.asarray(boxes).reshape(-1, 4), np.asarray(keypoints).mean(axis=0)
-    offset = np.abs(boxes[:, :2] + boxes[:, 2:] / 2 - centroid)
-    inside = np.flatnonzero((offset <= boxes[:, 2:] / 2).all(axis=1))
+    """Which of (N, 4) boxes left, top, width, height, or (N, 5) with the roll, holds the keypoints' centroid.
+
+    Returns:
+        the index of the box whose middle is nearest; None where none holds it.
+    """
+    boxes, centroid = upright(boxes).astype(np.float64), np.asarray(keypoints).mean(axis=0)
+    roll, offset = np.radians(boxes[:, BOX]), centroid - boxes[:, :2] - boxes[:, 2:BOX] / 2
+    along = np.stack([np.cos(roll), np.sin(roll)], axis=1)  # the box's own axes: the first, and the other
+    across = np.stack([-np.sin(roll), np.cos(roll)], axis=1)
+    offset = np.abs(np.stack([(offset * along).sum(axis=1), (offset * across).sum(axis=1)], axis=1))
+    inside = np.flatnonzero((offset <= boxes[:, 2:BOX] / 2).all(axis=1))
     return int(inside[np.linalg.norm(offset[inside], axis=1).argmin()]) if inside.size else None
 
 
@@ -283,9 +320,11 @@ class KeypointDetector:
     Args:
         model: a weights file, or a network with a ``framing``.
         detect: takes an (H, W, 3) uint8 RGB image, returns (N, 4) boxes left, top, width, height as the Haar cascade
-            gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`. By default :class:`FaceFinder`.
+            gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`. By default :class:`FaceFinder`. All of
+            its ``passes`` are pooled where the network gives scores, which tell faces from false alarms.
         device: where the network runs.
-        min_score: faces with a lower score are dropped, in [0, 1]; a network that gives no scores drops none.
+        min_score: faces with a lower score are dropped, in [0, 1]; a network that gives no scores drops none. What only
+            the third and later searches of a detector find must have 0.95 as well.
         bfloat16: compute the convolutions with 16 bits, which moves points by some 0.1 pixels of 224; by default
             on a CPU that is made for it, where the network is a third faster. False gives the same on every machine.
 
@@ -327,7 +366,9 @@ class KeypointDetector:
     def __call__(self, image: list | tuple) -> list[list[Face]]: ...
 
     def __call__(self, image):
-        """Find the faces of an image, largest first; no face is an empty list.
+        """Find the faces of an image, each once, largest first; no face is an empty list.
+
+        Where :class:`FaceFinder` finds nobody, the image is searched turned by 90 and 180 degrees, too.
 
         Args:
             image: a file's path; a PIL image; an array, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or float in
@@ -364,11 +405,28 @@ class KeypointDetector:
 
     def _search(self, image: np.ndarray) -> Generator[np.ndarray, list[Face], list[Face]]:
         """Yields boxes, is sent the faces among them, returns the faces of the image."""
-        for boxes in self.passes(image):
-            faces = yield boxes
-            if faces:
-                return faces
-        return []
+        if not hasattr(self.net, "describe"):
+            return (yield self.detect(image))
+        if not hasattr(self.detect, "passes"):
+            return distinct((yield self.detect(image)))
+        faces = yield from self._pooled(self.detect.passes(image))
+        if not faces and isinstance(self.detect, FaceFinder):
+            turned = (self.detect.passes(image, roll) for roll in (90, -90, 180))
+            faces = yield from self._pooled([search for searches in turned for search in searches], likely=0)
+        return faces
+
+    def _pooled(
+        self, searches: Sequence[Callable[[], np.ndarray]], likely: int = 2
+    ) -> Generator[np.ndarray, list[Face], list[Face]]:
+        """What several searches find, each face once, largest first; after the ``likely`` ones only sure faces."""
+        faces: list[Face] = []
+        for number, search in enumerate(searches):
+            boxes = upright(search())
+            settled = np.array([face.box for face in faces if (face.score or 0) >= SETTLED]).reshape(-1, BOX)
+            known = (overlap(boxes, settled) > SAME_BOX).any(axis=1)  # would give the same again
+            fresh = yield boxes[~known]
+            faces = distinct(faces + [face for face in fresh if number < likely or (face.score or 0) >= SURE])
+        return sorted(faces, key=lambda face: -float(face.box[2] * face.box[3]))
 
     def faces(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
         """Those of (N, 4) or (N, 5) boxes that hold a face, largest first; image as :func:`as_rgb` gives it."""
@@ -384,7 +442,7 @@ class KeypointDetector:
         for image, some in zip(images, boxes, strict=True):
             size = (image.shape[1], image.shape[0])
             seen = zip(some, islice(looked, len(some)), strict=True)
-            faces = [Face(box[:BOX], points, size, confidence, score) for box, (points, confidence, score) in seen]
+            faces = [Face(box[:BOX], points, size, sure, score, float(box[BOX])) for box, (points, sure, score) in seen]
             result.append([face for face in faces if face.score is None or face.score >= self.min_score])
         return result
 
@@ -404,13 +462,6 @@ class KeypointDetector:
         image, boxes = as_rgb(image), upright(boxes)
         return self._look([image] * len(boxes), boxes)[0]
 
-    def passes(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        """The detector's boxes, (N, 5), pass by pass where it has several."""
-        if hasattr(self.detect, "passes"):
-            yield from self.detect.passes(image)
-        else:
-            yield upright(self.detect(image))
-
     def _look(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> tuple[np.ndarray, Sequence, Sequence]:
         """Points, (N, 68, 2), confidences and scores of (N, 5) boxes; None for each face where the network has none.
 
@@ -428,6 +479,28 @@ class KeypointDetector:
         else:
             points, confidence, score = predict(self.net, batch), [None] * len(boxes), [None] * len(boxes)
         return to_image(points, np.stack(cuts)).astype(np.float32), confidence, score
+
+
+SURE = 0.95  # score from which a face counts where no face is likely: the more boxes, the more false alarms
+SETTLED = 0.99  # score from which a face's place is settled: another box there would give the same face again
+SAME_BOX = 0.5  # intersection over union of two boxes from which the network sees the same in both
+SAME_FACE = 0.35  # face sizes: keypoints whose centroids are nearer are of one face
+WITHIN = 0.5  # part of the smaller keypoints' box that lies in the other one, from which both are one face
+
+
+def distinct(faces: Sequence[Face]) -> list[Face]:
+    """Each face once: of those whose keypoints lie on one another the one of the best score, else the first."""
+    points = np.array([face.keypoints for face in faces], np.float64).reshape(-1, NUM_KEYPOINTS, 2)
+    low, high, centroid = points.min(axis=1), points.max(axis=1), points.mean(axis=1)
+    size = np.sqrt((high - low).prod(axis=1))
+    kept: list[int] = []
+    for i in sorted(range(len(faces)), key=lambda i: -min(faces[i].score or 0, SETTLED)):
+        smaller = np.minimum(size[i], size[kept])
+        near = np.linalg.norm(centroid[i] - centroid[kept], axis=1) < SAME_FACE * smaller
+        shared = np.clip(np.minimum(high[i], high[kept]) - np.maximum(low[i], low[kept]), 0, None).prod(axis=1)
+        if not (near | (shared > WITHIN * smaller**2)).any():
+            kept.append(i)
+    return [faces[i] for i in sorted(kept)]
 
 
 def framing_dict(framing: Framing) -> dict:

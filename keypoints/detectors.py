@@ -2,16 +2,20 @@
 
 A detector takes an (H, W, 3) uint8 RGB image and returns (N, 4) boxes: left, top, width, height in pixels, framed as
 the frontal Haar cascade frames a face. It may return (N, 5): the fifth number is the roll, by how many degrees the face
-is turned clockwise on the screen, for a crop that shows it upright. A detector that has more to offer where this was
-in vain has a method ``passes``, which yields such boxes pass by pass.
+is turned clockwise on the screen, for a crop that shows it upright.
+
+A detector may also have a method ``passes``: it takes the image and returns a list of functions without arguments, each
+of which runs one search and returns such boxes. Several of them may be of one face, and others of none: the network's
+score and the keypoints decide.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -152,15 +156,36 @@ def suppress(boxes: np.ndarray, threshold: float = 0.3) -> np.ndarray:
     return np.array(kept, int)
 
 
+MOST_PIXELS, FURTHER_PIXELS, SMALLEST_FURTHER = 2_000_000, 50_000, 28
+# Chosen on the wild training share, with the time for an image of 640×480 pixels in view. Only the first look goes down
+# to the smallest: from 40 pixels on, a fifth of such an image's height, the others are cheap.
+FURTHER = (
+    Look(HaarDetector(1.1, 1, SMALLEST_FURTHER, cascade="frontalface_alt2"), scale=1.03),
+    Look(HaarDetector(1.1, 1, 40)),
+    Look(HaarDetector(1.2, 1, 48, cascade="profileface"), scale=0.92, dx=-0.12),
+    Look(HaarDetector(1.2, 1, 48, cascade="profileface"), scale=0.92, dx=-0.12, mirrored=True),
+    Look(HaarDetector(1.2, 1, 40, cascade="frontalface_alt2"), scale=1.03, roll=-30),
+    Look(HaarDetector(1.2, 1, 40, cascade="frontalface_alt2"), scale=1.03, roll=30),
+)
+FINEST_PIXELS = 9_000_000  # with faces of 24 pixels a second or two; a telephone's photograph has 12 million
+FILLING_PIXELS, DIM_PIXELS = 10_000, 300_000
+WINDOW = 20  # pixels: the cascades know nothing smaller
+BORDER = 0.4  # shorter sides of the image, on each side
+TILT = 30  # degrees; the cascades find faces within some 15 of it
+
+
 class FaceFinder:
-    """The frontal Haar cascade and, only where it finds nothing, the ways of looking that cost more or err more.
+    """Searches for faces with OpenCV's Haar cascades, frontal and profile, in the image as it is, tilted and lit up.
 
-    1. The frontal cascade, faces from a tenth of the image's longer side on, at least 24 and at most 64 pixels.
-    2. On the image shrunk to 50,000 pixels: finer steps, a second frontal cascade, profiles of both sides, and
-       heads tilted by 30 degrees to either side. What they find of one face is one box, that of the most hits.
-    3. Faces that are too small for the second pass, down to ``smallest``.
+    Called, it returns the boxes of the first of three searches that finds any:
 
-    Nothing is ever searched at more than 2 million pixels: in a larger image faces must be larger.
+    1. :meth:`first`: the frontal cascade, faces from a tenth of the image's longer side on, at least 24 and at most 64
+       pixels.
+    2. :meth:`further`: on the image shrunk to 50,000 pixels, finer steps, a second frontal cascade, profiles of both
+       sides, and heads tilted by 30 degrees to either side. What they find of one face is one box, that of most hits.
+    3. :meth:`small`: faces that are too small for the second search, down to ``smallest``.
+
+    :meth:`passes` offers all searches that there are, for a caller who can tell faces from false alarms.
 
     Args:
         smallest: side of the smallest face, pixels.
@@ -174,16 +199,30 @@ class FaceFinder:
         self.smallest = smallest
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB → (N, 5) float32 boxes with their roll in degrees, of the first pass that finds any."""
-        return next((boxes for boxes in self.passes(image) if len(boxes)), np.zeros((0, BOX + 1), np.float32))
-
-    def passes(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        """Pass by pass (N, 5) boxes, each searched for only when asked for: whoever is satisfied stops."""
+        """(H, W, 3) uint8 RGB → (N, 5) float32 boxes with their roll in degrees, of the first search that finds any."""
         grey = cv2.cvtColor(shrink(image, MOST_PIXELS), cv2.COLOR_RGB2GRAY)
-        for search in (self.first, self.further, self.small):
-            boxes = rescale(search(grey), grey, image)
-            boxes[:, :BOX] = boxes[:, :BOX].round()  # finer than any pass can tell, and shorter to read
-            yield boxes
+        found = (_search(find, grey, image) for find in (self.first, self.further, self.small))
+        return next((boxes for boxes in found if len(boxes)), np.zeros((0, BOX + 1), np.float32))
+
+    def passes(
+        self, image: np.ndarray, roll: float = 0.0, most_pixels: int = FINEST_PIXELS
+    ) -> list[Callable[[], np.ndarray]]:
+        """All searches, from the cheapest and likeliest on; each runs when it is called and returns (N, 5) boxes.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            roll: degrees by which the image is turned anticlockwise before each search; the boxes are of the image as
+                it is given, and their roll counts from there.
+            most_pixels: of the image that is searched; in a larger image faces must be larger. Only the last search,
+                for the smallest faces, takes more than 2 million.
+        """
+        finest = cv2.cvtColor(shrink(image, most_pixels), cv2.COLOR_RGB2GRAY)
+        grey = shrink(finest, MOST_PIXELS)
+        finds = [self.first, self.further, self.fine, self.filling, self.dim]
+        if not roll:  # the dearest two
+            finds += [partial(self.tilted, tilt=tilt) for tilt in (-TILT, TILT)]
+        searches = [partial(_search, find, grey, image, roll) for find in finds]
+        return searches if finest is grey else [*searches, partial(_search, self.tiny, finest, image, roll)]
 
     def first(self, grey: np.ndarray) -> np.ndarray:
         """(H, W) uint8 → (N, 5): the pass that most photos need."""
@@ -203,20 +242,63 @@ class FaceFinder:
         most = round(SMALLEST_FURTHER * np.sqrt(grey.size / FURTHER_PIXELS))
         if most <= self.smallest:
             return np.zeros((0, BOX + 1), np.float32)
-        return pooled((Look(HaarDetector(1.3, 2, self.smallest, most, cascade="frontalface_alt2"), scale=1.03),), grey)
+        return pooled((_frontal(1.3, 2, self.smallest, most),), grey)
+
+    def fine(self, grey: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 → (N, 5): upright faces of every size, in fine steps."""
+        return pooled((_frontal(1.15, 2, self.smallest),), grey)
+
+    def filling(self, grey: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 → (N, 5): faces that fill the image; the cascade wants to see what is around them."""
+        small = shrink(grey, FILLING_PIXELS)
+        border = round(BORDER * min(small.shape)) + 1
+        framed = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_REPLICATE)
+        smallest = max(WINDOW, round(min(small.shape) / 2))
+        looks = tuple(_frontal(1.1, 2, smallest, roll=tilt) for tilt in (0, -TILT, TILT))
+        boxes = pooled((*looks, Look(HaarDetector(1.1, 2, smallest))), framed)
+        boxes[:, :2] -= border
+        return rescale(boxes, small, grey)
+
+    def dim(self, grey: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 → (N, 5): faces in the dark or in fog; a cascade passes over windows of little contrast."""
+        small = shrink(grey, DIM_PIXELS)
+        low, high = np.percentile(small, [0.5, 99.5])
+        stretched = np.clip((small - low) * (255 / max(1, high - low)), 0, 255).astype(np.uint8)
+        lit = cv2.createCLAHE(clipLimit=4, tileGridSize=(4, 4)).apply(stretched)
+        return rescale(pooled((_frontal(1.15, 2, self.smallest),), lit), small, grey)
+
+    def tilted(self, grey: np.ndarray, tilt: float) -> np.ndarray:
+        """(H, W) uint8 → (N, 5): faces tilted by about so many degrees clockwise, of every size."""
+        return pooled((_frontal(1.2, 2, self.smallest, roll=tilt),), grey)
+
+    def tiny(self, grey: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 → (N, 5): faces of a large image that are too small for the others."""
+        most = round(1.3 * self.smallest * np.sqrt(grey.size / MOST_PIXELS))
+        return pooled((_frontal(1.2, 2, self.smallest, most),), grey)
 
 
-MOST_PIXELS, FURTHER_PIXELS, SMALLEST_FURTHER = 2_000_000, 50_000, 28
-# Chosen on the wild training share, with the time for an image of 640×480 pixels in view. Only the first look goes down
-# to the smallest: from 40 pixels on, a fifth of such an image's height, the others are cheap.
-FURTHER = (
-    Look(HaarDetector(1.1, 1, SMALLEST_FURTHER, cascade="frontalface_alt2"), scale=1.03),
-    Look(HaarDetector(1.1, 1, 40)),
-    Look(HaarDetector(1.2, 1, 48, cascade="profileface"), scale=0.92, dx=-0.12),
-    Look(HaarDetector(1.2, 1, 48, cascade="profileface"), scale=0.92, dx=-0.12, mirrored=True),
-    Look(HaarDetector(1.2, 1, 40, cascade="frontalface_alt2"), scale=1.03, roll=-30),
-    Look(HaarDetector(1.2, 1, 40, cascade="frontalface_alt2"), scale=1.03, roll=30),
-)
+def _frontal(scale_factor: float, min_neighbors: int, min_size: int, max_size: int = 0, roll: float = 0.0) -> Look:
+    """A look with the better of the frontal cascades, whose boxes are a little smaller than the default one's."""
+    detect = HaarDetector(scale_factor, min_neighbors, min_size, max_size, cascade="frontalface_alt2")
+    return Look(detect, roll, scale=1.03)
+
+
+def _search(
+    find: Callable[[np.ndarray], np.ndarray], grey: np.ndarray, image: np.ndarray, roll: float = 0.0
+) -> np.ndarray:
+    """What ``find`` finds in ``grey``, turned anticlockwise by ``roll`` degrees: (N, 5) in pixels of ``image``."""
+    if not roll:
+        boxes = find(grey)
+    else:
+        turned, back = turn(grey, roll)
+        boxes = find(turned)
+        middle, side = boxes[:, :2] + boxes[:, 2:BOX] / 2, boxes[:, 2:BOX]
+        middle = (middle - 0.5) @ back[:, :2].T + back[:, 2] + 0.5
+        roll = 180 - (180 - boxes[:, BOX:] - roll) % 360  # above -180, up to 180
+        boxes = np.column_stack([middle - side / 2, side, roll])
+    boxes = rescale(boxes, grey, image)
+    boxes[:, :BOX] = boxes[:, :BOX].round()  # finer than any pass can tell, and shorter to read
+    return boxes
 
 
 def pooled(looks: tuple[Look, ...], grey: np.ndarray) -> np.ndarray:

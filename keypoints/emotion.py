@@ -119,7 +119,7 @@ def _checked(keypoints: np.ndarray) -> np.ndarray:
     return points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExpressionModel:
     """What :mod:`keypoints.emotion_training` has learned; F features, 7 expressions, A actions.
 
@@ -171,7 +171,7 @@ def load_expression_model(path: str | Path = EXPRESSION_MODEL) -> ExpressionMode
         return ExpressionModel(**{name: data[name].astype(np.float64) for name in data.files})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reason:
     """A movement that spoke for or against an expression.
 
@@ -192,7 +192,7 @@ class Reason:
         return f"{contrary}{self.action}: {'for' if self.effect >= 0 else 'against'} it ({self.effect:+.1f})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Emotion:
     """The expression of one face.
 

@@ -78,7 +78,7 @@ UPPER, LOWER = columns_of(RIGHT_BROW, LEFT_BROW, RIGHT_EYE, LEFT_EYE), columns_o
 WHOLE = np.arange(NUM_FEATURES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faces:
     """Faces of one source.
 
@@ -227,7 +227,7 @@ def joined(parts: Sequence[Faces]) -> Faces:
     return Faces(points, labels, people, sum((part.lost for part in parts), ()), actions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sources:
     """All that a map is learned from, as features.
 

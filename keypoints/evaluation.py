@@ -30,7 +30,7 @@ FRAMINGS = {
 NO_OFFSET = "haar, labels' offset left out"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """What :func:`evaluate` found.
 

@@ -45,7 +45,7 @@ LARGE = 1_000_000  # pixels of the image: where more are covered, the filter's o
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One sheet of a filter; the fields are those of the file.
 
@@ -99,7 +99,7 @@ class Layer:
         return Surface(origin, right, down, tilted[2], scale, middle, radius, bool(self.round))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surface:
     """A sheet in the head's frame: the pixel ``middle`` of its picture lies at ``origin``, ``scale`` long and wide.
 
@@ -155,7 +155,7 @@ class Surface:
         return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Filter:
     """What to put on a face: layers, or a morph, (75, 3) shifts of ``Pose.points``."""
 

@@ -92,7 +92,7 @@ POLICY = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """A picture, (H, W, 3) uint8 RGB, its faces, and their expressions by id."""
 

@@ -76,7 +76,7 @@ def turn_in_order(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return about_z @ np.array([[cy, 0, sy], [-sp * sy, cp, sp * cy], [-cp * sy, -sp, cp * cy]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pose:
     """How a head stands before the camera. Lengths are in outer-eye distances of a mean head.
 
@@ -127,7 +127,7 @@ class Pose:
         return self.points[NUM_KEYPOINTS + EXTRA.index(name)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseModel:
     """What :mod:`keypoints.pose_training` has learned; lengths in outer-eye distances, the head's frame of a Pose.
 
@@ -207,6 +207,7 @@ def estimate_pose(
         keypoints: (68, 2) pixels, (x, y).
         image_size: width, height of the image in pixels; tells the focal length and where straight ahead is.
         confidence: (68,) in 0..1, how far each point may be believed; all by default. Bad points are found anyway.
+            Fewer than six points from 0.5 on tell no pose; all points then count alike.
         model: the shipped one by default.
 
     Raises:
@@ -221,8 +222,10 @@ def estimate_pose(
     if points.shape != (NUM_KEYPOINTS, 2) or not np.isfinite(points).all() or np.ptp(points, axis=0).min() <= 0:
         raise ValueError(f"got keypoints of shape {points.shape}, expected (68, 2), finite and not all in one place")
     trust = np.ones(NUM_KEYPOINTS) if confidence is None else np.asarray(confidence, np.float64)
-    if trust.shape != (NUM_KEYPOINTS,) or not ((trust >= 0) & (trust <= 1)).all() or (trust >= 0.5).sum() < 6:
-        raise ValueError("got a confidence of another form, expected 68 numbers in 0..1, at least six from 0.5")
+    if trust.shape != (NUM_KEYPOINTS,) or not ((trust >= 0) & (trust <= 1)).all():
+        raise ValueError("got a confidence of another form, expected 68 numbers in 0..1")
+    if (trust >= 0.5).sum() < 6:
+        trust = np.ones(NUM_KEYPOINTS)
     model = model or load_pose_model()
     doubted = trust < 0.5
     believed = _filled(points, ~doubted, model.template) if doubted.any() else points

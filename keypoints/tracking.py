@@ -3,7 +3,8 @@
 A face that was found once is *followed*: its points, moved on as it moved, tell where the close view of the network's
 second look lies, so that neither the detector nor the first look is needed (as MediaPipe does: Bazarevsky et al.,
 BlazeFace, 2019, https://arxiv.org/abs/1907.05047). The network's score tells when that fails. Then it looks twice near
-the place, and the detector runs: it also does at the start and now and then, for faces that come in.
+the place, and the detector runs: it also does at the start and now and then, for faces that come in. A video's first
+frame is searched as thoroughly as a still image; later frames run one of the detector's searches each at most, in turn.
 
 Points tremble because each frame is judged anew. The One-Euro filter (Casiez, Roussel and Vogel, 1€ Filter, 2012,
 https://doi.org/10.1145/2207676.2208639) averages over time, the longer the slower something moves. Here it has two
@@ -14,9 +15,9 @@ each other in its own frame. A still head holds a mouth that talks, and a mouth 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,9 @@ import numpy as np
 import torch
 
 from data_load import NUM_KEYPOINTS
-from keypoints.detection import Face, KeypointDetector, cut_out
-from keypoints.detectors import overlap
+from keypoints.detection import SURE, Face, KeypointDetector, cut_out
+from keypoints.detectors import FaceFinder, overlap
+from keypoints.detectors import upright as with_roll
 from keypoints.emotion import Emotion, ExpressionSmoother
 from keypoints.images import as_rgb
 from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE
@@ -200,7 +202,7 @@ def mouth_ratio(own: np.ndarray) -> float:
     return float(gap / max(1e-6, np.linalg.norm(inner[0] - inner[4])))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrackedFace(Face):
     """One face of one frame of a video.
 
@@ -222,7 +224,7 @@ class TrackedFace(Face):
     mouth_open: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class _Track:
     """What the tracker knows of a face from frame to frame."""
 
@@ -263,7 +265,6 @@ class _Seen(NamedTuple):
     score: float | None
 
 
-SURE = 0.95  # score from which a face counts that was looked for where the detector saw none
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
 SAME = 0.35  # face sizes: two faces' centroids nearer than that are one face
@@ -273,9 +274,12 @@ SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
 SAMPLED = 1.0  # pixels to one of the close view, each way, beyond which they are averaged: noise and jitter are less
 ASTRAY = 12.0  # percent of the face's size: followed points that are off a fresh look's by more start anew
+TURNED = np.radians(25)  # a face tilted by more is cut out turned, as the detector's searches do
 CUT = 0.35  # correlation of a frame with the last one below which the scene is another
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
-PATIENCE = 0.4  # seconds between the detector's further passes while nobody is seen
+PATIENCE = 0.1  # seconds between the detector's further searches while nobody is seen
+SEARCHES = 2  # further searches after each check, on a frame each, so that the time for a frame has a bound
+SEARCHED_PIXELS = 500_000  # of a frame, in a further search
 
 
 class FaceTracker:
@@ -313,6 +317,7 @@ class FaceTracker:
         self.detector, self.net = detector, detector.net
         self.check, self.memory, self.smoothing = check, memory, smoothing
         self.faces = self.detections = 0
+        self._turn = 0  # how many further searches there were: which one is next
         self.reset()
 
     def reset(self) -> None:
@@ -321,6 +326,7 @@ class FaceTracker:
         self._time: float | None = None
         self._next_check = -np.inf
         self._next_far = -np.inf
+        self._due = 0  # further searches to come
         self._scene: np.ndarray | None = None
 
     def __call__(self, image: np.ndarray | str | Path, time: float | None = None) -> list[TrackedFace]:
@@ -341,7 +347,8 @@ class FaceTracker:
         self._time, self._scene = time, scene
         seen = self._follow(image, time)
         seen += self._again(image, time, seen)
-        seen += self._detect(image, time, seen)
+        start = before is None or time <= before
+        seen += self._place(self._search_all(image, time), time, seen) if start else self._detect(image, time, seen)
         faces = []
         for track, points, confidence, score in seen:
             if track.lost:
@@ -410,34 +417,68 @@ class FaceTracker:
             expected = track.predict(time)
             if not _inside(expected, image) or time - track.time > self.memory:
                 continue
-            for face in self.detector.faces(image, self.detector.framing.boxes(expected)):
+            for face in self.detector.faces(image, self._box(expected)):
                 points = face.keypoints.astype(np.float64)
                 sure = face.score is not None and face.score >= SURE
                 if sure and _likely(track, points, time) and not _taken(points, seen + found):
                     found.append(_Seen(track, points, face.confidence, face.score))
         return found
 
+    def _box(self, points: np.ndarray) -> np.ndarray:
+        """The detector's box of a face, (1, 5), turned with it where it is far from upright."""
+        roll = np.angle(_scale_and_turn(points))
+        turn = np.exp(1j * roll) if abs(roll) > TURNED else 1
+        centre = points.mean(axis=0) @ (1, 1j)
+        flat = (points @ (1, 1j) - centre) / turn
+        box = self.detector.framing.boxes(np.column_stack([flat.real, flat.imag]))[0]
+        middle = (box[:2] + box[2:] / 2) @ (1, 1j) * turn + centre
+        place = np.array([middle.real, middle.imag]) - box[2:] / 2
+        return np.array([[*place, *box[2:], np.degrees(np.angle(turn))]])
+
+    def _search_all(self, image: np.ndarray, time: float) -> list[Face]:
+        """The faces of a video's first frame."""
+        self.detections += 1
+        self._next_check = time + self.check
+        return self.detector(image)
+
     def _detect(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
         """Faces that come in or back, and followed ones that a fresh look corrects, if it is time to look for them."""
         regular, hurry = time >= self._next_check, len(seen) < max(1, len(self._tracks))
-        if not regular and not hurry:
-            return []
-        far = not seen and time >= self._next_far  # the further passes cost more
-        self.detections += 1
         if regular:
             self._next_check = time + self.check
-        if far:
+        alone = not seen and time >= self._next_far
+        if alone:
             self._next_far = time + PATIENCE
-        fresh = []
-        for boxes in islice(self.detector.passes(image), None if far else 1):
-            boxes, confirmed = self._strange(boxes, seen)
+        further = alone or (self._due > 0 and not regular)
+        self._due = SEARCHES if regular else max(0, self._due - further)
+        if not (regular or hurry or further):
+            return []
+        self.detections += 1
+        first, others = self._searches(image, turned=not seen)
+        fresh: list[Face] = []
+        if regular or hurry:
+            boxes, confirmed = self._strange(with_roll(first()), seen)
             if regular:
                 for track in (one.track for one in seen):
                     track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
             fresh = self.detector.faces(image, boxes)
-            if fresh:
-                break
+        if further and others and not fresh:
+            boxes, _ = self._strange(with_roll(others[self._turn % len(others)]()), seen)
+            self._turn += 1
+            fresh = [face for face in self.detector.faces(image, boxes) if (face.score or 0) >= SURE]
         return self._place(fresh, time, seen)
+
+    def _searches(self, image: np.ndarray, turned: bool) -> tuple[Callable, list[Callable]]:
+        """The detector's first search, and the others, of the image turned by 90 and 180 degrees as well."""
+        detect = self.detector.detect
+        if not hasattr(detect, "passes"):
+            return partial(detect, image), []
+        first, *others = detect.passes(image)
+        if isinstance(detect, FaceFinder):
+            others = detect.passes(image, most_pixels=SEARCHED_PIXELS)[1:]
+            for roll in (90, -90, 180) if turned else ():
+                others += detect.passes(image, roll, SEARCHED_PIXELS)
+        return first, others
 
     def _strange(self, boxes: np.ndarray, seen: list[_Seen]) -> tuple[np.ndarray, set[int]]:
         """Those boxes that frame no followed face as it should be framed; ids of the faces that are framed so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import sys
 import threading
@@ -235,7 +236,7 @@ class VideoFile:
 
 
 class Rows:
-    """A CSV file that has its name only once it is whole.
+    """A CSV file, or with the header None one of JSON lines, that has its name only once it is whole.
 
     Until then it grows by whole rows as ``NAME.part`` beside it: what is older than a second is on disk there, whatever
     ends the process, and stays until the next file of this name is begun. A device or a pipe is written to itself.
@@ -245,7 +246,7 @@ class Rows:
         OSError: it can't be written; the error names it.
     """
 
-    def __init__(self, path: str | Path, header: Sequence[str]) -> None:
+    def __init__(self, path: str | Path, header: Sequence[str] | None) -> None:
         self._path = path = Path(path)
         if path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
@@ -263,7 +264,8 @@ class Rows:
         self._size = 0  # bytes, of whole rows
         self._waiting = io.StringIO(newline="")  # a file's own buffer would be written out in the middle of a row
         self._csv = csv.writer(self._waiting, lineterminator="\n")
-        self._csv.writerow(header)
+        if header is not None:
+            self._csv.writerow(header)
         try:
             self.flush()
         except OSError:
@@ -277,8 +279,12 @@ class Rows:
         if time.monotonic() - self._flushed > 0.5:
             self.flush()
 
+    def write_json(self, value: dict) -> None:
+        """A line of JSON; NaN, which JSON lacks, is refused."""
+        self._waiting.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+
     def flush(self) -> None:
-        rows = self._waiting.getvalue().encode("utf-8")
+        rows = self._waiting.getvalue().encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
         data = memoryview(rows)
         self._waiting.seek(0)
         self._waiting.truncate()

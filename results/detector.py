@@ -248,7 +248,8 @@ def found(options: argparse.Namespace) -> None:
             hit = any(face_at(box, keypoints) is not None for box in boxes)
             shipped["found"] += hit
             shipped["other_faces"] += len(faces) - hit
-            for number, boxes in enumerate(finder.passes(image)):
+            for number, search in enumerate(finder.passes(image)):
+                boxes = search()
                 hit = nearest(boxes, keypoints, TYPICAL) is not None
                 if len(boxes) and not given:
                     given = True
@@ -284,8 +285,8 @@ def speed(options: argparse.Namespace) -> None:
         rows = []
         for _ in range(15):
             began = time.thread_time()  # the thread's own time: other programs don't count
-            for boxes in finder.passes(image):
-                if len(boxes) and "first" in name:
+            for search in finder.passes(image):
+                if len(search()) and "first" in name:
                     break
             rows.append(time.thread_time() - began)
         times[name] = {"ms": round(1000 * float(np.median(rows)), 1)}

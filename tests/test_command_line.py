@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,7 +25,7 @@ from PIL import Image
 from data_load import Data, person_of, read_image
 from keypoints import training
 from keypoints.__main__ import main, printable
-from keypoints.detection import Framing, KeypointDetector, framing_dict
+from keypoints.detection import Face, Framing, KeypointDetector, framing_dict
 from keypoints.evaluation import evaluate
 from keypoints.files import sha256
 from keypoints.splits import people_split
@@ -89,6 +91,77 @@ def test_detect_prints_a_line_a_face_and_writes_a_row_a_face(weights, tmp_path, 
         np.testing.assert_array_equal(np.array(row[2:6], float), face.box)
         np.testing.assert_allclose(np.array(row[6:142], float).reshape(68, 2), face.keypoints, atol=0.006)
         assert row[145] == face.emotion.label and float(row[146]) == pytest.approx(face.emotion.probability, abs=0.006)
+
+
+def test_a_face_of_which_hardly_a_point_is_believed_ends_no_batch(tmp_path, capsys, monkeypatch):
+    find = KeypointDetector.__call__
+    doubt = np.full(68, 0.3, np.float32)
+    monkeypatch.setattr(
+        KeypointDetector, "__call__", lambda self, image: [replace(f, confidence=doubt) for f in find(self, image)]
+    )
+    files = [ASTRONAUT, str(PHOTOS / "grace_hopper.jpg")]
+    assert main(["detect", *files, "--csv", str(tmp_path / "o.csv"), "--json", str(tmp_path / "o.jsonl")]) == 0
+    told = capsys.readouterr()
+    assert [line.split(": face")[0] for line in told.out.splitlines()] == files and told.err == ""
+    assert [row[0] for row in rows(tmp_path / "o.csv")[1:]] == files
+    assert main(["filter", ASTRONAUT, "--filter", "sunglasses", "--out", str(tmp_path / "worn.png")]) == 0
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), cv2.error("odd"), MemoryError("odd")])
+def test_an_error_of_one_file_s_face_is_told_and_the_others_are_done(weights, tmp_path, capsys, monkeypatch, error):
+    made, calls = Face.pose.func, itertools.count()
+
+    def pose(self):
+        if next(calls) == 1:
+            raise error
+        return made(self)
+
+    monkeypatch.setattr(Face, "pose", property(pose))
+    files = [ASTRONAUT, ASTRONAUT, str(PHOTOS / "grace_hopper.jpg")]
+    options = ["--csv", str(tmp_path / "o.csv"), "--no-emotion", "--model", weights]
+    assert main(["detect", *files, *options]) == 1
+    assert capsys.readouterr().err == f"{ASTRONAUT}: odd\n"
+    assert [row[0] for row in rows(tmp_path / "o.csv")[1:]] == [files[0], files[2]]
+
+
+def test_rows_are_on_disk_as_they_come_and_stay_when_detect_is_interrupted(weights, tmp_path, monkeypatch):
+    seen = []
+
+    def read(file):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(file)
+        return read_image(file)
+
+    monkeypatch.setattr("keypoints.__main__.read_image", read)
+    outputs = ["--csv", str(tmp_path / "o.csv"), "--json", str(tmp_path / "o.jsonl")]
+    assert main(["detect", ASTRONAUT, ASTRONAUT, *outputs, "--model", weights]) == 130
+    assert sorted(file.name for file in tmp_path.glob("o.*")) == ["o.csv.part", "o.jsonl.part"]
+    assert len(rows(tmp_path / "o.csv.part")) == 2 and len((tmp_path / "o.jsonl.part").read_text().splitlines()) == 1
+
+
+def test_detect_writes_a_json_object_a_face(tmp_path, capsys):
+    names = [ASTRONAUT, str(PHOTOS / "grace_hopper.jpg")]
+    assert main(["detect", *names, "--json", str(tmp_path / "o.jsonl")]) == 0
+    records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [record["file"] for record in records] == names and [record["face"] for record in records] == [0, 0]
+    [face] = KeypointDetector()(ASTRONAUT)
+    assert records[0] == {"file": ASTRONAUT, "face": 0, **face.to_dict()}
+    np.testing.assert_array_equal(np.float32(records[0]["keypoints"]), face.keypoints)
+    assert main(["detect", ASTRONAUT, "--no-emotion", "--json", str(tmp_path / "o.jsonl")]) == 0
+    assert "emotion" not in json.loads((tmp_path / "o.jsonl").read_text())
+    assert main(["detect", ASTRONAUT, "--csv", str(tmp_path / "o"), "--json", str(tmp_path / "o")]) == 2
+    assert "got the file of --csv, expected another" in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_read_keep_no_others_from_being_measured(weights, photo_set, tmp_path, capsys):
+    (tmp_path / "bad.pt").write_text("hello")
+    models = [str(tmp_path / "bad.pt"), weights]
+    out = tmp_path / "e.json"
+    assert main(["evaluate", *photo_set, "--model", *models, "--framing", "box", "--json", str(out)]) == 1
+    assert len(json.loads(out.read_text())["models"]) == 1
+    [error] = capsys.readouterr().err.splitlines()
+    assert "bad.pt" in error
 
 
 def test_detect_leaves_the_emotion_out_when_told_to(weights, tmp_path, capsys):

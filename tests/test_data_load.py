@@ -482,3 +482,16 @@ def test_the_clip_has_a_row_for_every_frame_and_what_it_promises():
         frames += 1
     assert frames == 250 and video.get(cv2.CAP_PROP_FPS) == 25
     assert (sample.root / "clip.mp4").stat().st_size < 1.5e6
+
+
+@pytest.mark.parametrize("transform", [Rescale, RandomCrop, CenterCrop])
+def test_a_size_may_be_a_whole_number_of_any_type(transform):
+    sample = {"image": np.zeros((60, 80, 3), np.uint8), "keypoints": np.zeros((68, 2), np.float32)}
+    for size in (40, 40.0, np.int64(40), np.uint8(40), np.float32(40), np.array(40), torch.tensor(40)):
+        made = transform(size)
+        assert min(made(sample)["image"].shape[:2]) == 40 and repr(made) == repr(transform(40)), size
+    for size in ((40, 30), [40, 30.0], np.array([40, 30]), (np.int64(40), 30)):
+        assert transform(size)(sample)["image"].shape[:2] == (40, 30)
+    for size in (40.5, "40", None, 0, -3, float("nan"), True, (40, 30.5), (40, 30, 3), np.zeros((2, 2)), [40]):
+        with pytest.raises(ValueError, match=r"^got .* as a size, expected a whole number of pixels from 1 on, or "):
+            transform(size)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import PHOTOS, SHIPPED, face_points, find_dot, paint_dot, write_set
+from helpers import PHOTOS, SHIPPED, face_points, faceless_pictures, find_dot, paint_dot, write_set
 from PIL import Image
 from torch import nn
 
@@ -19,6 +20,7 @@ from keypoints.detection import (
     KeypointDetector,
     as_rgb,
     crop_view,
+    distinct,
     face_at,
     framing_dict,
     measure_framing,
@@ -27,6 +29,7 @@ from keypoints.detection import (
 from keypoints.evaluation import evaluate
 from keypoints.landmarks import PARTS
 from keypoints.metrics import face_size
+from keypoints.tracking import TrackedFace
 from models import Net
 
 FRAMING = Framing(scale=1.6, dx=0.05, dy=0.1, box_scale=1.2, box_dx=0.02, box_dy=-0.15)
@@ -227,6 +230,20 @@ def test_measuring_by_hand():
     np.testing.assert_allclose(list(framing_dict(measured).values()), expected, atol=6e-5)
 
 
+def test_measuring_and_face_at_take_boxes_with_a_roll():
+    sample = {"image": np.zeros((250, 300, 3), np.uint8), "keypoints": face_points(100, 100, 50)}
+    boxes = [(0, 0, 30, 30), (40, 40, 120, 120), (200, 0, 20, 20), (3, 3, 9, 9)]
+    for some in (boxes[1:2], boxes):
+        rolled = [(*box, 3) for box in some]
+        assert measure_framing([sample], Detects(*rolled)) == measure_framing([sample], Detects(*some))
+        assert face_at(np.array(rolled), sample["keypoints"]) == face_at(np.array(some), sample["keypoints"])
+    assert face_at([], sample["keypoints"]) is None
+    corner = np.full((68, 2), (88, 88))  # within the upright box, beside the one on its tip
+    assert face_at([(0, 0, 100, 100)], corner) == 0 and face_at([(0, 0, 100, 100, 45)], corner) is None
+    with pytest.raises(ValueError, match=r"got boxes of shape \(1, 3\), expected \(N, 4\)"):
+        face_at([(1, 2, 3)], corner)
+
+
 def test_measuring_looks_past_false_alarms_and_raises_where_no_face_is_found():
     sample = {"image": np.zeros((200, 200, 3), np.uint8), "keypoints": face_points(100, 100, 60)}
     right, wrong = (40.0, 40.0, 120.0, 120.0), (0.0, 0.0, 30.0, 30.0)
@@ -281,9 +298,11 @@ class Passes(Detects):
     asked = 0
 
     def passes(self, image):
-        for box in self.boxes:
-            self.asked += 1
-            yield np.array([box], np.float32).reshape(-1, 4)
+        return [lambda box=box: self.search(box) for box in self.boxes]
+
+    def search(self, box):
+        self.asked += 1
+        return np.array([box], np.float32).reshape(-1, 4)
 
 
 class LikesTheRight(FindsTheDot):
@@ -295,17 +314,52 @@ class LikesTheRight(FindsTheDot):
         return self(crops), torch.full((len(crops), 68), 0.7), score
 
 
-def test_faces_below_the_least_score_are_dropped_and_the_next_pass_is_asked():
+def test_faces_below_the_least_score_are_dropped_and_every_pass_is_asked():
     image, good, bad = paint_dot(200, 200, 120, 100), (70, 60, 70, 70), (110, 60, 70, 70)
     detector = Passes((), bad, good, good)
     [face] = KeypointDetector(LikesTheRight(), detector)(image)
-    assert face.box.tolist() == list(good) and face.score == 1 and detector.asked == 3
+    assert face.box.tolist() == list(good) and face.score == 1 and detector.asked == 4
     assert face.confidence.shape == (68,) and face.confidence[0] == np.float32(0.7)
-    [first] = KeypointDetector(LikesTheRight(), Passes((), bad, good), min_score=0.1)(image)
+    [first] = KeypointDetector(LikesTheRight(), Passes((), bad), min_score=0.1)(image)
     assert first.box.tolist() == list(bad) and first.score == pytest.approx(0.2)
+    [better] = KeypointDetector(LikesTheRight(), Passes((), bad, good), min_score=0.1)(image)
+    assert better.box.tolist() == list(good)  # of one face the better score
+    assert KeypointDetector(LikesTheRight(), Passes((), (), bad), min_score=0.1)(image) == []  # late and not sure
     assert KeypointDetector(LikesTheRight(), Detects(bad))(image) == []
     face = KeypointDetector(FindsTheDot(), Detects(bad))(image)[0]
     assert face.score is None and face.confidence is None
+
+
+def test_of_faces_that_lie_on_one_another_the_best_score_stays():
+    box = np.zeros(4, np.float32)
+    places = [(100, 100, 40, 0.7), (104, 98, 42, 0.9), (110, 110, 15, 0.8), (300, 100, 40, 0.6), (100, 100, 41, None)]
+    faces = [Face(box, face_points(x, y, size), score=score) for x, y, size, score in places]
+    assert distinct(faces) == [faces[1], faces[3]]  # the third lies within the first
+    assert distinct([faces[4], faces[3]]) == [faces[4], faces[3]] and distinct([]) == []
+    settled = [Face(box, face_points(100, 100, 40), score=score) for score in (0.995, 0.999)]
+    assert distinct(settled) == settled[:1]  # both are sure: the earlier pass's
+    neighbours = [Face(box, face_points(x, 100, 40), score=0.9) for x in (100, 165)]  # cheek behind cheek
+    assert distinct(neighbours) == neighbours
+
+
+def test_faces_are_equal_to_themselves_alone():
+    faces = [Face(np.zeros(4, np.float32), face_points(50, 50, 20), (100, 90), np.ones(68)) for _ in range(2)]
+    tracked = [TrackedFace(face.box, face.keypoints) for face in faces]
+    for one, other in (faces, tracked, [face.pose for face in faces], [face.emotion for face in faces]):
+        assert one == one and one != other and one not in [other] and [other, one].index(one) == 1
+        assert len({one, other}) == 2
+
+
+def test_a_face_as_a_dict_is_plain_and_complete():
+    face = Face(np.array([1.5, 2, 30, 40], np.float32), face_points(50, 50, 20), (100, 90), roll=90.0)
+    plain = face.to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["box"] == [1.5, 2, 30, 40] and plain["box_roll"] == 90 and plain["image_size"] == [100, 90]
+    np.testing.assert_array_equal(np.float32(plain["keypoints"]), face.keypoints)
+    assert plain["score"] is None and plain["confidence"] is None and plain["roll"] == face.pose.roll
+    assert plain["emotion"] == face.emotion.label and "id" not in plain
+    tracked = TrackedFace(face.box, face.keypoints, (100, 90), np.full(68, 0.5), np.float32(0.1), id=3).to_dict()
+    assert json.loads(json.dumps(tracked)) == tracked and tracked["id"] == 3 and tracked["score"] == 0.1
 
 
 def test_no_face_is_an_empty_list():
@@ -502,3 +556,100 @@ def test_the_shipped_model_finds_most_faces_of_the_sample():
         predicted = detector.keypoints(image, detector.framing.boxes(true))[0]
         errors.append(100 * np.linalg.norm(predicted - true, axis=1).mean() / face_size(true))
     assert np.median(errors) < 10
+
+
+# Every face, and no other ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> KeypointDetector:
+    return KeypointDetector()
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return read_image(PHOTOS / "astronaut.jpg")
+
+
+def tile(side: int, roll: float = 0) -> np.ndarray:
+    """The astronaut's head, (side, side, 3), turned clockwise by some degrees."""
+    image = read_image(PHOTOS / "astronaut.jpg")
+    matrix = cv2.getRotationMatrix2D((222, 125), -roll, side / 220)
+    matrix[:, 2] += side / 2 - np.array([222, 125])
+    return cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+
+
+def nine_beside_one(height: int = 700, width: int = 1200) -> np.ndarray:
+    image = np.full((height, width, 3), 128, np.uint8)
+    image[50:650, 50:650] = tile(600)
+    for i in range(9):
+        top, left = 150 + 110 * (i // 3), width - 400 + 110 * (i % 3)
+        image[top : top + 100, left : left + 100] = tile(100)
+    return image
+
+
+@pytest.mark.parametrize("size", [(700, 1200), (2250, 4000)])
+def test_a_large_face_hides_no_small_ones(shipped, size):
+    faces = shipped(nine_beside_one(*size))
+    assert len(faces) == 10 and faces[0].box[2] > 200 and all(face.box[2] < 70 for face in faces[1:])
+
+
+@pytest.mark.parametrize("rolls", [(0, 30), (0, -30), (0, 20, 20, 20), (0, -20, 40)])
+def test_an_upright_face_hides_no_tilted_ones(shipped, rolls):
+    image = np.hstack([tile(300, roll) for roll in rolls])
+    faces = sorted(shipped(image), key=lambda face: face.box[0])
+    assert [round(face.pose.roll) for face in faces] == pytest.approx([roll + 10 for roll in rolls], abs=12)
+
+
+def test_the_group_picture_of_notebook_3_shows_all_of_its_faces(shipped):
+    sample = find_data("sample").dataset("test")
+    pictures = [read_image(PHOTOS / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
+    pictures += [sample[0]["image"], sample[len(sample) // 2]["image"]]
+    assert len(shipped(np.hstack([cv2.resize(p, (round(p.shape[1] * 360 / p.shape[0]), 360)) for p in pictures]))) == 4
+
+
+def off(points: np.ndarray, true: np.ndarray) -> float:
+    """The mean error in percent of the face's size."""
+    return 100 * float(np.linalg.norm(points - true, axis=1).mean() / face_size(true))
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(0.12, 0), (0.06, 0), (0.03, 0), (0.1, 115), (0.1, 10)])
+def test_a_face_in_the_dark_or_in_fog_is_found(shipped, astronaut, gain, shift):
+    [true], [face] = shipped(astronaut), shipped((astronaut * gain + shift).astype(np.uint8))
+    assert off(face.keypoints, true.keypoints) < 1.5
+
+
+@pytest.mark.parametrize("margin", [0, 0.03, 0.05, 0.1])
+@pytest.mark.parametrize("photo", FACES)
+def test_a_face_that_fills_the_picture_is_found(shipped, photo, margin):
+    image = read_image(PHOTOS / photo)
+    [true] = shipped(image)
+    low, high = true.keypoints.min(axis=0), true.keypoints.max(axis=0)
+    left, top = np.maximum(0, low - margin * (high - low)).astype(int)
+    right, bottom = np.ceil(high + margin * (high - low)).astype(int)
+    [face] = shipped(image[top:bottom, left:right])
+    assert off(face.keypoints + np.array([left, top]), true.keypoints) < 2.5
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_picture_that_lies_on_its_side_gives_its_face_and_the_roll(shipped, astronaut, quarters):
+    [true], [face] = shipped(astronaut), shipped(np.rot90(astronaut, quarters).copy())
+    x, y = face.keypoints.T
+    back = {1: (511 - y, x), 2: (511 - x, 511 - y), 3: (y, 511 - x)}[quarters]
+    assert off(np.stack(back, axis=1), true.keypoints) < 1
+    assert face.roll == {1: -90, 2: 180, 3: 90}[quarters]
+    assert (face.pose.roll - true.pose.roll - face.roll + 180) % 360 == pytest.approx(180, abs=2)
+    again = shipped.keypoints(np.rot90(astronaut, quarters).copy(), [(*face.box, face.roll)])[0]
+    np.testing.assert_allclose(again, face.keypoints, atol=0.1)
+
+
+@pytest.mark.parametrize("name", faceless_pictures())
+def test_a_picture_without_a_face_gives_none(shipped, name):
+    assert shipped(faceless_pictures()[name]) == []
+
+
+@pytest.mark.parametrize("number", range(0, 150, 15))
+def test_an_image_of_the_sample_gives_its_one_face(shipped, number):
+    sample = find_data("sample").dataset("test")[number]
+    [face] = shipped(sample["image"])
+    assert off(face.keypoints, sample["keypoints"]) < 8

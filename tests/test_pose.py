@@ -185,10 +185,18 @@ def test_left_and_right_are_treated_alike(heads):
     assert np.abs(both.mean(axis=0)).max() < 0.3
 
 
-@pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.eye(68)[0]])
+@pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.full(68, np.nan)])
 def test_a_confidence_of_another_form_is_refused(trust):
-    with pytest.raises(ValueError, match=r"expected 68 numbers in 0\.\.1, at least six"):
+    with pytest.raises(ValueError, match=r"expected 68 numbers in 0\.\.1"):
         estimate_pose(seen(0, 0, 0), SIZE, trust)
+
+
+@pytest.mark.parametrize("trust", [np.eye(68)[0], np.zeros(68), np.full(68, 0.49)])
+def test_where_hardly_a_point_is_believed_all_count_alike(trust):
+    points = seen(20, 5, 10)
+    told, untold = estimate_pose(points, SIZE, trust), estimate_pose(points, SIZE)
+    np.testing.assert_array_equal(told.rotation, untold.rotation)
+    assert told.error == untold.error
 
 
 def test_aligned_points_lie_on_the_template():

@@ -20,14 +20,14 @@ import torch
 from helpers import ROOT, face_points
 
 from data_load import DATA_DIR
-from keypoints import tracking
+from keypoints import detectors, tracking
 from keypoints.__main__ import _emotion_columns, main, track_header
 from keypoints.confidence import hidden
 from keypoints.detection import KeypointDetector, cut_out
 from keypoints.emotion import EXPRESSIONS, UNSURE
 from keypoints.landmarks import REFERENCE_FACE
 from keypoints.metrics import face_size, nme
-from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker, OneEuro, Signals, Smoother
+from keypoints.tracking import LOST, NEW, SEARCHES, TRACKED, FaceTracker, OneEuro, Signals, Smoother
 from keypoints.video import Rows, Video, VideoFile
 
 CLIP = DATA_DIR / "sample" / "clip.mp4"
@@ -181,7 +181,7 @@ def test_one_face_keeps_its_id_and_the_detector_runs_now_and_then(tracker):
     faces = follow(tracker, numbers)
     assert [[face.id for face in found] for found in faces] == [[0]] * 60
     assert [found[0].state for found in faces] == [NEW] + [TRACKED] * 59
-    assert tracker.detections == 3 and tracker.faces == 1
+    assert tracker.detections == 3 + 2 * SEARCHES and tracker.faces == 1  # each check but the first is followed by some
     assert max(error(found, n) for n, found in zip(numbers, faces, strict=True)) < 4
     face = faces[-1][0]
     assert face.keypoints.dtype == np.float32 and face.confidence.shape == (68,) and 0 <= face.score <= 1
@@ -270,6 +270,33 @@ def test_after_a_cut_faces_are_others(tracker):
     assert tracker(other, 0.08) == []
     again = tracker(frames[2], 0.12)
     assert [(face.id, face.state) for face in again] == [(1, NEW)]
+
+
+def test_a_tilted_and_a_small_face_that_come_in_beside_another_are_found(tracker, monkeypatch):
+    """And no frame after the first runs more than one search."""
+    frames, searched = clip()[0], []
+    search = detectors._search
+    monkeypatch.setattr(detectors, "_search", lambda *given: (searched.append(1), search(*given))[1])
+    matrix = cv2.getRotationMatrix2D((160, 160), -30, 0.8)
+    tilted = cv2.warpAffine(frames[0], matrix, (320, 320), borderValue=(170,) * 3)
+    small = cv2.resize(frames[0], (80, 80), interpolation=cv2.INTER_AREA)
+    for number in range(100):
+        canvas = np.full((320, 740, 3), 170, np.uint8)
+        canvas[:, :320] = frames[number]
+        if number >= 10:
+            canvas[:, 320:640], canvas[100:180, 650:730] = tilted, small
+        before = len(searched)
+        faces = tracker(canvas, number / 25)
+        assert number == 0 or len(searched) - before <= 1
+    assert [face.state for face in faces] == [TRACKED] * 3
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_is_followed_in_a_video_that_lies_on_its_side(tracker, quarters):
+    for number in range(5):
+        [face] = tracker(np.rot90(clip()[0][number], quarters).copy(), number / 25)
+    assert face.state == TRACKED and face.score > 0.9
+    assert (face.pose.roll + 90 * quarters + 180) % 360 == pytest.approx(180, abs=20)
 
 
 def test_two_faces_that_cross_keep_their_ids(tracker):
