@@ -292,7 +292,8 @@ def _image_size(path: Path, modified: int, length: int) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            exif = Image.Image.getexif(image)  # the one of PNG would decode the whole image, in case that more follows
+            turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
 
 
