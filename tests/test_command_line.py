@@ -174,14 +174,15 @@ def test_detect_leaves_the_emotion_out_when_told_to(weights, tmp_path, capsys):
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(weights, tmp_path, capsys):
     note = tmp_path / "note.jpg"
     note.write_text("hello")
-    files = [str(tmp_path / "none.jpg"), str(note), str(tmp_path), ASTRONAUT]
+    (empty := tmp_path / "empty").mkdir()
+    files = [str(tmp_path / "none.jpg"), str(note), str(empty), ASTRONAUT]
     assert main(["detect", *files, "--csv", str(tmp_path / "out.csv"), "--model", weights]) == 1
     told = capsys.readouterr()
     errors = told.err.splitlines()
     assert len(errors) == 3
     assert errors[0] == f"{files[0]}: No such file or directory"
     assert errors[1].startswith(f"{note}: expected an image, got 5 bytes")
-    assert errors[2] == f"{tmp_path}: Is a directory" or sys.platform == "win32"
+    assert errors[2] == f"{empty}: Is a directory" or sys.platform == "win32"
     assert {row[0] for row in rows(tmp_path / "out.csv")[1:]} == {ASTRONAUT}
     assert f"{ASTRONAUT}: face 0 " in told.out
 
