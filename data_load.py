@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 # PyTorch's threads sleep while they wait for each other. By default they spin, and beside another program that computes
 # each of their steps then waits for a thread that has no core. Has to be set before PyTorch is imported.
@@ -193,7 +193,7 @@ def with_all_points(sample: dict) -> dict:
 Whole = int | np.integer | float  # a whole number of any type: 250, np.int64(250), 250.0
 
 
-def _whole(number: Whole) -> int:
+def _whole(number: Any) -> int:
     """A whole number of pixels, at least 1, as an int.
 
     Raises:
@@ -212,7 +212,7 @@ def _whole(number: Whole) -> int:
     return size
 
 
-def _size(output_size: Whole | Sequence[Whole], square: bool = True) -> int | tuple[int, int]:
+def _size(output_size: Any, square: bool = True) -> int | tuple[int, int]:
     """A pair of whole numbers as (height, width); one number twice, or as it is where ``square`` is False."""
     if np.ndim(output_size) == 1 and len(output_size) == 2:
         return _whole(output_size[0]), _whole(output_size[1])
@@ -244,7 +244,7 @@ class Rescale:
             scale = self.output_size / min(height, width)
             new = round(height * scale), round(width * scale)
         else:
-            new = self.output_size
+            new = cast(tuple[int, int], self.output_size)
         # Averaging over the source pixels keeps fine detail from turning into noise where the image shrinks.
         image = cv2.resize(sample["image"], (min(new[1], width), min(new[0], height)), interpolation=cv2.INTER_AREA)
         image = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_LINEAR)
@@ -281,7 +281,7 @@ class RandomCrop:
         self.output_size = _size(self.output_size)
 
     def __call__(self, sample: dict) -> dict:
-        size = self.output_size
+        size = cast(tuple[int, int], self.output_size)
         top, left = (int(torch.randint(slack + 1, ())) for slack in _slack(sample["image"], size))
         return _crop(sample, top, left, size)
 
@@ -296,7 +296,7 @@ class CenterCrop:
         self.output_size = _size(self.output_size)
 
     def __call__(self, sample: dict) -> dict:
-        size = self.output_size
+        size = cast(tuple[int, int], self.output_size)
         top, left = (slack // 2 for slack in _slack(sample["image"], size))
         return _crop(sample, top, left, size)
 

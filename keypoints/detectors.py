@@ -218,10 +218,10 @@ class FaceFinder:
         """
         finest = cv2.cvtColor(shrink(image, most_pixels), cv2.COLOR_RGB2GRAY)
         grey = shrink(finest, MOST_PIXELS)
-        finds = [self.first, self.further, self.fine, self.filling, self.dim]
+        finds: list[Callable[[np.ndarray], np.ndarray]] = [self.first, self.further, self.fine, self.filling, self.dim]
         if not roll:  # the dearest two
             finds += [partial(self.tilted, tilt=tilt) for tilt in (-TILT, TILT)]
-        searches = [partial(_search, find, grey, image, roll) for find in finds]
+        searches: list[Callable[[], np.ndarray]] = [partial(_search, find, grey, image, roll) for find in finds]
         return searches if finest is grey else [*searches, partial(_search, self.tiny, finest, image, roll)]
 
     def first(self, grey: np.ndarray) -> np.ndarray:
@@ -294,8 +294,8 @@ def _search(
         boxes = find(turned)
         middle, side = boxes[:, :2] + boxes[:, 2:BOX] / 2, boxes[:, 2:BOX]
         middle = (middle - 0.5) @ back[:, :2].T + back[:, 2] + 0.5
-        roll = 180 - (180 - boxes[:, BOX:] - roll) % 360  # above -180, up to 180
-        boxes = np.column_stack([middle - side / 2, side, roll])
+        rolls = 180 - (180 - boxes[:, BOX:] - roll) % 360  # above -180, up to 180
+        boxes = np.column_stack([middle - side / 2, side, rolls])
     boxes = rescale(boxes, grey, image)
     boxes[:, :BOX] = boxes[:, :BOX].round()  # finer than any pass can tell, and shorter to read
     return boxes
