@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -93,17 +93,22 @@ def replaceable(path: str | Path) -> Path | None:
 def check_writable(path: str | Path) -> None:
     """Before long work: raise the OSError that :func:`write_atomically` would raise at its end, as far as one can tell.
 
-    The folder is made if it is missing.
+    Nothing is left, nor a folder that was not there.
     """
-    target = replaceable(path)
-    if target:
-        part = part_of(target)
-        try:
+    missing = [folder for folder in Path(path).parents if not folder.exists()]
+    try:
+        target = replaceable(path)
+        if target:
+            part = part_of(target)
             part.touch()
             part.unlink()
-        except OSError as error:
-            error.filename = str(path)
-            raise
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        for folder in missing:  # the innermost first
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def check_regular(path: str | Path) -> None:
