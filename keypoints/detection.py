@@ -368,7 +368,7 @@ class KeypointDetector:
     def __call__(self, image):
         """Find the faces of an image, each once, largest first; no face is an empty list.
 
-        Where :class:`FaceFinder` finds nobody, the image is searched turned by 90 and 180 degrees, too.
+        Where :class:`FaceFinder` finds no certain face, the image is searched turned by 90 and 180 degrees, too.
 
         Args:
             image: a file's path; a PIL image; an array, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or float in
@@ -410,9 +410,13 @@ class KeypointDetector:
         if not hasattr(self.detect, "passes"):
             return distinct((yield self.detect(image)))
         faces = yield from self._pooled(self.detect.passes(image))
-        if not faces and isinstance(self.detect, FaceFinder):
-            turned = (self.detect.passes(image, roll) for roll in (90, -90, 180))
-            faces = yield from self._pooled([search for searches in turned for search in searches], likely=0)
+        if isinstance(self.detect, FaceFinder) and best_score(faces) < SETTLED:
+            # A picture lies one way: what another way shows must be surer, and then counts alone. The network also puts
+            # an upright face on one that is upside down, but is less sure of it.
+            for roll in (90, -90, 180):
+                turned = yield from self._pooled(self.detect.passes(image, roll), likely=0)
+                if turned and best_score(turned) > best_score(faces) and (not faces or best_score(turned) >= SETTLED):
+                    faces = turned
         return faces
 
     def _pooled(
@@ -425,7 +429,7 @@ class KeypointDetector:
             settled = np.array([face.box for face in faces if (face.score or 0) >= SETTLED]).reshape(-1, BOX)
             known = (overlap(boxes, settled) > SAME_BOX).any(axis=1)  # would give the same again
             fresh = yield boxes[~known]
-            faces = distinct(faces + [face for face in fresh if number < likely or (face.score or 0) >= SURE])
+            faces = distinct(faces + [face for face in fresh if (face.score or 0) >= (LIKELY[number] if number < likely else SURE)])
         return sorted(faces, key=lambda face: -float(face.box[2] * face.box[3]))
 
     def faces(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
@@ -481,11 +485,17 @@ class KeypointDetector:
         return to_image(points, np.stack(cuts)).astype(np.float32), confidence, score
 
 
+LIKELY = (0.0, 0.6)  # scores from which faces of the first and of the second search count, beside min_score
 SURE = 0.95  # score from which a face counts where no face is likely: the more boxes, the more false alarms
 SETTLED = 0.99  # score from which a face's place is settled: another box there would give the same face again
 SAME_BOX = 0.5  # intersection over union of two boxes from which the network sees the same in both
 SAME_FACE = 0.35  # face sizes: keypoints whose centroids are nearer are of one face
 WITHIN = 0.5  # part of the smaller keypoints' box that lies in the other one, from which both are one face
+
+
+def best_score(faces: Sequence[Face]) -> float:
+    """The highest score of faces; 0 where there are none."""
+    return max((face.score or 0.0 for face in faces), default=0.0)
 
 
 def distinct(faces: Sequence[Face]) -> list[Face]:
