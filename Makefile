@@ -42,13 +42,15 @@ help:
 	@echo "make refresh     run the notebooks on the sample and keep the outputs in the committed files"
 	@echo "make clean       remove .venv, .venv-benchmark, .venv-demo and build/"
 	@echo "TRAIN_OPTIONS=--bfloat16 trains twice as fast on processors with AVX512_BF16 or AMX, as the shipped weights were"
-	@echo "PYTHON=python3.12 picks a Python (3.11 or newer);"
+	@echo "PYTHON=python3.12 picks a Python (3.11 to 3.14, but not 3.14.1);"
 	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's small CPU build"
 
 # A stamp that is newer than the requirements means that the environment holds them.
+# The pinned packages have wheels for these: NumPy none for 3.15, and torchvision excludes 3.14.1.
 .venv/made: requirements.txt
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
-	  || { echo "got $$($(PYTHON) --version 2>&1) as '$(PYTHON)', expected Python 3.11 or newer: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c "import sys; v = sys.version_info[:3]; sys.exit(not (3, 11) <= v < (3, 15) or v == (3, 14, 1))" \
+	  || { echo "got $$($(PYTHON) --version 2>&1) as '$(PYTHON)', expected Python 3.11 to 3.14, but not 3.14.1:" \
+	       "make PYTHON=..." >&2; exit 1; }
 	@echo "setting up .venv (some minutes and up to 6 GB with PyPI's build of PyTorch for Linux) ..."
 	@$(PYTHON) -m venv .venv
 ifdef TORCH_INDEX

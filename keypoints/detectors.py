@@ -77,6 +77,11 @@ def _borrow(cascade: str) -> cv2.CascadeClassifier:
     try:
         return _resting[cascade].pop()
     except IndexError:
+        if not (hasattr(cv2, "CascadeClassifier") and hasattr(cv2, "data")):
+            raise ValueError(
+                f"got OpenCV {cv2.__version__} without Haar cascades, expected OpenCV 4: "
+                "python -m pip install --force-reinstall 'opencv-python<5'"
+            ) from None
         return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{cascade}.xml")
 
 

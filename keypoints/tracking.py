@@ -14,6 +14,7 @@ each other in its own frame. A still head holds a mouth that talks, and a mouth 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,11 @@ class OneEuro:
 
         Returns:
             (…, D) float64.
+
+        Raises:
+            ValueError: ``time`` is not finite.
         """
+        _check_time(time)
         value = np.asarray(value, np.float64)
         if self.time is None:
             self.time, self.value, self.velocity = time, value, np.zeros_like(value)
@@ -81,6 +86,11 @@ class OneEuro:
         self.value = self.value + _share(cutoff, seconds) * (value - self.value)
         self.time = time
         return self.value
+
+
+def _check_time(time: float) -> None:
+    if not math.isfinite(time):  # NaN compares as neither earlier nor later and would make all points NaN
+        raise ValueError(f"got time {time}, expected a finite number of seconds")
 
 
 def _share(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
@@ -285,6 +295,12 @@ SEARCHED_PIXELS = 500_000  # of a frame, in a further search
 class FaceTracker:
     """Gives the faces of a video, frame by frame.
 
+    A tracker is for one video and one thread: each call changes its state, so frames of several videos or calls from
+    several threads would mix their faces. Make one tracker for each; they may share a :class:`KeypointDetector`.
+
+    Start further processes with ``multiprocessing.get_context("spawn")``. A process that is forked after PyTorch has
+    computed with several threads hangs at its first pass, because the threads of PyTorch's pool are not copied.
+
     Args:
         detector: a :class:`KeypointDetector`, or weights for one; its network must look twice.
         check: seconds between looks of the detector for faces that came in.
@@ -328,21 +344,28 @@ class FaceTracker:
         self._next_far = -np.inf
         self._due = 0  # further searches to come
         self._scene: np.ndarray | None = None
+        self._answer: list[TrackedFace] = []
 
     def __call__(self, image: np.ndarray | str | Path, time: float | None = None) -> list[TrackedFace]:
         """The faces of the next frame, by id; lost ones come along until they are forgotten.
 
         Args:
             image: an array, a PIL image or a file's path, see :func:`keypoints.images.as_rgb`.
-            time: seconds, when the frame was taken; by default 1/25 after the last. A time that does not come after the
-                last one's begins a new video.
+            time: seconds, when the frame was taken; by default 1/25 after the last. The last one's time again gives
+                the last answer again. An earlier time begins a new video.
+
+        Raises:
+            ValueError: ``time`` is not finite.
         """
         image = as_rgb(image)
         if time is None:
             time = 0.0 if self._time is None else self._time + 0.04
+        _check_time(time)
+        if time == self._time:
+            return list(self._answer)
         scene = _scene(image)
         before, last = self._time, self._scene
-        if before is not None and last is not None and (time <= before or _correlation(scene, last) < CUT):
+        if before is not None and last is not None and (time < before or _correlation(scene, last) < CUT):
             self.reset()
         self._time, self._scene = time, scene
         seen = self._follow(image, time)
@@ -365,7 +388,8 @@ class FaceTracker:
                 faces.append(self._expected(track, time))
             kept.append(track)
         self._tracks = kept
-        return sorted(faces, key=lambda face: face.id)
+        self._answer = sorted(faces, key=lambda face: face.id)
+        return list(self._answer)
 
     def _follow(self, image: np.ndarray, time: float) -> list[_Seen]:
         """Those of the tracked faces that the second look finds where they are expected."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -180,3 +181,11 @@ def test_searches_in_several_threads_find_what_one_finds(astronaut):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: FaceFinder()(images[i % 4]).tolist(), range(32)))
     assert found == alone * 8
+
+
+@pytest.mark.parametrize("missing", ["CascadeClassifier", "data"])
+def test_an_opencv_without_cascades_is_refused_in_one_sentence(monkeypatch, missing):
+    monkeypatch.delattr(cv2, missing)
+    monkeypatch.setattr("keypoints.detectors._resting", defaultdict(list))
+    with pytest.raises(ValueError, match=r"^got OpenCV [\d.]+.* without Haar cascades, expected OpenCV 4: [^\n]+$"):
+        HaarDetector()(np.zeros((64, 64), np.uint8))

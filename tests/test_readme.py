@@ -151,3 +151,20 @@ def test_a_broken_link_is_found(tmp_path):
 def test_every_picture_has_a_text_for_those_who_do_not_see_it(page):
     pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", text_of(ROOT / page))
     assert [file for text, file in pictures if len(text) < 20] == []
+
+
+def test_the_makefile_refuses_pythons_without_wheels_in_one_sentence():
+    [code] = re.findall(r'\$\(PYTHON\) -c "(import sys; v = .*)" \\', (ROOT / "Makefile").read_text(encoding="utf-8"))
+    versions = [(3, 10, 9), (3, 11, 0), (3, 12, 3), (3, 14, 0), (3, 14, 1), (3, 14, 2), (3, 15, 0)]
+    refused = []
+    for version in versions:
+        with pytest.raises(SystemExit) as ended:
+            exec(code.replace("import sys; v = sys.version_info[:3]", f"import sys; v = {version}"))
+        refused.append(bool(ended.value.code))
+    assert refused == [True, False, False, False, True, False, True]
+
+
+def test_actions_are_pinned_by_commit():
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for used in re.findall(r"uses: *(.*)", file.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), f"{file.name}: {used}"

@@ -329,6 +329,26 @@ def test_a_real_time_gap_and_a_restart_are_survived(tracker):
     assert face.state == NEW and face.id == tracker.faces - 1 > 0
 
 
+def test_the_same_time_twice_gives_the_same_answer_again(tracker):
+    frame = clip()[0][0]
+    [first], [again] = tracker(frame, 1.0), tracker(frame, 1.0)
+    assert again is first and tracker.faces == 1
+    [after] = tracker(frame, 1.04)
+    assert (after.id, after.state) == (first.id, TRACKED)
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -float("inf")])
+def test_a_time_that_is_not_finite_is_refused_and_changes_nothing(tracker, at):
+    frame = clip()[0][0]
+    [first] = tracker(frame, 0.0)
+    with pytest.raises(ValueError, match=r"^got time -?(nan|inf), expected a finite number of seconds$"):
+        tracker(frame, at)
+    [after] = tracker(frame, 0.04)
+    assert after.id == first.id and np.isfinite(after.keypoints).all()
+    with pytest.raises(ValueError, match="expected a finite number of seconds"):
+        OneEuro(1.0, 0.0)(np.zeros(2), at)
+
+
 def test_without_faces_there_is_an_empty_list(tracker):
     for number in range(3):
         assert tracker(np.full((120, 160), 90, np.uint8), number / 25) == []
