@@ -429,7 +429,8 @@ class KeypointDetector:
             settled = np.array([face.box for face in faces if (face.score or 0) >= SETTLED]).reshape(-1, BOX)
             known = (overlap(boxes, settled) > SAME_BOX).any(axis=1)  # would give the same again
             fresh = yield boxes[~known]
-            faces = distinct(faces + [face for face in fresh if (face.score or 0) >= (LIKELY[number] if number < likely else SURE)])
+            least = LIKELY[number] if number < likely else SURE
+            faces = distinct(faces + [face for face in fresh if (face.score or 0) >= least])
         return sorted(faces, key=lambda face: -float(face.box[2] * face.box[3]))
 
     def faces(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
