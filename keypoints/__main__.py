@@ -109,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="VIDEO",
-        help="write the video with the faces drawn in: .mp4 (VP9, or H.264 where OpenCV has it only) or .webm (VP8, "
-        "written faster); it has its name once it is whole",
+        help="write the video with the faces drawn in, and the source's sound: .mp4 or .mov (H.264) or .webm (VP9); it "
+        "has its name once it is whole",
     )
     track.add_argument(
         "--csv",
@@ -352,11 +352,13 @@ def run_track(options: argparse.Namespace) -> int:
         for file in (options.out, options.csv):
             if file:
                 stack.enter_context(lock(file))
+        if options.show:
+            plots.open_window(f"{options.source} (q ends)")  # before PyAV is loaded, or it may hang
         video = Video(options.source)
         stack.callback(video.close)
         rows = out = None
         if options.out:
-            out = VideoFile(options.out, video.fps, video.size)
+            out = VideoFile(options.out, video.fps, video.size, sound=None if video.live else options.source)
             stack.callback(out.discard)  # nothing, once it has its name
         if options.csv:
             rows = Rows(options.csv, track_header(not options.no_emotion))
@@ -435,6 +437,8 @@ def _tell(options, video, tracker, seconds, out) -> None:
         print(f"{printable(options.source)}: the file promises {video.count} frames", file=sys.stderr)
     if out:
         print(f"wrote {printable(options.out)} ({out.codec})")
+        if out.silent:
+            print(f"{printable(options.source)}: {out.silent}", file=sys.stderr)
     if options.csv:
         print(f"wrote {printable(options.csv)}")
 

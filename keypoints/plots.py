@@ -491,6 +491,18 @@ def draw_faces(image: np.ndarray, faces: Sequence, boxes: bool = True) -> np.nda
     return picture
 
 
+def open_window(title: str) -> None:
+    """Open a window for :func:`show_frame`.
+
+    Raises:
+        ValueError: this OpenCV opens no windows.
+    """
+    try:
+        cv2.namedWindow(title)
+    except cv2.error:
+        raise ValueError("got no window from OpenCV, expected one that can show pictures") from None
+
+
 def show_frame(image: np.ndarray, title: str) -> bool:
     """Show an RGB uint8 frame in a window; whether to go on: not after q or Esc.
 

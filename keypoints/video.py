@@ -12,7 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,8 +27,13 @@ PATIENCE_MS = 10_000  # for a stream's address
 AHEAD, AHEAD_BYTES = 8, 2**27  # frames decoded ahead of their use, but no more bytes unless one has more
 MOST_PIXELS = 40_000_000  # of a frame; films of 8192×4320 have 35 million
 LONGEST_FPS = 240.0
-# What browsers play; which of them there are is the OpenCV build's. Its VP8 takes a seventh of the time of its VP9.
-CODECS = {".mp4": {"vp09": "VP9", "avc1": "H.264"}, ".webm": {"VP80": "VP8", "VP90": "VP9"}}
+# What browsers play, the fastest encoder first; which of them there are is the build's. Options as FFmpeg names them.
+X264 = {"preset": "veryfast", "crf": "20", "bf": "0"}
+H264: dict[str, dict] = {"libx264": X264, "libopenh264": {}, "h264_videotoolbox": {}, "mpeg4": {}}
+VP9 = {"libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"}}
+ENCODERS = {".mp4": H264, ".mov": H264, ".webm": VP9}
+TICKS = 90_000  # a second, of the times of frames in a written video
+LONGEST_PAUSE = 10.0  # seconds for which a frame of a written video stays; times may leap where a source is damaged
 
 
 class Video:
@@ -70,6 +77,9 @@ class Video:
                 waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE_MS]
                 self._capture = cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, waits)
             began = time.perf_counter()
+            self._matrix = None if self.live else _display_matrix(self.source)
+            if self._matrix:
+                self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # OpenCV takes a mirrored picture for a turned one
             sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
             width, height = (int(self._capture.get(side)) for side in sides)  # as the header says: nothing is decoded
             done, frame = False, None
@@ -92,6 +102,7 @@ class Video:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if 1 <= fps <= LONGEST_FPS else 25.0
         self.count = 0 if self.live else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        frame = oriented(frame, self._matrix)
         self.size = (frame.shape[1], frame.shape[0])
         self._started = time.monotonic()
         first = self._stamp(-1.0)
@@ -129,6 +140,7 @@ class Video:
             self.decoding += time.perf_counter() - began
             if not done:
                 return
+            frame = oriented(frame, self._matrix)
             with self._ready:
                 if frame.shape[1::-1] == self.size:
                     last = self._stamp(last)
@@ -161,55 +173,146 @@ class Video:
         self._thread.join(timeout=2)
 
 
-class VideoFile:
-    """Writes a video that browsers play. The file has its name only once it is whole.
+def _display_matrix(path: str) -> tuple[int, int, int, int] | None:
+    """How a film's frames are to be turned and mirrored for display, see :func:`oriented`; None where they are not."""
+    import av  # only here: where it comes before OpenCV's first window, that one may hang
 
-    It has a fixed number of frames a second. Where the source's differ, a frame is shown until the next one's time.
+    with contextlib.suppress(av.error.FFmpegError, OSError, ValueError), av.open(path) as film:
+        stream = film.streams.video[0] if film.streams.video else None
+        if stream is None or stream.width * stream.height > MOST_PIXELS:
+            return None
+        for data in next(film.decode(stream)).side_data:
+            if data.type.name == "DISPLAYMATRIX":
+                matrix = np.frombuffer(bytes(data), "=i4").reshape(3, 3)
+                a, b, c, d = (int(value) for value in np.sign(matrix[:2, :2].round(-3)).ravel())
+                if (b == c == 0 and a * d) or (a == d == 0 and b * c):  # other angles no camera writes
+                    return None if (a, d) == (1, 1) else (a, b, c, d)
+    return None
+
+
+def oriented(frame: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    """A frame as its film's display matrix (ISO/IEC 14496-12, 8.3.2) shows it: x' = a·x + c·y, y' = b·x + d·y."""
+    if matrix is None:
+        return frame
+    a, b, c, d = matrix
+    if a == 0:
+        frame = frame.transpose(1, 0, 2)
+    return np.ascontiguousarray(frame[:: (b or d), :: (a or c)])
+
+
+class VideoFile:
+    """Writes a video that browsers play, with PyAV. The file has its name only once it is whole.
+
+    Each frame is shown from its own time on, so a variable frame rate stays. Sides must be even: of an odd one the
+    last row or column stands there twice.
 
     Args:
-        path: ends in .mp4 (VP9, or H.264 where OpenCV has no VP9) or .webm (VP8, which is written faster).
+        path: ends in .mp4, .mov (H.264) or .webm (VP9), in letters of either case.
+        fps: frames a second, as a hint for players.
+        size: width and height of the frames, pixels.
+        sound: a film whose sound is copied, as far as the frames go.
 
     Attributes:
         codec: which was taken.
+        silent: why the sound was left out; None where it was copied or where there is none.
 
     Raises:
-        ValueError: another ending, or OpenCV can't write such a video here.
+        ValueError: another ending, or no encoder for it is here.
         OSError: the file or its folder is write-protected or can't be made.
     """
 
-    def __init__(self, path: str | Path, fps: float, size: tuple[int, int]) -> None:
-        self.path, self.fps, self._written = Path(path), fps, 0
-        if self.path.suffix not in CODECS:
-            raise ValueError(f"{path}: expected a name that ends in {' or '.join(CODECS)}, got {self.path.suffix!r}")
+    def __init__(
+        self, path: str | Path, fps: float, size: tuple[int, int], sound: str | Path | None = None
+    ) -> None:
+        import av
+
+        self.path, self.size = Path(path), size
+        ending = self.path.suffix.lower()
+        if ending not in ENCODERS:
+            raise ValueError(f"{path}: expected a name that ends in {', '.join(ENCODERS)}, got {self.path.suffix!r}")
         if self.path.is_dir():
             raise ValueError(f"{path}: got a folder, expected a file")
         target = replaceable(path)
         if target is None:
             raise ValueError(f"{path}: got a device or a pipe, expected a file")
-        self._target, self._part = target, part_of(target, f".part{self.path.suffix}")
-        codecs = CODECS[self.path.suffix]
-        for code, self.codec in codecs.items():
-            with _Quiet():
-                self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*code), fps, size)
-            if self._writer.isOpened():
-                break
-        else:
-            self._part.unlink(missing_ok=True)
-            raise ValueError(f"{path}: this OpenCV writes neither {' nor '.join(codecs.values())} into such a file")
-        self._began: float | None = None
-        self._frames = 0  # in the file
+        encoder = next((name for name in ENCODERS[ending] if name in av.codecs_available), None)
+        if encoder is None:
+            raise ValueError(f"{path}: this PyAV has none of the encoders {', '.join(ENCODERS[ending])}")
+        self._target, self._part = target, part_of(target, f".part{ending}")
+        self._file = open(self._part, "wb")  # noqa: SIM115 (closed by close); what fails to be written raises here
+        self._film = av.open(self._file, "w", format=ending[1:])
+        rate = Fraction(min(max(fps, 1.0), LONGEST_FPS)).limit_denominator(1001)
+        self._stream = self._film.add_stream(encoder, rate=rate, options=ENCODERS[ending][encoder])
+        self._stream.width, self._stream.height = (side + side % 2 for side in size)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, TICKS)
+        self.codec = {"libvpx-vp9": "VP9", "mpeg4": "MPEG-4"}.get(encoder, "H.264")
+        self.silent: str | None = None
+        self._sound: Any = None
+        self._copy: Any = None
+        if sound is not None:
+            self._open_sound(sound)
+        self._began = self._last = 0.0  # seconds: of the source's first frame, of the newest one in the file
+        self._ticks = -1  # of the newest frame in the file
+
+    def _open_sound(self, sound: str | Path) -> None:
+        import av
+
+        try:
+            self._sound = av.open(str(sound))
+        except (av.error.FFmpegError, OSError):
+            return  # a camera, a folder of pictures
+        if not self._sound.streams.audio:
+            return
+        codec = self._sound.streams.audio[0].codec_context.name
+        try:
+            if codec not in self._film.supported_codecs:
+                raise ValueError(codec)
+            self._copy = self._film.add_stream_from_template(self._sound.streams.audio[0])
+        except (av.error.FFmpegError, ValueError):
+            self.silent = f"its sound ({codec}) cannot be copied into a {self.path.suffix} file"
 
     def write(self, image: np.ndarray, time: float) -> None:
-        """(H, W, 3) uint8 RGB and its time in seconds."""
-        if self._began is None:
+        """(H, W, 3) uint8 RGB and its time in seconds, which is after the last one's.
+
+        Raises:
+            OSError: it can't be written.
+            ValueError: ``time`` is not finite.
+        """
+        import av
+
+        if not np.isfinite(time):
+            raise ValueError(f"got time {time}, expected a finite number of seconds")
+        if self._ticks < 0:
             self._began = time
-        due = round((time - self._began) * self.fps) + 1  # frames there should be by now
-        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        for _ in range(min(due - self._written, round(10 * self.fps))):
-            self._writer.write(frame)
-            self._written += 1
-            self._frames += 1
-        self._written = max(self._written, due)  # a pause of more than 10 s is cut short
+        self._began += max(0.0, time - self._began - self._last - LONGEST_PAUSE)
+        self._last = max(self._last, time - self._began)
+        self._ticks = max(self._ticks + 1, round(self._last * TICKS))
+        height, width = image.shape[:2]
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = self._ticks, Fraction(1, TICKS)
+        self._mux(self._stream.encode(frame))
+
+    def _mux(self, packets: Iterable) -> None:
+        try:
+            for packet in packets:
+                self._film.mux(packet)
+        except OSError as error:
+            error.filename = str(self.path)  # a full disk names no file
+            raise
+
+    def _copy_sound(self) -> None:
+        if self._copy is None or self._sound is None:
+            return
+        for packet in self._sound.demux(self._sound.streams.audio[0]):
+            if packet.pts is None or packet.dts is None:
+                continue
+            at = float(packet.pts * packet.time_base) - self._began
+            if 0 <= at <= self._last + 0.1:
+                shift = round(self._began / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._copy
+                self._film.mux(packet)
 
     def close(self) -> None:
         """Finish the file and give it its name.
@@ -217,21 +320,31 @@ class VideoFile:
         Raises:
             OSError: not all of it could be written; nothing is left.
         """
-        with _Quiet():
-            self._writer.release()
-            finished = cv2.VideoCapture(str(self._part), cv2.CAP_FFMPEG)  # the writer tells of no full disk
-            whole = finished.get(cv2.CAP_PROP_FRAME_COUNT) >= self._frames - 1
-            finished.set(cv2.CAP_PROP_POS_FRAMES, self._frames - 1)
-            whole = finished.read()[0] and whole
-            finished.release()
-        if self._frames and not whole:
-            self._part.unlink(missing_ok=True)
-            raise OSError(f"{self.path}: the video could not be written whole, expected room on the disk")
+        try:
+            if self._ticks >= 0:
+                self._mux(self._stream.encode())
+                self._copy_sound()
+            self._film.close()
+            self._file.close()
+        except OSError as error:
+            self.discard()
+            error.filename = str(self.path)
+            raise
+        self._end()
         os.replace(self._part, self._target)
+
+    def _end(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+            self._sound = None
 
     def discard(self) -> None:
         """Leave nothing of a file that is not finished."""
-        self._writer.release()
+        self._end()
+        with contextlib.suppress(OSError, ValueError):
+            self._film.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
 

@@ -6,12 +6,14 @@ import csv
 import itertools
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 from functools import cache
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
@@ -406,16 +408,92 @@ def test_a_video_gives_its_frames_with_their_times():
     assert (video.fps, video.count, video.size, video.live) == (25, 250, (320, 320), False)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("suffix", [".mp4", ".MP4", ".mov", ".webm"])
 def test_a_written_video_shows_each_frame_at_its_time_and_has_its_name_only_when_whole(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    out = VideoFile(path, 25, (64, 48))
-    for level, at in ((40, 0.0), (40, 0.04), (200, 0.20), (200, 0.24)):  # three frames are missing
-        out.write(np.full((48, 64, 3), level, np.uint8), at)
+    out, times = VideoFile(path, 25, (64, 48)), [0.0, 0.04, 0.2, 0.21, 0.22, 0.3]  # a gap, then a burst
+    for at in times:
+        out.write(np.full((48, 64, 3), round(40 + 600 * at), np.uint8), at)
         assert not path.exists()
     out.close()
-    assert [file.name for file in tmp_path.iterdir()] == [path.name] and out.codec in ("VP8", "VP9", "H.264")
-    assert len([frame for _, frame in Video(path)]) == 7
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] and out.codec in ("VP9", "H.264", "MPEG-4")
+    found = list(Video(path))
+    assert [at for at, _ in found] == pytest.approx(times, abs=2e-3)
+    assert [frame.mean() for _, frame in found] == pytest.approx([40 + 600 * at for at in times], abs=4)
+
+
+def test_times_that_leap_or_stand_still_are_written_too(tmp_path):
+    out = VideoFile(tmp_path / "out.mp4", 25, (64, 48))
+    for at in (5.0, 5.04, 5.04, 100.0, 100.04):
+        out.write(np.zeros((48, 64, 3), np.uint8), at)
+    with pytest.raises(ValueError, match=r"^got time nan, expected a finite number of seconds$"):
+        out.write(np.zeros((48, 64, 3), np.uint8), float("nan"))
+    out.close()
+    assert [at for at, _ in Video(out.path)] == pytest.approx([0, 0.04, 0.04, 10.04, 10.08], abs=2e-3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_an_odd_size_loses_no_row_and_no_column(tmp_path, suffix):
+    image = np.full((49, 65, 3), 60, np.uint8)
+    image[-1], image[:, -1] = 220, 220
+    out = VideoFile(tmp_path / f"odd{suffix}", 25, (65, 49))
+    for number in range(3):
+        out.write(image, number / 25)
+    out.close()
+    [(_, frame), *_] = list(Video(out.path))
+    assert frame.shape == (50, 66, 3) and frame[48, :64].mean() > 170 and frame[:48, 64].mean() > 170
+
+
+MATRICES = [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, -1, 0), (0, 1, 1, 0)]
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_turned_or_mirrored_video_comes_as_its_display_matrix_says(tmp_path, matrix):
+    a, b, c, d = matrix
+    data = bytearray(CLIP.read_bytes())
+    at = data.index(b"tkhd") + 44  # behind version, times, track, duration, layer and volume: ISO/IEC 14496-12, 8.3.2
+    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    plain, turned = (next(iter(Video(path)))[1].astype(int) for path in (CLIP, tmp_path / "turned.mp4"))
+    y, x = np.mgrid[:320, :320]
+    shown = np.zeros_like(plain)
+    across, down = a * x + c * y, b * x + d * y
+    shown[down - down.min(), across - across.min()] = plain
+    assert np.array_equal(turned, shown)
+
+
+def with_sound(path, frames: int, codec: str) -> None:
+    """A film of grey frames and a tone."""
+    with av.open(str(path), "w") as film:
+        picture, tone = film.add_stream("mpeg4", rate=25), film.add_stream(codec, rate=48_000)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            film.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * number, np.uint8))))
+        film.mux(picture.encode())
+        samples = np.sin(np.arange(48_000 * frames // 25) / 20).astype(np.float32)[None]
+        sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        sound.sample_rate = 48_000
+        film.mux(tone.encode(sound))
+        film.mux(tone.encode())
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [(".mp4", True), (".webm", False)])
+def test_the_sound_is_copied_or_its_loss_is_told(tmp_path, suffix, kept):
+    with_sound(tmp_path / "talk.mp4", 25, "aac")
+    out = VideoFile(tmp_path / f"out{suffix}", 25, (64, 48), sound=tmp_path / "talk.mp4")
+    for at, frame in Video(tmp_path / "talk.mp4"):
+        if at < 0.5:
+            out.write(frame, at)
+    out.close()
+    assert (out.silent is None) == kept and (kept or out.silent == "its sound (aac) cannot be copied into a .webm file")
+    with av.open(str(out.path)) as film:
+        assert len(film.streams.audio) == kept and len(film.streams.video) == 1
+        seconds = sum(frame.samples for frame in film.decode(audio=0)) / 48_000 if kept else 0
+    assert seconds == pytest.approx(0.5 if kept else 0, abs=0.2)
+    quiet = VideoFile(tmp_path / "quiet.mp4", 25, (320, 320), sound=CLIP)  # a film without sound
+    quiet.write(np.zeros((320, 320, 3), np.uint8), 0.0)
+    quiet.close()
+    assert quiet.silent is None
 
 
 @pytest.mark.parametrize("error", [cv2.error("OpenCV: out of memory"), RuntimeError("of another kind")])
@@ -566,7 +644,7 @@ def test_track_writes_a_row_a_face_and_a_video_that_can_be_read(short, tmp_path,
     assert len([frame for _, frame in Video(out)]) == 12
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{short}: 12 frames, 1 face, detector on 1 frames"
-    assert told[1].startswith("tracking ") and told[2:] == [f"wrote {out} (VP8)", f"wrote {table}"]
+    assert told[1].startswith("tracking ") and told[2:] == [f"wrote {out} (VP9)", f"wrote {table}"]
     assert {row[147] for row in rows} <= {*EXPRESSIONS, UNSURE}
 
 
