@@ -146,14 +146,16 @@ benchmark: .venv/made .venv-benchmark/made
 	@$(REPORT)
 
 # Gradio beside what .venv holds: a path file shows it those packages, so that PyTorch is not installed twice. Where
-# Gradio wants another version, that one lies in .venv-demo and comes first: no constraints of .venv's here.
+# Gradio wants another version (of Pillow), that one lies in .venv-demo and comes first.
 .venv-demo/made: keypoints/page_requirements.txt .venv/made
 	@echo "setting up .venv-demo (a minute and 0.2 GB) ..."
 	@$(PY) -m venv --clear --without-pip .venv-demo
 	@$(DEMO_PY) -c "import pathlib, sys, sysconfig; \
 	  (pathlib.Path(sysconfig.get_path('purelib')) / 'venv.pth').write_text(sys.argv[1])" \
 	  "$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
-	@PIP_CONSTRAINT= $(PY) -m pip --python $(DEMO_PY) install --quiet --disable-pip-version-check -r $<
+	@if [ -f "$$PIP_CONSTRAINT" ]; then sed '/^pillow==/d' "$$PIP_CONSTRAINT"; fi > .venv-demo/constraints.txt
+	@PIP_CONSTRAINT=.venv-demo/constraints.txt \
+	  $(PY) -m pip --python $(DEMO_PY) install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 demo: .venv-demo/made
