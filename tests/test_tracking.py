@@ -702,7 +702,7 @@ def test_bad_sources_are_one_sentence_and_exit_status_2(short, tmp_path, capfd):
         (none,): f"{none}: No such file or directory",
         (str(tmp_path / "empty.mp4"),): "a file without a frame that OpenCV can decode",
         (str(tmp_path / "broken.mp4"),): "a file without a frame that OpenCV can decode",
-        (short, "--out", str(tmp_path / "out.avi")): "expected a name that ends in .mp4 or .webm, got '.avi'",
+        (short, "--out", str(tmp_path / "out.avi")): "expected a name that ends in .mp4, .mov, .webm, got '.avi'",
         (short, "--out", short): "the source would be overwritten, expected another file",
         (short, "--filter", "nose"): "got filter 'nose', expected one of",
     }
@@ -714,10 +714,10 @@ def test_bad_sources_are_one_sentence_and_exit_status_2(short, tmp_path, capfd):
 
 
 def test_without_a_codec_there_is_one_sentence(short, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("keypoints.video.CODECS", {".webm": {"????": "none"}})
+    monkeypatch.setattr("keypoints.video.ENCODERS", {".webm": {"libnone": {}}})
     assert main(["track", short, "--out", str(tmp_path / "out.webm")]) == 2
     [line] = capfd.readouterr().err.splitlines()
-    assert line.endswith("this OpenCV writes neither none into such a file")
+    assert line.endswith("this PyAV has none of the encoders libnone")
     assert [file.name for file in tmp_path.iterdir()] == ["short.webm"]
 
 
