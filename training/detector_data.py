@@ -16,9 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data_load import NUM_KEYPOINTS
-from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 
-NOSE_TIP, RIGHT_CORNER, LEFT_CORNER = 30, 48, 54  # of the 68 points
 FLIPPED = [1, 0, 2, 4, 3]  # which of the five points each becomes in a mirror
 SMALLEST = 7.0  # pixels: smaller faces are neither faces nor background
 
@@ -39,12 +37,6 @@ class Picture:
     boxes: np.ndarray
     points: np.ndarray
     sure: np.ndarray
-
-
-def five_points(keypoints: np.ndarray) -> np.ndarray:
-    """(…, 68, 2) → (…, 5, 2): right eye, left eye, nose tip, right and left corner of the mouth."""
-    eyes = [keypoints[..., part, :].mean(axis=-2) for part in (RIGHT_EYE, LEFT_EYE)]
-    return np.stack([*eyes, *(keypoints[..., i, :] for i in (NOSE_TIP, RIGHT_CORNER, LEFT_CORNER))], axis=-2)
 
 
 # Where a box that people draw lies around the 68 points' own, in widths and heights of that: medians over the drawn
