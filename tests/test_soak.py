@@ -141,7 +141,7 @@ def test_callers_in_several_threads_get_what_one_gets():
 
     threads, searching = torch.get_num_threads(), cv2.getNumThreads()
     try:
-        found = calls.callers(64, threads=8)
+        found = calls.callers(96, threads=8)
     finally:
         torch.set_num_threads(threads)
         cv2.setNumThreads(searching)

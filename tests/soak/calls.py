@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 PROCESSES, THREADS = 4, 8
-MOST_GROWN = 200  # MB, of each process: one that leaks a picture each call grows by thousands
-WARM_UP = 0.2  # of the calls: until then memory may grow
+MOST_GROWN = 60  # MB, of each process: one that leaks a picture each call grows by thousands
+WARM_UP = 0.2  # of the calls, and at least 64: until then memory may grow, as each thread gets classifiers of its own
 
 
 def callers(calls: int, threads: int) -> dict:
@@ -57,7 +57,7 @@ def callers(calls: int, threads: int) -> dict:
         which = number % len(images)
         return answer(images[which]) == expected[which]
 
-    warm = int(calls * WARM_UP)
+    warm = max(64, int(calls * WARM_UP))
     with ThreadPoolExecutor(threads) as pool:
         wrong = sum(not same for same in pool.map(call, range(warm)))
         before = resident_mb()
