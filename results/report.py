@@ -131,8 +131,8 @@ def peers_table() -> str:
     return (
         f"{markdown(head, rows)}\n\nTest split of the {record['data']} set, {'; '.join(ways)}; 1 thread of a processor "
         f"that calls itself '{record['hardware']['processor']}', seed {' and '.join(sorted(seeds))}: `make benchmark`. "
-        f"People whom no training saw, same pipeline: {', '.join(new)} (`make evaluate`). The detector's time is that "
-        "of the first search that finds a face. For a still, `KeypointDetector` runs all searches with model 2, so that "
+        f"People whom no training saw, same pipeline: {', '.join(new)} (`make evaluate`). The detector's time is "
+        "that of the first search that finds a face. For a still, model 2 runs all searches, so that "
         f"no face hides another: {searches['all passes, whatever they find']['ms']:.0f} ms instead of "
         f"{searches['one face, found by the first pass']['ms']:.0f} at 640×480 (`python -m results.detector speed`)."
     )

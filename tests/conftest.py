@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from data_load import Data
+from models import Net
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +24,17 @@ def two_threads() -> None:
 @pytest.fixture(autouse=True)
 def always_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYPOINTS_DATA", "sample")
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(4, 1, 224, 224, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture

@@ -24,17 +24,6 @@ from models import (
 )
 
 
-@pytest.fixture
-def net() -> Net:
-    torch.manual_seed(0)
-    return Net().eval()
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.rand(4, 1, 224, 224, generator=torch.Generator().manual_seed(1))
-
-
 def test_four_images_give_four_times_136_numbers(net, images):
     output = net(images)
     assert tuple(output.shape) == (4, 136) and output.dtype == torch.float32

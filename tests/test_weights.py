@@ -25,17 +25,6 @@ from keypoints.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_mode
 from models import Net
 
 
-@pytest.fixture
-def net() -> Net:
-    torch.manual_seed(0)
-    return Net().eval()
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    return torch.rand(4, 1, 224, 224, generator=torch.Generator().manual_seed(1))
-
-
 def test_saved_and_loaded_it_gives_the_same_output(net, images, tmp_path):
     net.framing = {"scale": 1.5, "dx": 0.0}
     save_model(net, tmp_path / "net.safetensors")

@@ -9,14 +9,10 @@ any of them the sample's rendered heads are learned.
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
-import json
 import math
-import os
-import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -31,6 +27,7 @@ from keypoints.geometry import five_points
 from keypoints.splits import read_splits
 from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
+from training.loop import fit
 
 POINTS_FILE = "detection_points.npz"
 SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its five points
@@ -296,88 +293,27 @@ def detector_loss(
 # Training -------------------------------------------------------------------------------------------------------------
 
 
-class Average:
-    """Exponential moving average of a network's weights and buffers, warmed up."""
-
-    def __init__(self, net: torch.nn.Module, decay: float) -> None:
-        self.net, self.decay, self.steps = copy.deepcopy(net).eval(), decay, 0
-
-    @torch.no_grad()
-    def update(self, net: torch.nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for mine, its in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(its, 1 - decay)
-            else:
-                mine.copy_(its)
-
-
 def train(folder: Path, out: Path, recipe: DetectorRecipe, hard: Path | None = None) -> FaceDetector:
     """Train a detector; checkpoints after each epoch beside ``out``, from which the next start goes on."""
     torch.manual_seed(recipe.seed)
     groups, validation = read_folder(folder, held_out_names(hard))
     print({kind: len(pictures) for kind, pictures in validation.items()}, [len(p) for p, _ in groups], flush=True)
     net = FaceDetector()
-    average = Average(net, recipe.average)
-    decayed = [value for value in net.parameters() if value.ndim > 1]
-    others = [value for value in net.parameters() if value.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-    )
-    steps_an_epoch = recipe.views_an_epoch // recipe.batch_size
-    epochs = recipe.views // recipe.views_an_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=epochs * steps_an_epoch, pct_start=0.08
-    )
-    checkpoint, history, first = out.with_suffix(".checkpoint"), [], 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.net.load_state_dict(state["average"])
-        average.steps = state["steps"]
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        history, first = state["history"], state["epoch"]
     views = DetectorViews(groups, recipe.views_an_epoch, recipe.size, recipe.seed)
     grid = cells(recipe.size, recipe.size)
-    for epoch in range(first, epochs):
-        views.start, began, sums = epoch * recipe.views_an_epoch, time.time(), defaultdict(float)
-        loader = DataLoader(views, recipe.batch_size, num_workers=1, collate_fn=collate, drop_last=True)
-        net.train()
-        for images, boxes, points, sure in loader:
-            output = net(images.contiguous(memory_format=torch.channels_last))
-            loss, parts = detector_loss(output, grid, boxes, points, sure)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 10)
-            optimizer.step()
-            schedule.step()
-            average.update(net)
-            for name, value in parts.items():
-                sums[name] += value / steps_an_epoch
-        row = {"epoch": epoch + 1, **{name: round(value, 4) for name, value in sums.items()}}
-        if (epoch + 1) % 5 == 0 or epoch + 1 == epochs:
-            row |= {kind: measure(average.net, pictures[:150]) for kind, pictures in validation.items()}
-        row["seconds"] = round(time.time() - began, 1)
-        history.append(row)
-        print(json.dumps(row), flush=True)
-        state = {
-            "net": net.state_dict(),
-            "average": average.net.state_dict(),
-            "steps": average.steps,
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "history": history,
-            "epoch": epoch + 1,
-            "recipe": asdict(recipe),
-        }
-        part = checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, checkpoint)
-    torch.save(average.net.state_dict(), out)
-    return average.net
+
+    def batches(epoch: int) -> DataLoader:
+        views.start = epoch * recipe.views_an_epoch
+        return DataLoader(views, recipe.batch_size, num_workers=1, collate_fn=collate, drop_last=True)
+
+    def loss_of(batch: tuple) -> tuple[torch.Tensor, dict[str, float]]:
+        images, boxes, points, sure = batch
+        return detector_loss(net(images.contiguous(memory_format=torch.channels_last)), grid, boxes, points, sure)
+
+    def figures(averaged: FaceDetector) -> dict:
+        return {kind: measure(averaged, pictures[:150]) for kind, pictures in validation.items()}
+
+    return fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5)
 
 
 def held_out_names(hard: Path | None) -> set[str]:

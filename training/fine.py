@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
-import os
-import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +28,8 @@ from keypoints.geometry import face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
 from keypoints.splits import read_splits
 from models import FineNet
-from training.detector import Average, held_out_names, read_boxes
+from training.detector import held_out_names, read_boxes
+from training.loop import fit
 
 MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face
 
@@ -69,11 +67,6 @@ class Faces:
     crops: list[np.ndarray]
     keypoints: np.ndarray
     names: list[str]
-
-    @classmethod
-    def of(cls, images: list, keypoints: list, names: list[str]) -> Faces:
-        made = [source_crop(image, points) for image, points in zip(images, keypoints, strict=True)]
-        return cls([crop for crop, _ in made], np.stack([points for _, points in made]), names)
 
 
 def read_faces(folder: Path, hard: Path | None) -> tuple[dict[str, Faces], dict[str, Faces], list[np.ndarray]]:
@@ -337,57 +330,21 @@ def train(folder: Path, out: Path, recipe: FineRecipe, hard: Path | None = None)
     for sets in (training, validation):
         print({kind: len(faces.crops) for kind, faces in sets.items()}, flush=True)
     net = FineNet()
-    average = Average(net, recipe.average)
-    groups = [
-        {"params": [v for v in net.parameters() if v.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [v for v in net.parameters() if v.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    steps = recipe.views_an_epoch // recipe.batch_size
-    epochs = recipe.views // recipe.views_an_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=epochs * steps, pct_start=0.08
-    )
-    checkpoint, history, first = out.with_suffix(".checkpoint"), [], 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.net.load_state_dict(state["average"])
-        average.steps = state["steps"]
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        history, first = state["history"], state["epoch"]
     views = FineViews(training, empty, recipe)
-    for epoch in range(first, epochs):
-        views.start, began, sums = epoch * recipe.views_an_epoch, time.time(), defaultdict(float)
-        views.gentle = 0.5 if epoch >= 0.8 * epochs else 0.15
-        net.train()
-        for crops, truth in DataLoader(views, recipe.batch_size, num_workers=1, drop_last=True):
-            loss, parts = fine_loss(net(crops.contiguous(memory_format=torch.channels_last)), truth, recipe)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 5)
-            optimizer.step()
-            schedule.step()
-            average.update(net)
-            for name, value in parts.items():
-                sums[name] += value / steps
-        row = {"epoch": epoch + 1, **{name: round(value, 4) for name, value in sums.items()}}
-        if (epoch + 1) % 2 == 0 or epoch + 1 == epochs:
-            row |= measure(average.net, validation, recipe.side)
-        row["seconds"] = round(time.time() - began, 1)
-        history.append(row)
-        print(json.dumps(row), flush=True)
-        state = {
-            "net": net.state_dict(), "average": average.net.state_dict(), "steps": average.steps,
-            "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-            "history": history, "epoch": epoch + 1, "recipe": asdict(recipe),
-        }
-        part = checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, checkpoint)
-    torch.save(average.net.state_dict(), out)
-    return average.net
+
+    def batches(epoch: int) -> DataLoader:
+        views.start = epoch * recipe.views_an_epoch
+        views.gentle = 0.5 if epoch >= 0.8 * (recipe.views // recipe.views_an_epoch) else 0.15
+        return DataLoader(views, recipe.batch_size, num_workers=1, drop_last=True)
+
+    def loss_of(batch: list) -> tuple[torch.Tensor, dict[str, float]]:
+        crops, truth = batch
+        return fine_loss(net(crops.contiguous(memory_format=torch.channels_last)), truth, recipe)
+
+    def figures(averaged: FineNet) -> dict:
+        return measure(averaged, validation, recipe.side)
+
+    return fit(net, batches, loss_of, figures, recipe, out, clip=5, measure_every=2)
 
 
 def main() -> None:

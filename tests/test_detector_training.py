@@ -1,0 +1,155 @@
+"""Crops, losses and the loop of the trainings that are in work."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import face_points
+
+from keypoints.geometry import REFERENCE_FIVE, face_crop, fit_similarity
+from models import FaceDetector, FineNet
+from training.detector import DetectorRecipe, assign, box_iou, cells, decode, detector_loss, labelled, train
+from training.detector_data import DetectorViews, Picture, move
+from training.fine import FineRecipe, expected_points, fine_loss, gaussians
+
+
+def test_a_similarity_is_found_again():
+    angle, points = np.radians(33), np.random.default_rng(0).random((1, 5, 2)) * 90
+    turn = 1.7 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = fit_similarity(points, points @ turn.T + [5, -8])[0]
+    assert matrix == pytest.approx(np.column_stack([turn, [5, -8]]))
+
+
+def test_a_crop_shows_the_reference_face_where_it_should():
+    five = REFERENCE_FIVE * 70 + [300, 40]
+    matrix = face_crop(five[None], 128)[0]
+    assert five @ matrix[:, :2].T + matrix[:, 2] == pytest.approx(REFERENCE_FIVE * 128 - 0.5)
+
+
+def test_iou_of_boxes_by_hand():
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0], [10.0, 10.0, 12.0, 12.0]])
+    assert box_iou(boxes, torch.tensor([[2.0, 0.0, 6.0, 2.0]])).flatten().tolist() == pytest.approx([1 / 3, 0])
+
+
+def output_of(box: torch.Tensor, points: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """What a network would have to say for each cell to give this box and these points."""
+    stride, size = grid[:, 2:], box[2:] - box[:2]
+    parts = [torch.full((len(grid), 1), -9.0), ((box[:2] + box[2:]) / 2 - grid[:, :2]) / stride, (size / stride).log()]
+    return torch.cat([*parts, ((points[None] - grid[:, None, :2]) / stride[:, None]).flatten(1)], dim=1)
+
+
+def test_a_perfect_answer_costs_nothing_but_its_score():
+    grid, box = cells(96, 96), torch.tensor([30.0, 20.0, 70.0, 74.0])
+    points = torch.tensor([[40.0, 40], [60, 40], [50, 50], [42, 60], [58, 60]])
+    output = output_of(box, points, grid)
+    assert torch.allclose(decode(output, grid)[0], box.expand(len(grid), 4), atol=1e-3)
+    chosen, quality, ignored = assign(output[:, 0], decode(output, grid)[0], grid, box[None], torch.tensor([True]))
+    assert 1 <= (chosen == 0).sum() <= 10 and not ignored.any()
+    assert quality[chosen == 0].tolist() == pytest.approx([1] * int((chosen == 0).sum()), abs=1e-3)
+    _, parts = detector_loss(output[None], grid, [box[None]], [points[None]], [torch.tensor([True])])
+    assert parts["box"] == pytest.approx(0, abs=1e-3) and parts["points"] == pytest.approx(0, abs=1e-3)
+    _, worse = detector_loss(output[None], grid, [box[None] + 9], [points[None] + 9], [torch.tensor([True])])
+    assert worse["box"] > 0.2 and worse["points"] > 0.2
+
+
+def test_a_face_that_is_not_sure_is_neither_face_nor_background():
+    grid, box = cells(96, 96), torch.tensor([[30.0, 20.0, 70.0, 74.0]])
+    output = torch.zeros(len(grid), 15)
+    chosen, _, ignored = assign(output[:, 0], decode(output, grid)[0], grid, box, torch.tensor([False]))
+    inside = ((grid[:, :2] > box[0, :2]) & (grid[:, :2] < box[0, 2:])).all(dim=1)
+    assert (chosen == -1).all() and ignored[inside].all() and not ignored.all()
+
+
+def test_a_mirror_swaps_the_points_of_both_sides():
+    face = labelled(np.zeros((200, 200), np.uint8), face_points(100, 100, 60))
+    mirror = np.array([[-1.0, 0.0, 200.0], [0.0, 1.0, 0.0]])
+    moved = move(face, mirror, np.zeros((200, 200), np.uint8))
+    expected = face.points[:, [1, 0, 2, 4, 3]] * [-1, 1] + [200, 0]
+    assert moved.points == pytest.approx(expected, abs=1e-3) and moved.sure.all()
+
+
+def test_a_view_depends_on_its_number_alone():
+    picture = Picture(
+        np.random.default_rng(0).integers(0, 256, (120, 160), dtype=np.uint8),
+        np.array([[40, 30, 90, 95]], np.float32),
+        np.full((1, 5, 2), np.nan, np.float32),
+        np.ones(1, bool),
+    )
+    first, again, later = (DetectorViews([([picture], 1.0)], 4, 96) for _ in range(3))
+    later.start = 2
+    assert all(torch.equal(a, b) for a, b in zip(first[2][:2], again[2][:2], strict=True))
+    assert torch.equal(first[2][0], later[0][0]) and not torch.equal(first[1][0], first[2][0])
+
+
+def test_heatmaps_around_a_point_are_expected_there():
+    points = torch.tensor([[[0.3, 0.6], [0.52, 0.47]]])
+    heatmaps = gaussians(points, 32, 1.0)
+    assert heatmaps.sum(dim=(2, 3)).flatten().tolist() == pytest.approx([1, 1])
+    found, _ = expected_points((heatmaps + 1e-9).log())
+    assert torch.allclose(found, points, atol=2e-3)
+
+
+def test_the_loss_of_perfect_heatmaps_is_small_and_a_crop_without_a_face_teaches_the_score_alone():
+    truth = torch.tensor(np.stack([face_points(0.5, 0.5, 0.35), np.full((68, 2), np.nan)]), dtype=torch.float32)
+    heatmaps = torch.stack([(gaussians(truth[:1], 32, 1.0)[0] + 1e-9).log(), torch.zeros(68, 32, 32)])
+    good, parts = fine_loss((heatmaps, torch.tensor([9.0, -9.0])), truth, FineRecipe())
+    assert parts["error"] < 1 and good < 0.05
+    bad, _ = fine_loss((heatmaps, torch.tensor([-9.0, 9.0])), truth, FineRecipe())
+    assert bad > good + 0.3
+
+
+def test_eight_crops_are_learned_by_heart():
+    torch.manual_seed(0)
+    net = FineNet((8, 16, 24, 32, 32), (1, 1, 1, 1, 1), 16)
+    random = np.random.default_rng(0)
+    points = np.stack([face_points(*random.uniform(0.45, 0.55, 2), 0.5) for _ in range(8)])
+    truth, crops = torch.tensor(points, dtype=torch.float32), torch.zeros(8, 1, 128, 128)
+    for crop, face in zip(crops, points, strict=True):
+        x, y = np.clip(face * 128, 1, 126).astype(int).T
+        crop[0, y, x] = 1
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    errors = []
+    for _ in range(60):
+        loss, parts = fine_loss(net(crops), truth, FineRecipe())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(parts["error"])
+    assert errors[-1] < 3 < errors[0]  # percent of the face's size
+
+
+@pytest.fixture
+def recipe() -> DetectorRecipe:
+    return DetectorRecipe(views=32, views_an_epoch=8, batch_size=4, size=96)
+
+
+def test_a_detector_s_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, recipe):
+    pictures = [labelled(np.full((120, 120), 90, np.uint8), face_points(60, 60, 50))] * 2
+    monkeypatch.setattr("training.detector.read_folder", lambda *_: ([(pictures, 1.0)], {"heads": pictures}))
+    whole = train(tmp_path, tmp_path / "whole.pt", recipe)
+    calls, measured = [], train.__globals__["measure"]
+
+    def interrupted(*given):
+        calls.append(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.detector.measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # measured at the end of the last epoch only: three are on disk
+        train(tmp_path, tmp_path / "cut.pt", recipe)
+    monkeypatch.setattr("training.detector.measure", measured)
+    assert calls and not (tmp_path / "cut.pt").exists()
+    with pytest.raises(ValueError, match=r"cut\.checkpoint: got the recipe .*, expected "):
+        train(tmp_path, tmp_path / "cut.pt", replace(recipe, views=64))
+    resumed = train(tmp_path, tmp_path / "cut.pt", recipe)
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_detector_is_within_its_budget():
+    net, products = FaceDetector().eval(), []
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda m, _, out: products.append(m.weight.numel() * out[0, 0].numel()))
+    net(torch.zeros(1, 1, 256, 320))
+    assert sum(p.numel() for p in net.parameters()) <= 300_000 and sum(products) * 240 / 256 <= 40e6
