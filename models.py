@@ -484,6 +484,7 @@ class FineNet(nn.Module):
         channels: at strides 2, 4, 8, 16 and 32.
         depths: blocks at the same strides.
         width: channels of the decoder at stride 4; twice as many at 8.
+        dense: blocks of two full 3×3 convolutions instead of separable ones, for the teacher.
 
     >>> heatmaps, score = FineNet()(torch.zeros(2, 1, 128, 128))
     >>> heatmaps.shape, score.shape
@@ -492,25 +493,27 @@ class FineNet(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (24, 64, 128, 192, 256),
+        channels: tuple[int, ...] = (24, 64, 128, 224, 320),
         depths: tuple[int, ...] = (1, 3, 4, 4, 2),
         width: int = 64,
+        dense: bool = False,
     ) -> None:
         super().__init__()
-        self.arguments = {"channels": list(channels), "depths": list(depths), "width": width}
+        self.arguments = {"channels": list(channels), "depths": list(depths), "width": width, "dense": dense}
+        block = DenseBlock if dense else SeparableBlock
         self.stem = ConvNorm(1, channels[0], 3, stride=2)
         stages, before = [], channels[0]
         for level, (after, depth) in enumerate(zip(channels, depths, strict=True)):
-            blocks = [SeparableBlock(before, after, stride=2)] if level else [SeparableBlock(after, after)]
-            stages.append(nn.Sequential(*blocks, *(SeparableBlock(after, after) for _ in range(depth - 1))))
+            blocks = [block(before, after, stride=2)] if level else [block(after, after)]
+            stages.append(nn.Sequential(*blocks, *(block(after, after) for _ in range(depth - 1))))
             before = after
         self.stages = nn.ModuleList(stages)
         wide = 2 * width
         widths = (width, wide, wide, wide)
         self.laterals = nn.ModuleList(ConvNorm(*sizes, 1) for sizes in zip(channels[1:], widths, strict=True))
-        self.smooth = nn.ModuleList(SeparableBlock(wide, wide) for _ in range(2))
+        self.smooth = nn.ModuleList(block(wide, wide) for _ in range(2))
         self.narrow = ConvNorm(wide, width, 1)
-        self.head = nn.Sequential(SeparableBlock(width, width), SeparableBlock(width, width))
+        self.head = nn.Sequential(block(width, width), block(width, width))
         self.heatmaps = nn.Conv2d(width, NUM_KEYPOINTS, 1)
         self.score = nn.Linear(channels[-1], 1)
         self.to(memory_format=torch.channels_last)
@@ -559,6 +562,21 @@ class SeparableBlock(nn.Module):
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         result = self.norm2(self.pointwise(functional.relu(self.norm1(self.depthwise(value)))))
+        return functional.relu(result + value if self.shortcut else result)
+
+
+class DenseBlock(nn.Module):
+    """Two 3×3 convolutions, each with BatchNorm; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = ConvNorm(inputs, outputs, 3, stride)
+        self.convolution = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        result = self.norm(self.convolution(self.first(value)))
         return functional.relu(result + value if self.shortcut else result)
 
 

@@ -10,8 +10,8 @@ from helpers import face_points
 from keypoints.geometry import REFERENCE_FIVE, face_crop, fit_similarity
 from models import FaceDetector, FineNet
 from training.detector import DetectorRecipe, assign, box_iou, cells, decode, detector_loss, labelled, train
-from training.detector_data import DetectorViews, Picture, move
-from training.fine import FineRecipe, expected_points, fine_loss, gaussians
+from training.detector_data import DetectorViews, Picture, collate, move
+from training.fine import Faces, FineRecipe, FineViews, expected_points, fine_loss, gaussians
 
 
 def test_a_similarity_is_found_again():
@@ -44,21 +44,58 @@ def test_a_perfect_answer_costs_nothing_but_its_score():
     points = torch.tensor([[40.0, 40], [60, 40], [50, 50], [42, 60], [58, 60]])
     output = output_of(box, points, grid)
     assert torch.allclose(decode(output, grid)[0], box.expand(len(grid), 4), atol=1e-3)
-    chosen, quality, ignored = assign(output[:, 0], decode(output, grid)[0], grid, box[None], torch.tensor([True]))
+    faces = box[None, None], points[None, None], torch.tensor([[True]])
+    chosen, quality, ignored = assign(output[None, :, 0], decode(output, grid)[0][None], grid, faces[0], faces[2])
     assert 1 <= (chosen == 0).sum() <= 10 and not ignored.any()
     assert quality[chosen == 0].tolist() == pytest.approx([1] * int((chosen == 0).sum()), abs=1e-3)
-    _, parts = detector_loss(output[None], grid, [box[None]], [points[None]], [torch.tensor([True])])
-    assert parts["box"] == pytest.approx(0, abs=1e-3) and parts["points"] == pytest.approx(0, abs=1e-3)
-    _, worse = detector_loss(output[None], grid, [box[None] + 9], [points[None] + 9], [torch.tensor([True])])
+    _, parts = detector_loss(output[None], grid, *faces)
+    assert parts["box"].item() == pytest.approx(0, abs=1e-3) and parts["points"].item() == pytest.approx(0, abs=1e-3)
+    _, worse = detector_loss(output[None], grid, faces[0] + 9, faces[1] + 9, faces[2])
     assert worse["box"] > 0.2 and worse["points"] > 0.2
 
 
 def test_a_face_that_is_not_sure_is_neither_face_nor_background():
     grid, box = cells(96, 96), torch.tensor([[30.0, 20.0, 70.0, 74.0]])
     output = torch.zeros(len(grid), 15)
-    chosen, _, ignored = assign(output[:, 0], decode(output, grid)[0], grid, box, torch.tensor([False]))
+    predicted = decode(output, grid)[0]
+    chosen, _, ignored = assign(output[None, :, 0], predicted[None], grid, box[None], torch.tensor([[False]]))
     inside = ((grid[:, :2] > box[0, :2]) & (grid[:, :2] < box[0, 2:])).all(dim=1)
-    assert (chosen == -1).all() and ignored[inside].all() and not ignored.all()
+    assert (chosen == -1).all() and ignored[0, inside].all() and not ignored.all()
+
+
+def test_images_with_different_numbers_of_faces_share_a_batch_and_padding_is_no_face():
+    grid, few, many = cells(96, 96), torch.tensor([[30.0, 20.0, 70.0, 74.0]]), torch.rand(3, 2) * 60
+    many = torch.cat([many, many + 25], dim=1)
+    unknown = [torch.full((n, 5, 2), torch.nan) for n in (1, 3)]
+    image, sure = torch.zeros(1, 96, 96, dtype=torch.uint8), [torch.ones(n, dtype=torch.bool) for n in (1, 3)]
+    _, *faces = collate([(image, few, unknown[0], sure[0]), (image, many, unknown[1], sure[1])])
+    output = torch.randn(2, len(grid), 15, generator=torch.Generator().manual_seed(0)) * 0.1
+    boxes = decode(output, grid)[0]
+    together = assign(output[..., 0], boxes, grid, faces[0], faces[2])
+    alone = assign(output[:1, :, 0], boxes[:1], grid, few[None], sure[0][None])
+    assert all(torch.equal(a[:1], b) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_fine_view_shows_a_mark_where_its_keypoint_says():
+    random = np.random.default_rng(0)
+    crops, points = [], []
+    for _ in range(4):
+        face = face_points(160, 160, 120) + random.normal(0, 2, 2)
+        crop = np.zeros((320, 320), np.uint8)
+        x, y = face[36].round().astype(int)  # an outer eye corner: the mirror must make it the other eye's
+        crop[y - 2 : y + 3, x - 2 : x + 3] = 255
+        crops.append(crop)
+        points.append(face.astype(np.float32))
+    recipe = FineRecipe(negatives=0.0)
+    views = FineViews({"wild": Faces(crops, np.stack(points), [""] * 4)}, [], [], recipe)
+    views.gentle = 1.0
+    sides = set()
+    for crop, _, truth, labelled in (views[i] for i in range(12)):
+        y, x = np.unravel_index(crop[0].numpy().astype(float).argmax(), crop.shape[1:])
+        distances = np.linalg.norm(truth[[36, 45]].numpy() * recipe.side - (x + 0.5, y + 0.5), axis=1)
+        assert distances.min() < 3 and labelled
+        sides.add(int(distances.argmin()))
+    assert sides == {0, 1}
 
 
 def test_a_mirror_swaps_the_points_of_both_sides():
@@ -94,7 +131,7 @@ def test_the_loss_of_perfect_heatmaps_is_small_and_a_crop_without_a_face_teaches
     truth = torch.tensor(np.stack([face_points(0.5, 0.5, 0.35), np.full((68, 2), np.nan)]), dtype=torch.float32)
     heatmaps = torch.stack([(gaussians(truth[:1], 32, 1.0)[0] + 1e-9).log(), torch.zeros(68, 32, 32)])
     good, parts = fine_loss((heatmaps, torch.tensor([9.0, -9.0])), truth, FineRecipe())
-    assert parts["error"] < 1 and good < 0.05
+    assert parts["error"].item() < 1 and good < 0.05
     bad, _ = fine_loss((heatmaps, torch.tensor([-9.0, 9.0])), truth, FineRecipe())
     assert bad > good + 0.3
 
@@ -115,7 +152,7 @@ def test_eight_crops_are_learned_by_heart():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        errors.append(parts["error"])
+        errors.append(parts["error"].item())
     assert errors[-1] < 3 < errors[0]  # percent of the face's size
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +23,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from data_load import find_data, label_offset, person_of, read_image, read_keypoints
-from keypoints.detection import KeypointDetector
+from data_load import Data, find_data, label_offset, person_of, read_image, read_keypoints
 from keypoints.geometry import five_points
 from keypoints.splits import read_splits
 from models import FaceDetector
@@ -30,6 +31,7 @@ from training.detector_data import DetectorViews, Picture, collate, face_boxes, 
 from training.loop import fit
 
 POINTS_FILE = "detection_points.npz"
+FOUND_FILE = "found.json"  # by file: boxes that an earlier detector found
 SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its five points
 
 
@@ -55,10 +57,24 @@ def grey_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
 
 
-def labelled(grey: np.ndarray, keypoints: np.ndarray) -> Picture:
-    """A picture of one face with 68 points, (68, 2) in pixels whose integers are pixels' centres."""
+def labelled(grey: np.ndarray, keypoints: np.ndarray, found: Sequence = ()) -> Picture:
+    """A picture of one face with 68 points, (68, 2) in pixels whose integers are pixels' centres; see with_unsure."""
     keypoints = np.asarray(keypoints, np.float32)[None] + 0.5
-    return Picture(grey, face_boxes(keypoints), five_points(keypoints).astype(np.float32), np.ones(1, bool))
+    picture = Picture(grey, face_boxes(keypoints), five_points(keypoints).astype(np.float32), np.ones(1, bool))
+    return with_unsure(picture, found)
+
+
+def with_unsure(picture: Picture, found: Sequence) -> Picture:
+    """Add what an earlier detector found beside the labelled faces, (M, 4), as faces that are not sure."""
+    boxes = np.array(found, np.float32).reshape(-1, 4)
+    known = torch.from_numpy(picture.boxes)
+    boxes = boxes[(box_iou(torch.from_numpy(boxes), known) < 0.3).all(dim=1).numpy()]
+    return Picture(
+        picture.grey,
+        np.concatenate([picture.boxes, boxes]),
+        np.concatenate([picture.points, np.full((len(boxes), 5, 2), np.nan, np.float32)]),
+        np.concatenate([picture.sure, np.zeros(len(boxes), bool)]),
+    )
 
 
 def read_boxes(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
@@ -85,6 +101,8 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Pictu
     """
     splits = read_splits()
     wild = {part: {file for group in groups for file in group} for part, groups in splits["wild"].items()}
+    known = folder / FOUND_FILE
+    found = json.loads(known.read_text()) if known.exists() else {}
     training: dict[str, list[Picture]] = defaultdict(list)
     validation: dict[str, list[Picture]] = defaultdict(list)
     if (folder / "detection").exists():
@@ -96,11 +114,14 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Pictu
                 boxes[:, 1] -= 0.33 * (boxes[:, 3] - boxes[:, 1])
             picture = Picture(grey_image(folder / "detection" / name), boxes, points, sure)
             held = name in held_out or file in wild["validation"]
+            if not held:
+                picture = with_unsure(picture, found.get(f"detection/{name}", ()))
             (validation if held else training)[kind].append(picture)
     if (folder / "wild").exists():
         for name, keypoints in zip(*read_keypoints(folder / "wild" / "wild_keypoints.csv"), strict=True):
             part = validation if name in wild["validation"] else training
-            part["wild"].append(labelled(grey_image(folder / "wild" / name), keypoints))
+            extra = found.get(f"wild/{name}", ()) if part is training else ()
+            part["wild"].append(labelled(grey_image(folder / "wild" / name), keypoints, extra))
     if (folder / "official").exists():
         names, keypoints = read_keypoints(folder / "official" / "training_frames_keypoints.csv")
         keypoints = keypoints - label_offset(keypoints)[:, None]
@@ -108,22 +129,24 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Pictu
         for name, points in zip(names, keypoints, strict=True):
             part = people.get(person_of(name), "training")
             if part != "test":
-                picture = labelled(grey_image(folder / "official" / "training" / name), points)
+                extra = found.get(f"official/training/{name}", ()) if part == "training" else ()
+                picture = labelled(grey_image(folder / "official" / "training" / name), points, extra)
                 (training if part == "training" else validation)["frames"].append(picture)
-    if not training:
+    for data in (find_data("sample"), *(Data("rendered", path) for path in sorted((folder / "rendered").glob("*")))):
+        heads = zip(*read_keypoints(data.csv_file("training")), strict=True)
+        training["heads"] += [labelled(grey_image(data.image_dir("training") / name), points) for name, points in heads]
+    if not validation:
         data = find_data("sample")
-        for part, target in (("training", training), ("test", validation)):
-            names, keypoints = read_keypoints(data.csv_file(part))
-            target["heads"] += [
-                labelled(grey_image(data.image_dir(part) / name), points)
-                for name, points in zip(names, keypoints, strict=True)
-            ]
-    shares = {"wider": 0.62, "photos": 0.13, "wild": 0.15, "frames": 0.1, "heads": 1.0}
+        heads = zip(*read_keypoints(data.csv_file("test")), strict=True)
+        validation["heads"] = [labelled(grey_image(data.image_dir("test") / name), points) for name, points in heads]
+    shares = {"wider": 0.6, "photos": 0.13, "wild": 0.14, "frames": 0.08, "heads": 0.05}
     return [(pictures, shares[kind]) for kind, pictures in training.items()], dict(validation)
 
 
 def label(folder: Path) -> None:
     """Find the five points of the faces in ``detection/boxes.csv`` and write them beside that folder."""
+    from keypoints.detection import KeypointDetector
+
     detector = KeypointDetector(bfloat16=False)
     result, relations = {}, []
     for count, (name, (boxes, _, sources)) in enumerate(read_boxes(folder / "detection").items()):
@@ -184,12 +207,12 @@ def decode(output: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of (M, 4) and (A, 4) boxes: (M, A)."""
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clamp_min(0).prod(dim=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (a, b)]
-    return shared / (areas[0][:, None] + areas[1][None] - shared).clamp_min(1e-6)
+    """Intersection over union of boxes (…, M, 4) with boxes (…, A, 4): (…, M, A)."""
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    shared = (high - low).clamp_min(0).prod(dim=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (a, b)]
+    return shared / (areas[0][..., :, None] + areas[1][..., None, :] - shared).clamp_min(1e-6)
 
 
 def giou_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -200,120 +223,116 @@ def giou_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return 2 - shared / union.clamp_min(1e-6) - union / hull.clamp_min(1e-6)
 
 
+@torch.no_grad()
 def assign(
     logits: torch.Tensor, boxes: torch.Tensor, grid: torch.Tensor, truth: torch.Tensor, sure: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """SimOTA (YOLOX, https://arxiv.org/abs/2107.08430): which cells learn which face.
 
     Args:
-        logits, boxes: (A,) and (A, 4), predicted.
+        logits, boxes: (N, A) and (N, A, 4), predicted.
         grid: (A, 3) from :func:`cells`.
-        truth: (M, 4); sure: (M,) bool.
+        truth: (N, M, 4); an image with fewer than M faces has boxes of no extent.
+        sure: (N, M) bool.
 
     Returns:
-        chosen: (A,) int64: the face that a cell learns, or -1.
-        iou: (A,) of its box with the truth's.
-        ignored: (A,) bool: cells within faces that are not sure.
+        chosen: (N, A) int64: the face that a cell learns, or -1.
+        iou: (N, A) of its box with the truth's, 0 where it learns none.
+        ignored: (N, A) bool: cells within faces that are not sure.
     """
-    chosen = torch.full((len(grid),), -1)
-    quality = torch.zeros(len(grid))
-    ignored = torch.zeros(len(grid), dtype=torch.bool)
-    if not len(truth):
-        return chosen, quality, ignored
-    centre, stride = grid[:, :2], grid[:, 2]
-    inside = ((centre > truth[:, None, :2]) & (centre < truth[:, None, 2:])).all(dim=2)
-    ignored = inside[~sure].any(dim=0)
+    if not truth.shape[1]:
+        return torch.full_like(logits, -1, dtype=torch.long), torch.zeros_like(logits), torch.zeros_like(logits).bool()
+    centre, stride = grid[:, :2], grid[:, 2:]
+    inside = ((centre > truth[:, :, None, :2]) & (centre < truth[:, :, None, 2:])).all(dim=3)  # (N, M, A)
     ious = box_iou(truth, boxes)
-    if (~sure).any():
-        ignored |= (ious[~sure] > 0.4).any(dim=0)
-    faces = sure.nonzero()[:, 0]
-    if not len(faces):
-        return chosen, quality, ignored
-    ious, inside = ious[faces], inside[faces]
-    middle = (truth[faces, :2] + truth[faces, 2:]) / 2
-    near = ((centre - middle[:, None]).abs() < 2.0 * stride[:, None]).all(dim=2)
-    candidates = near | inside
-    cost = functional.softplus(-logits)[None] - 3 * ious.clamp_min(1e-6).log()
-    cost = cost + 1e3 * ~(near & inside) + 1e6 * ~candidates
-    k = ious.masked_fill(~candidates, 0).topk(min(10, ious.shape[1]), dim=1).values.sum(dim=1).int().clamp_min(1)
-    lowest = cost.topk(int(k.max()), dim=1, largest=False)
-    for i in range(len(faces)):
-        cells_of_face = lowest.indices[i, : k[i]]
-        better = (chosen[cells_of_face] < 0) | (cost[i, cells_of_face] < cost_of(cost, chosen, cells_of_face))
-        chosen[cells_of_face[better]] = i
-    taken = chosen >= 0
-    quality[taken] = ious[chosen[taken], taken.nonzero()[:, 0]]
-    chosen[taken] = faces[chosen[taken]]
-    return chosen, quality, ignored & ~taken
-
-
-def cost_of(cost: torch.Tensor, chosen: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """What the faces that cells are given to cost there."""
-    return cost[chosen[which].clamp_min(0), which]
+    unsure = (inside | (ious > 0.4)) & ~sure[..., None]
+    middle = (truth[..., :2] + truth[..., 2:]) / 2
+    near = ((centre - middle[:, :, None]).abs() < 2 * stride).all(dim=3)
+    faces = sure & (truth[..., 2:] > truth[..., :2]).all(dim=2)
+    candidates = (near | inside) & faces[..., None]
+    cost = functional.softplus(-logits)[:, None] - 3 * ious.clamp_min(1e-6).log() + 1e3 * ~(near & inside)
+    cost = cost.masked_fill(~candidates, torch.inf)
+    most = min(10, ious.shape[2])
+    count = ious.masked_fill(~candidates, 0).topk(most, dim=2).values.sum(dim=2).int().clamp_min(1)
+    lowest = cost.topk(most, dim=2, largest=False)
+    taken = torch.arange(most, device=cost.device) < count[..., None]
+    matched = torch.zeros_like(candidates).scatter(2, lowest.indices, taken) & candidates
+    best, chosen = cost.masked_fill(~matched, torch.inf).min(dim=1)
+    chosen = chosen.masked_fill(best.isinf(), -1)
+    quality = ious.gather(1, chosen.clamp_min(0)[:, None])[:, 0].masked_fill(chosen < 0, 0)
+    return chosen, quality, unsure.any(dim=1) & (chosen < 0)
 
 
 def detector_loss(
-    output: torch.Tensor, grid: torch.Tensor, boxes: list, points: list, sure: list
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Quality focal loss (https://arxiv.org/abs/2006.04388) of scores, GIoU of boxes, L1 of points, of (N, A, 15)."""
+    output: torch.Tensor, grid: torch.Tensor, truth: torch.Tensor, points: torch.Tensor, sure: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Quality focal loss (https://arxiv.org/abs/2006.04388) of scores, GIoU of boxes, L1 of points.
+
+    Args:
+        output: (N, A, 15) of the network.
+        truth: (N, M, 4); points: (N, M, 5, 2), NaN where unknown; sure: (N, M) bool, as :func:`assign` takes them.
+    """
     predicted_boxes, predicted_points = decode(output, grid)
-    targets, ignored, pairs = [], [], []
-    with torch.no_grad():
-        for n in range(len(output)):
-            chosen, quality, ignore = assign(output[n, :, 0], predicted_boxes[n], grid, boxes[n], sure[n])
-            targets.append(quality)
-            ignored.append(ignore)
-            taken = (chosen >= 0).nonzero()[:, 0]
-            pairs.append((torch.full_like(taken, n), taken, chosen[taken]))
-    target, ignore = torch.stack(targets), torch.stack(ignored)
     logits = output[..., 0]
-    score = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    score = (score * (target - logits.sigmoid()).abs().square()).masked_fill(ignore, 0).sum()
-    image, cell = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+    chosen, quality, ignored = assign(logits, predicted_boxes, grid, truth, sure)
+    score = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    score = (score * (quality - logits.sigmoid()).abs().square()).masked_fill(ignored, 0).sum()
+    image, cell = (chosen >= 0).nonzero(as_tuple=True)
     count = max(1, len(cell))
-    if not len(cell):
-        return score, {"score": float(score), "box": 0.0, "points": 0.0}
-    truth = torch.cat([boxes[int(n)][faces] for n, (_, _, faces) in enumerate(pairs)])
-    true_points = torch.cat([points[int(n)][faces] for n, (_, _, faces) in enumerate(pairs)])
-    box = giou_loss(predicted_boxes[image, cell], truth).sum() / count
-    size = (truth[:, 2:] - truth[:, :2]).prod(dim=1).sqrt()
-    error = functional.smooth_l1_loss(
-        predicted_points[image, cell] / size[:, None, None],
-        torch.nan_to_num(true_points) / size[:, None, None],
-        reduction="none",
-        beta=0.05,
-    ).sum(dim=(1, 2))
+    face = chosen[image, cell]
+    true, true_points = truth[image, face], points[image, face]
+    box = giou_loss(predicted_boxes[image, cell], true).sum() / count
+    size = (true[:, 2:] - true[:, :2]).prod(dim=1).clamp_min(1e-6).sqrt()[:, None, None]
     known = true_points[:, 0, 0].isfinite()
+    error = functional.smooth_l1_loss(
+        predicted_points[image, cell] / size, torch.nan_to_num(true_points) / size, reduction="none", beta=0.05
+    ).sum(dim=(1, 2))
     landmark = (error * known).sum() / known.sum().clamp_min(1)
     score = score / count
-    parts = {"score": score.item(), "box": box.item(), "points": landmark.item()}
-    return 2 * score + 2 * box + 0.5 * landmark, parts
+    return 2 * score + 2 * box + 0.5 * landmark, {"score": score, "box": box, "points": landmark}
 
 
 # Training -------------------------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, out: Path, recipe: DetectorRecipe, hard: Path | None = None) -> FaceDetector:
-    """Train a detector; checkpoints after each epoch beside ``out``, from which the next start goes on."""
+def train(
+    folder: Path,
+    out: Path,
+    recipe: DetectorRecipe,
+    hard: Path | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    minutes: float | None = None,
+) -> FaceDetector:
+    """Train a detector; checkpoints after each epoch beside ``out``, from which the next start goes on.
+
+    Args:
+        hard: folder whose ``attributes.csv`` names the faces that are kept for validation.
+        workers: processes that make the views.
+        minutes: see :func:`training.loop.fit`.
+    """
     torch.manual_seed(recipe.seed)
     groups, validation = read_folder(folder, held_out_names(hard))
     print({kind: len(pictures) for kind, pictures in validation.items()}, [len(p) for p, _ in groups], flush=True)
-    net = FaceDetector()
+    net = FaceDetector().to(device)
     views = DetectorViews(groups, recipe.views_an_epoch, recipe.size, recipe.seed)
-    grid = cells(recipe.size, recipe.size)
+    grid = cells(recipe.size, recipe.size).to(device)
 
-    def batches(epoch: int) -> DataLoader:
+    def batches(epoch: int, progress: float) -> DataLoader:
         views.start = epoch * recipe.views_an_epoch
-        return DataLoader(views, recipe.batch_size, num_workers=1, collate_fn=collate, drop_last=True)
+        return DataLoader(views, recipe.batch_size, num_workers=workers, collate_fn=collate, drop_last=True)
 
-    def loss_of(batch: tuple) -> tuple[torch.Tensor, dict[str, float]]:
-        images, boxes, points, sure = batch
-        return detector_loss(net(images.contiguous(memory_format=torch.channels_last)), grid, boxes, points, sure)
+    def loss_of(net: FaceDetector, batch: tuple) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        images, *faces = (part.to(device, non_blocking=True) for part in batch)
+        images = normalise(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            output = net(images)
+        return detector_loss(output.float(), grid, *faces)
 
     def figures(averaged: FaceDetector) -> dict:
         return {kind: measure(averaged, pictures[:150]) for kind, pictures in validation.items()}
 
-    return fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5)
+    return fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
 
 
 def held_out_names(hard: Path | None) -> set[str]:
@@ -337,8 +356,9 @@ def detect(
     size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     padded = np.zeros((-(-size[1] // 32) * 32, -(-size[0] // 32) * 32), np.float32)
-    padded[: size[1], : size[0]] = normalise(small)
-    output = net(torch.from_numpy(padded)[None, None])[0]
+    padded[: size[1], : size[0]] = normalise(torch.from_numpy(small))
+    device = next(net.parameters()).device
+    output = net(torch.from_numpy(padded)[None, None].to(device))[0].cpu()
     boxes, points = decode(output, cells(*padded.shape))
     scores = output[:, 0].sigmoid()
     kept = scores >= least
@@ -389,7 +409,12 @@ def main() -> None:
     parser.add_argument("--hard", type=Path, help="folder whose attributes.csv names validation faces")
     parser.add_argument("--out", type=Path, default=Path("build/detector.pt"))
     parser.add_argument("--views", type=int, default=DetectorRecipe.views)
+    parser.add_argument("--batch", type=int, default=DetectorRecipe.batch_size)
+    parser.add_argument("--epoch", type=int, default=DetectorRecipe.views_an_epoch, help="views between checkpoints")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make the views")
+    parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
@@ -397,7 +422,16 @@ def main() -> None:
         label(arguments.folder)
     else:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        train(arguments.folder, arguments.out, DetectorRecipe(views=arguments.views), arguments.hard)
+        recipe = DetectorRecipe(arguments.views, arguments.epoch, arguments.batch)
+        train(
+            arguments.folder,
+            arguments.out,
+            recipe,
+            arguments.hard,
+            arguments.device,
+            arguments.workers,
+            arguments.minutes,
+        )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from data_load import NUM_KEYPOINTS
@@ -60,7 +62,7 @@ class DetectorViews(Dataset):
         length: views an epoch.
         seed: each view depends on this and its index alone, so that a training can go on where it was cut off.
 
-    Each sample is the normalised view (1, size, size) float32, boxes (M, 4), points (M, 5, 2), and sure (M,) bool.
+    Each sample is the view (1, size, size) uint8, boxes (M, 4), points (M, 5, 2), and sure (M,) bool.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class DetectorViews(Dataset):
         rng = np.random.default_rng([self.seed, self.start + index])
         view = self._mosaic(rng) if rng.random() < 0.3 else self._window(rng, self.size, self.size)
         grey = spoil(view.grey, rng)
-        image = torch.from_numpy(normalise(grey))[None]
-        return image, torch.from_numpy(view.boxes), torch.from_numpy(view.points), torch.from_numpy(view.sure)
+        faces = torch.from_numpy(view.boxes), torch.from_numpy(view.points), torch.from_numpy(view.sure)
+        return torch.from_numpy(grey)[None], *faces
 
     def _window(self, rng: np.random.Generator, width: int, height: int) -> Picture:
         chances = np.array([chance for _, chance in self.groups])
@@ -207,13 +209,18 @@ def spoil(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return grey
 
 
-def normalise(grey: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 → (H, W) float32 of mean 0 and standard deviation 1; less where the image is nearly even."""
-    value = grey.astype(np.float32)
-    return (value - value.mean()) / (value.std() + 1.0)
+def normalise(grey: torch.Tensor) -> torch.Tensor:
+    """(…, H, W) uint8 → float32 of mean 0 and standard deviation 1; less where the image is nearly even."""
+    value = grey.float()
+    mean = value.mean(dim=(-2, -1), keepdim=True)
+    return (value - mean) / (value.std(dim=(-2, -1), keepdim=True, correction=0) + 1)
 
 
-def collate(samples: list) -> tuple[torch.Tensor, list, list, list]:
-    """A batch: images (N, 1, H, W), and lists of N boxes, points and sure flags."""
+def collate(samples: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A batch: images (N, 1, H, W) uint8, boxes (N, M, 4), points (N, M, 5, 2) and sure (N, M), M the most faces.
+
+    Images with fewer faces have boxes of no extent and points of NaN there, and those are sure: nothing to ignore.
+    """
     images, boxes, points, sure = zip(*samples, strict=True)
-    return torch.stack(images), list(boxes), list(points), list(sure)
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    return torch.stack(images), pad(boxes), pad(points, padding_value=torch.nan), pad(sure, padding_value=True)

@@ -1,15 +1,22 @@
 """Train the fine network: levelled crops of faces → 68 heatmaps that point, and a score.
 
-`python -m training.fine label --folder FOLDER` finds 68 points for the faces without labels with today's network, and
-`python -m training.fine train --folder FOLDER --out fine.pt` trains and goes on with what was cut off.
+The large network, the teacher, is trained first, finds the points of faces without labels, and the small one learns
+from both:
+
+    python -m training.fine train --folder FOLDER --out teacher.pt --teacher-network
+    python -m training.fine label --folder FOLDER --teacher teacher.pt
+    python -m training.fine train --folder FOLDER --out fine.pt --teacher teacher.pt
+
+A training that was cut off goes on. FOLDER holds wild/, official/, rendered/ and unlabelled/, each optional; without
+any of them the sample's rendered heads are learned.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,17 +27,17 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from data_load import NUM_KEYPOINTS, find_data, label_offset, person_of, read_image, read_keypoints
+from data_load import NUM_KEYPOINTS, Data, find_data, label_offset, person_of, read_image, read_keypoints
 from keypoints import metrics
 from keypoints.augmentation import RandomDamage, source_crop
-from keypoints.detection import KeypointDetector
-from keypoints.geometry import face_crop, five_points
+from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
 from keypoints.splits import read_splits
 from models import FineNet
 from training.detector import held_out_names, read_boxes
 from training.loop import fit
 
+TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
 MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face
 
 
@@ -47,8 +54,12 @@ class FineRecipe:
     average: float = 0.999
     heatmap_weight: float = 0.2  # of the heatmaps' shape against their expected points
     sigma: float = 1.0  # cells: the Gaussian that a heatmap should resemble
-    negatives: float = 0.08  # share of views without a face
+    negatives: float = 0.1  # share of views without a face
     seed: int = 0
+
+
+TEACHER_SIDE = 192
+TEACHER = {"channels": (48, 96, 192, 320, 448), "depths": (1, 2, 3, 3, 2), "width": 96, "dense": True}
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -69,8 +80,8 @@ class Faces:
     names: list[str]
 
 
-def read_faces(folder: Path, hard: Path | None) -> tuple[dict[str, Faces], dict[str, Faces], list[np.ndarray]]:
-    """Faces to train on and to validate on, by kind; and pictures without their faces, for the score."""
+def read_faces(folder: Path, hard: Path | None) -> tuple[dict[str, Faces], dict[str, Faces], list, list]:
+    """Faces to train on and to validate on, by kind; pictures with their faces' boxes, and crops that show no face."""
     splits = read_splits()
     wild = {part: {file for group in groups for file in group} for part, groups in splits["wild"].items()}
     people = {person: part for part, group in splits["by_person"].items() for person in group}
@@ -86,23 +97,24 @@ def read_faces(folder: Path, hard: Path | None) -> tuple[dict[str, Faces], dict[
             part = people[person_of(name)]
             if part != "test":
                 chosen[part, "frames"].append((folder / "official" / "training" / name, points))
-    heads = [find_data("sample"), *(find_data(path) for path in sorted((folder / "rendered").glob("*")))]
+    heads = [find_data("sample"), *(Data("rendered", path) for path in sorted((folder / "rendered").glob("*")))]
     for data in heads:
         for name, points in zip(*read_keypoints(data.csv_file("training")), strict=True):
             chosen["training", "rendered"].append((data.image_dir("training") / name, points))
     sample = find_data("sample")
     for name, points in zip(*read_keypoints(sample.csv_file("test")), strict=True):
         chosen["validation", "rendered"].append((sample.image_dir("test") / name, points))
-    if (folder / "unlabelled.npz").exists():
-        known = np.load(folder / "unlabelled.npz")
+    if (folder / TAUGHT_FILE).exists():
+        known = np.load(folder / TAUGHT_FILE)
         for name in known.files:
-            chosen["training", "unlabelled"].append((folder / "unlabelled" / name, known[name]))
+            chosen["training", name.split("/")[0]].append((folder / name, known[name]))
     if hard is not None and (folder / "hard").exists():
         for name, points in zip(*read_keypoints(hard / "keypoints.csv"), strict=True):
             chosen["validation", "hard"].append((folder / "hard" / name, points))
     sets: dict[str, dict[str, Faces]] = {"training": {}, "validation": {}}
     for (part, kind), faces in chosen.items():
-        made = [source_crop(read_image(path), points) for path, points in faces]
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(lambda face: source_crop(read_image(face[0]), face[1]), faces))
         sets[part][kind] = Faces([c for c, _ in made], np.stack([p for _, p in made]), [p.name for p, _ in faces])
     empty = []
     if (folder / "detection").exists():
@@ -112,19 +124,38 @@ def read_faces(folder: Path, hard: Path | None) -> tuple[dict[str, Faces], dict[
             if name not in held and file not in wild["validation"]:
                 grey = cv2.cvtColor(read_image(folder / "detection" / name), cv2.COLOR_RGB2GRAY)
                 empty.append((grey, boxes))
-    return sets["training"], sets["validation"], empty
+    false = [cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY) for path in sorted((folder / "false").glob("*"))]
+    return sets["training"], sets["validation"], empty, false
 
 
 class FineViews(Dataset):
-    """Endless random crops of faces: (crop, keypoints, kind) with crop (1, S, S) float32 in [0, 1].
+    """Endless random crops of faces.
 
-    ``keypoints`` are (68, 2) float32 in crop units from 0 to 1, all NaN where there is no face.
+    Args:
+        faces: by kind.
+        empty: pictures and the boxes of their faces: windows beside them hold no face.
+        false: crops of what the detector took for faces, (S, S) uint8.
+        gentle: share of the crops that are not damaged.
+        clean_side: pixels of the undamaged crop for the teacher; 0 without one.
+
+    Each sample is the crop (1, S, S) uint8, the same without damage (1, clean_side, clean_side) uint8, the keypoints
+    (68, 2) float32 in crop units from 0 to 1, NaN where there is no face, and whether people or geometry labelled them.
     """
 
-    SHARES: ClassVar = {"wild": 0.42, "frames": 0.2, "rendered": 0.2, "unlabelled": 0.18}
+    SHARES: ClassVar = {
+        "wild": 0.4,
+        "frames": 0.18,
+        "rendered": 0.16,
+        "unlabelled": 0.16,
+        "expressions": 0.06,
+        "fer": 0.04,
+    }
 
-    def __init__(self, faces: dict[str, Faces], empty: list, recipe: FineRecipe, gentle: float = 0.0) -> None:
-        self.faces, self.empty, self.recipe, self.start, self.gentle = faces, empty, recipe, 0, gentle
+    def __init__(
+        self, faces: dict[str, Faces], empty: list, false: list, recipe: FineRecipe, clean_side: int = 0
+    ) -> None:
+        self.faces, self.empty, self.false, self.recipe, self.clean_side = faces, empty, false, recipe, clean_side
+        self.start, self.gentle = 0, 0.15
         self.kinds = list(faces)
         shares = np.array([self.SHARES[kind] for kind in self.kinds])
         self.shares = shares / shares.sum()
@@ -133,24 +164,33 @@ class FineViews(Dataset):
     def __len__(self) -> int:
         return self.recipe.views_an_epoch
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
         rng = np.random.default_rng([self.recipe.seed, self.start + index])
         torch.manual_seed(int(rng.integers(2**31)))  # RandomDamage draws from PyTorch's generator
-        side = self.recipe.side
-        if self.empty and rng.random() < self.recipe.negatives:
-            crop, keypoints = self._without_face(rng), np.full((NUM_KEYPOINTS, 2), np.nan, np.float32)
+        kind, keypoints = "", np.full((NUM_KEYPOINTS, 2), np.nan, np.float32)
+        if self.false and rng.random() < self.recipe.negatives / 2:
+            source = self.false[rng.integers(len(self.false))]
+            matrix = jittered(np.eye(2, 3) / len(source), rng)
+        elif self.empty and rng.random() < self.recipe.negatives:
+            source, matrix = self._without_face(rng)
         else:
-            faces = self.faces[self.kinds[rng.choice(len(self.kinds), p=self.shares)]]
+            kind = self.kinds[rng.choice(len(self.kinds), p=self.shares)]
+            faces = self.faces[kind]
             i = rng.integers(len(faces.crops))
-            crop, keypoints = random_crop(faces.crops[i], faces.keypoints[i], side, rng)
-            keypoints = ((keypoints + 0.5) / side).astype(np.float32)
+            source, matrix, keypoints = faces.crops[i], random_crop(faces.keypoints[i], rng), faces.keypoints[i] + 0.5
+        if rng.random() < 0.5:
+            matrix, keypoints = mirrored(matrix), keypoints[FLIP_INDEX]
+        keypoints = keypoints @ matrix[:, :2].T + matrix[:, 2]
+        crop = warp_averaged(source, matrix, self.recipe.side)
+        clean = warp_averaged(source, matrix, self.clean_side) if self.clean_side else crop[:0, :0]
         if rng.random() >= self.gentle:
             crop = low_light(self.damage({"image": crop})["image"], rng)
-        return torch.from_numpy(crop[None].astype(np.float32) / 255), torch.from_numpy(keypoints)
+        crop, clean = torch.from_numpy(np.ascontiguousarray(crop)), torch.from_numpy(np.ascontiguousarray(clean))
+        truth = torch.from_numpy(keypoints.astype(np.float32))
+        return crop[None], clean[None], truth, kind in ("wild", "frames", "rendered")
 
-    def _without_face(self, rng: np.random.Generator) -> np.ndarray:
-        """A window of a picture that holds no face, or the smaller part of one."""
-        side = self.recipe.side
+    def _without_face(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A picture and a window of it that holds no face, or the smaller part of one."""
         grey, boxes = self.empty[rng.integers(len(self.empty))]
         for _ in range(20):
             size = math.exp(rng.uniform(math.log(24), math.log(0.6 * min(grey.shape))))
@@ -160,14 +200,11 @@ class FineViews(Dataset):
             shared = np.clip(high - low, 0, None).prod(axis=1)
             if (shared < 0.15 * size**2).all() and (shared < 0.5 * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).all():
                 break
-        matrix = np.array([[side / size, 0, side / 2 - x * side / size], [0, side / size, side / 2 - y * side / size]])
-        return warp_averaged(grey, matrix, side)
+        return grey, np.array([[1, 0, size / 2 - x], [0, 1, size / 2 - y]]) / size
 
 
-def random_crop(
-    source: np.ndarray, keypoints: np.ndarray, side: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The crop that five points with a detector's errors would give, mirrored half the time."""
+def random_crop(keypoints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The crop that five points with a detector's errors would give: (2, 3), from pixels (edges) to crop units."""
     size = metrics.face_size(keypoints)
     wide = 2.0 if rng.random() < 0.25 else 1.0
     five = five_points(keypoints).astype(np.float64)
@@ -175,30 +212,35 @@ def random_crop(
     middle = five.mean(axis=0)
     angle, scale = math.radians(rng.normal(0, 6 * wide)), math.exp(rng.normal(0, 0.08 * wide))
     turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    five = (five - middle) @ turn.T + middle
-    matrix = face_crop(five[None], side)[0]
+    return jittered(crop_units(face_crop(((five - middle) @ turn.T + middle)[None], 100)[0], 100), rng)
+
+
+def crop_units(matrix: np.ndarray, side: int) -> np.ndarray:
+    """A crop's matrix between pixels whose integers are centres → from positions with (0, 0) at the corner to 0 … 1."""
+    shift = matrix[:, 2] - matrix[:, :2] @ [0.5, 0.5] + 0.5
+    return np.column_stack([matrix[:, :2], shift]) / side
+
+
+def mirrored(matrix: np.ndarray) -> np.ndarray:
+    """A crop's matrix so that the crop is mirrored left to right."""
+    return np.array([[-1, 0], [0, 1]]) @ matrix + [[0, 0, 1], [0, 0, 0]]
+
+
+def jittered(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A crop's matrix with a little stretch and shear about its middle."""
     stretch = np.eye(2) + rng.normal(0, 0.025, (2, 2))
-    centre = np.full(2, (side - 1) / 2)
-    matrix = np.column_stack([stretch @ matrix[:, :2], stretch @ (matrix[:, 2] - centre) + centre])
-    crop = warp_averaged(source, matrix, side)
-    keypoints = keypoints @ matrix[:, :2].T + matrix[:, 2]
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1].copy()
-        keypoints = keypoints[FLIP_INDEX]
-        keypoints[:, 0] = side - 1 - keypoints[:, 0]
-    return crop, keypoints
+    return np.column_stack([stretch @ matrix[:, :2], stretch @ (matrix[:, 2] - 0.5) + 0.5])
 
 
 def warp_averaged(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
-    """A crop by a similarity, averaged where it shrinks by more than a third."""
-    scale = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    matrix = np.array(matrix, np.float64)
+    """The crop of a matrix from positions (0, 0 at the corner) to crop units, averaged where it shrinks by a third."""
+    scale = side * math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    matrix = side * np.array(matrix, np.float64)
     if scale < 0.67:
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        ratio = np.divide(size, image.shape[::-1])
-        matrix[:, 2] -= matrix[:, :2] @ ((0.5 - 0.5 * ratio) / ratio)
-        matrix[:, :2] = matrix[:, :2] / ratio
+        matrix[:, :2] /= np.divide(size, image.shape[::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
     return cv2.warpAffine(image, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -211,42 +253,83 @@ def low_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(dark, 0, 255).astype(np.uint8)
 
 
-def label(folder: Path, hard: Path | None) -> None:
-    """Find the 68 points of the faces in ``unlabelled/`` by averaging four crops; keep those on which they agree."""
-    detector = KeypointDetector(bfloat16=False)
-    held, result = {name.split("/")[1][:-4] for name in held_out_names(hard)}, {}
-    with open(folder / "unlabelled" / "boxes.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for count, row in enumerate(rows):
-        name = row["name"]
-        if name.split("/")[1].rsplit("_b", 1)[0] in held:
-            continue
-        image = read_image(folder / "unlabelled" / name)
-        pad = max(image.shape) // 2
-        image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-        box = np.array([float(row[side]) for side in ("x0", "y0", "x1", "y1")]) + pad
-        width, height = box[2:] - box[:2]
-        size = 0.88 * math.sqrt(width * height)
-        middle = np.array([(box[0] + box[2]) / 2, box[1] + 0.6 * height])
-        framing = detector.framing
-        haar = [*(middle + size * np.array([framing.box_dx, framing.box_dy]) - framing.box_scale * size / 2)]
-        boxes = np.array([[*haar, *[framing.box_scale * size] * 2, 0]], np.float32)
-        points, _, scores = detector._look(image, boxes)
-        around = framing.boxes(points[0])[0]
-        views = []
-        for dx, dy, grow in ((0, 0, 1), (0.06, 0.04, 1.08), (-0.06, 0.04, 0.95), (0, -0.06, 1)):
-            side = around[2] * grow
-            centre = around[:2] + around[2:] / 2 + around[2] * np.array([dx, dy])
-            views.append([*(centre - side / 2), side, side, 0])
-        points, _, scores = detector._look(image, np.array(views, np.float32))
-        mean = points.mean(axis=0)
-        scatter = np.linalg.norm(points - mean, axis=2).mean() / metrics.face_size(mean)
-        if min(scores) >= 0.8 and scatter < 0.015:
-            result[name] = (mean - pad).astype(np.float32)
-        if count % 300 == 0:
-            print(count, len(result), flush=True)
-    np.savez_compressed(folder / "unlabelled.npz", **result)
-    print(f"{len(result)} of {len(rows)} faces")
+class Starts(Dataset):
+    """Crops of faces by their keypoints as known so far, each several times: slightly differently framed, mirrored."""
+
+    def __init__(self, crops: list[np.ndarray], five: np.ndarray, views: int) -> None:
+        self.crops, self.five, self.views = crops, five, views
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(index)
+        matrices, crops = [], []
+        for view in range(self.views):
+            matrix = crop_units(face_crop(self.five[index : index + 1], 100)[0], 100)
+            if view > 1:
+                angle, scale = math.radians(rng.normal(0, 6)), math.exp(rng.normal(0, 0.06))
+                turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+                shift = turn @ (matrix[:, 2] - 0.5) + 0.5 + rng.normal(0, 0.02, 2)
+                matrix = np.column_stack([turn @ matrix[:, :2], shift])
+            if view % 2:
+                matrix = mirrored(matrix)
+            matrices.append(matrix)
+            crops.append(warp_averaged(self.crops[index], matrix, TEACHER_SIDE))
+        return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(matrices))
+
+
+@torch.no_grad()
+def placed(net: FineNet, starts: Starts, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean keypoints (N, 68, 2) of a teacher's views, their scatter in face sizes (N,), and the lowest score (N,)."""
+    device, rows = next(net.parameters()).device, []
+    for crops, matrices in DataLoader(starts, 32, num_workers=workers):
+        views = crops.flatten(0, 1)[:, None].to(device).float() / 255
+        heatmaps, scores = net(views.contiguous(memory_format=torch.channels_last))
+        points = expected_points(heatmaps)[0].cpu().numpy().reshape(len(crops), -1, NUM_KEYPOINTS, 2)
+        scores = scores.sigmoid().cpu().numpy().reshape(len(crops), -1)
+        for p, m, score in zip(points, matrices.numpy(), scores, strict=True):
+            p[1::2] = p[1::2][:, FLIP_INDEX]
+            p = np.stack([(a - b[:, 2]) @ np.linalg.inv(b[:, :2]).T - 0.5 for a, b in zip(p, m, strict=True)])
+            mean = p.mean(axis=0)
+            scatter = np.linalg.norm(p - mean, axis=2).mean() / metrics.face_size(mean)
+            rows.append((mean, scatter, score.min()))
+    mean, scatter, score = zip(*rows, strict=True)
+    return np.stack(mean), np.array(scatter), np.array(score)
+
+
+def label(folder: Path, hard: Path | None, teacher: FineNet, workers: int = 1, agreement: float = 0.015) -> None:
+    """Find the 68 points of faces without labels with a teacher; keep those on which its views agree.
+
+    ``starts.npz`` in the folder holds each face's five points and score by the detector, by file.
+    """
+    held = {name.split("/")[1][:-4] for name in held_out_names(hard)}
+    known = np.load(folder / "starts.npz")
+    names = [name for name in known.files if name.split("/")[-1].rsplit("_b", 1)[0] not in held]
+    sources, frames = [], []
+    for name in names:
+        frame = face_crop(known[name][:10].reshape(1, 5, 2), 200)[0]
+        frame[:, 2] += 60
+        frames.append(frame)
+        grey = cv2.cvtColor(read_image(folder / name), cv2.COLOR_RGB2GRAY)
+        sources.append(warp_averaged(grey, crop_units(frame, 320), 320))
+    five = np.tile(face_crop_points(200) + 60, (len(names), 1, 1))
+    for views in (1, 2, 8):
+        points, scatter, scores = placed(teacher, Starts(sources, five, views), workers)
+        five = five_points(points)
+    result = {
+        name: ((p - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T).astype(np.float32)
+        for name, p, frame, s, score in zip(names, points, frames, scatter, scores, strict=True)
+        if s < agreement and score > 0.8
+    }
+    np.savez_compressed(folder / TAUGHT_FILE, **result)
+    kinds = Counter(name.split("/")[0] for name in result)
+    print(f"{dict(kinds)} of {len(names)} faces, median scatter {np.median(scatter):.4f}", flush=True)
+
+
+def face_crop_points(side: int) -> np.ndarray:
+    """Where :func:`keypoints.geometry.face_crop` puts the five points: (5, 2), pixels whose integers are centres."""
+    return REFERENCE_FIVE * side - 0.5
 
 
 # Loss -----------------------------------------------------------------------------------------------------------------
@@ -256,21 +339,34 @@ def expected_points(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     """Soft-argmax: logits (N, K, H, W) → points (N, K, 2) in crop units from 0 to 1; probabilities (N, K, H, W)."""
     height, width = heatmaps.shape[2:]
     probability = heatmaps.flatten(2).softmax(dim=2).unflatten(2, (height, width))
-    x = probability.sum(dim=2) @ ((torch.arange(width) + 0.5) / width)
-    y = probability.sum(dim=3) @ ((torch.arange(height) + 0.5) / height)
+    x = probability.sum(dim=2) @ ((torch.arange(width, device=heatmaps.device) + 0.5) / width)
+    y = probability.sum(dim=3) @ ((torch.arange(height, device=heatmaps.device) + 0.5) / height)
     return torch.stack([x, y], dim=2), probability
 
 
 def gaussians(points: torch.Tensor, cells: int, sigma: float) -> torch.Tensor:
     """Heatmaps (N, K, cells, cells) that sum to 1 around points (N, K, 2) in crop units; sigma in cells."""
-    middles = torch.arange(cells) + 0.5
+    middles = torch.arange(cells, device=points.device) + 0.5
     x, y = (torch.exp(-((middles - points[..., i, None] * cells) ** 2) / (2 * sigma**2)) for i in (0, 1))
     x, y = (part / part.sum(dim=2, keepdim=True).clamp_min(1e-6) for part in (x, y))
     return y[..., :, None] * x[..., None, :]
 
 
-def fine_loss(output: tuple[torch.Tensor, torch.Tensor], truth: torch.Tensor, recipe: FineRecipe) -> tuple:
-    """Expected points' smooth L1, heatmaps' cross-entropy to Gaussians, and the score's cross-entropy."""
+def fine_loss(
+    output: tuple[torch.Tensor, torch.Tensor],
+    truth: torch.Tensor,
+    recipe: FineRecipe,
+    taught: torch.Tensor | None = None,
+    labelled: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Expected points' smooth L1, heatmaps' divergence from their targets, and the score's cross-entropy.
+
+    Args:
+        output: heatmaps' logits (N, 68, H, W) and the score's logits (N,).
+        truth: (N, 68, 2) in crop units, NaN where there is no face.
+        taught: a teacher's heatmaps as probabilities, (N, 68, h, w). Targets are then the mean of them and of
+            Gaussians around the truth where ``labelled`` (N,) says that people or geometry gave it, else they alone.
+    """
     heatmaps, score = output
     face = truth[:, 0, 0].isfinite()
     points, probability = expected_points(heatmaps[face])
@@ -279,17 +375,21 @@ def fine_loss(output: tuple[torch.Tensor, torch.Tensor], truth: torch.Tensor, re
     error = (points - true) / span[:, None, None]
     landmark = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.01, reduction="none").sum(dim=2).mean()
     target = gaussians(true, heatmaps.shape[3], recipe.sigma)
+    if taught is not None and labelled is not None:
+        learned = functional.interpolate(taught[face], heatmaps.shape[2:], mode="area")
+        learned = learned / learned.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+        target = torch.where(labelled[face, None, None, None], (target + learned) / 2, learned)
     middle = 0.5 * (probability + target) + 1e-9
     divergence = 0.5 * (
         (target * ((target + 1e-9) / middle).log()).sum(dim=(2, 3))
         + (probability * ((probability + 1e-9) / middle).log()).sum(dim=(2, 3))
     )
     shape = divergence.mean()
-    good = torch.zeros(len(truth))
+    good = torch.zeros(len(truth), device=truth.device)
     mean_error = error.detach().norm(dim=2).mean(dim=1)
     good[face] = (mean_error < MISPLACED).float()
     judged = functional.binary_cross_entropy_with_logits(score, good)
-    parts = {"error": 100 * mean_error.mean().item(), "shape": shape.item(), "score": judged.item()}
+    parts = {"error": 100 * mean_error.mean(), "shape": shape, "score": judged}
     return 5 * landmark + recipe.heatmap_weight * shape + 0.05 * judged, parts
 
 
@@ -299,15 +399,15 @@ def fine_loss(output: tuple[torch.Tensor, torch.Tensor], truth: torch.Tensor, re
 @torch.no_grad()
 def predict(net: FineNet, faces: Faces, side: int) -> np.ndarray:
     """Keypoints (N, 68, 2) in pixels of the source crops, cropped by the truth's five points."""
-    result = []
+    device, result = next(net.parameters()).device, []
     for first in range(0, len(faces.crops), 32):
         part = slice(first, first + 32)
-        matrices = face_crop(five_points(faces.keypoints[part]), side)
+        matrices = [crop_units(m, 100) for m in face_crop(five_points(faces.keypoints[part]), 100)]
         crops = [warp_averaged(crop, m, side) for crop, m in zip(faces.crops[part], matrices, strict=True)]
-        batch = torch.from_numpy(np.stack(crops)[:, None].astype(np.float32) / 255)
-        points = expected_points(net(batch)[0])[0].numpy() * side - 0.5
+        batch = torch.from_numpy(np.stack(crops)[:, None].astype(np.float32) / 255).to(device)
+        points = expected_points(net(batch)[0])[0].cpu().numpy()
         for p, matrix in zip(points, matrices, strict=True):
-            result.append((p - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T)
+            result.append((p - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - 0.5)
     return np.stack(result)
 
 
@@ -323,28 +423,63 @@ def measure(net: FineNet, validation: dict[str, Faces], side: int) -> dict[str, 
     return figures
 
 
-def train(folder: Path, out: Path, recipe: FineRecipe, hard: Path | None = None) -> FineNet:
-    """Train the fine network; a checkpoint after each epoch beside ``out``, from which the next start goes on."""
+def train(
+    folder: Path,
+    out: Path,
+    recipe: FineRecipe,
+    net: FineNet,
+    hard: Path | None = None,
+    teacher: FineNet | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    minutes: float | None = None,
+) -> FineNet:
+    """Train the fine network; a checkpoint after each epoch beside ``out``, from which the next start goes on.
+
+    Args:
+        hard: folder of the hard validation faces.
+        teacher: a network whose heatmaps of the undamaged crop ``net`` learns, too.
+        workers: processes that make the crops.
+        minutes: see :func:`training.loop.fit`.
+    """
     torch.manual_seed(recipe.seed)
-    training, validation, empty = read_faces(folder, hard)
+    training, validation, empty, false = read_faces(folder, hard)
     for sets in (training, validation):
         print({kind: len(faces.crops) for kind, faces in sets.items()}, flush=True)
-    net = FineNet()
-    views = FineViews(training, empty, recipe)
+    net = net.to(device)
+    teacher = None if teacher is None else teacher.to(device).eval()
+    views = FineViews(training, empty, false, recipe, TEACHER_SIDE if teacher else 0)
 
-    def batches(epoch: int) -> DataLoader:
+    def batches(epoch: int, progress: float) -> DataLoader:
         views.start = epoch * recipe.views_an_epoch
-        views.gentle = 0.5 if epoch >= 0.8 * (recipe.views // recipe.views_an_epoch) else 0.15
-        return DataLoader(views, recipe.batch_size, num_workers=1, drop_last=True)
+        views.gentle = 0.5 if progress >= 0.8 else 0.15  # in the end more like the faces at use
+        return DataLoader(views, recipe.batch_size, num_workers=workers, drop_last=True)
 
-    def loss_of(batch: list) -> tuple[torch.Tensor, dict[str, float]]:
-        crops, truth = batch
-        return fine_loss(net(crops.contiguous(memory_format=torch.channels_last)), truth, recipe)
+    def heatmaps_of(net: FineNet, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        crops = (crops.float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(crops.device.type, torch.bfloat16, enabled=crops.is_cuda):
+            heatmaps, score = net(crops)
+        return heatmaps.float(), score.float()
+
+    def loss_of(net: FineNet, batch: list) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        crops, clean, truth, labelled = (part.to(device, non_blocking=True) for part in batch)
+        taught = None
+        if teacher is not None:
+            with torch.no_grad():
+                taught = expected_points(heatmaps_of(teacher, clean)[0])[1]
+        return fine_loss(heatmaps_of(net, crops), truth, recipe, taught, labelled)
 
     def figures(averaged: FineNet) -> dict:
         return measure(averaged, validation, recipe.side)
 
-    return fit(net, batches, loss_of, figures, recipe, out, clip=5, measure_every=2)
+    return fit(net, batches, loss_of, figures, recipe, out, clip=5, measure_every=2, minutes=minutes)
+
+
+def load_teacher(path: Path) -> FineNet:
+    """The large network with the weights of a file."""
+    net = FineNet(**TEACHER)
+    net.load_state_dict(torch.load(path, weights_only=True))
+    return net.eval()
 
 
 def main() -> None:
@@ -353,15 +488,34 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("data"))
     parser.add_argument("--hard", type=Path, help="folder of the hard validation faces")
     parser.add_argument("--out", type=Path, default=Path("build/fine.pt"))
+    parser.add_argument("--teacher", type=Path, help="weights of the large network")
+    parser.add_argument("--teacher-network", action="store_true", help="train the large network")
+    parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--views", type=int, default=FineRecipe.views)
+    parser.add_argument("--batch", type=int, default=FineRecipe.batch_size)
+    parser.add_argument("--epoch", type=int, default=FineRecipe.views_an_epoch, help="views between checkpoints")
+    parser.add_argument("--rate", type=float, default=FineRecipe.learning_rate, help="the highest learning rate")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
+    parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    teacher = load_teacher(arguments.teacher) if arguments.teacher else None
     if arguments.task == "label":
-        label(arguments.folder, arguments.hard)
-    else:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        train(arguments.folder, arguments.out, FineRecipe(views=arguments.views), arguments.hard)
+        if teacher is None:
+            parser.error("label: got no teacher, expected --teacher FILE")
+        label(arguments.folder, arguments.hard, teacher.to(arguments.device), arguments.workers)
+        return
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    large = arguments.teacher_network
+    net = FineNet(**TEACHER) if large else FineNet()
+    if arguments.start:
+        net.load_state_dict(torch.load(arguments.start, weights_only=True))
+    side = TEACHER_SIDE if large else FineRecipe.side
+    recipe = FineRecipe(arguments.views, arguments.epoch, arguments.batch, side, arguments.rate)
+    given = arguments.hard, teacher, arguments.device, arguments.workers, arguments.minutes
+    train(arguments.folder, arguments.out, recipe, net, *given)
 
 
 if __name__ == "__main__":

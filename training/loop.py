@@ -1,9 +1,10 @@
-"""The training loop of the detector and of the fine network: AdamW, OneCycle, averaged weights, checkpoints."""
+"""The training loop of the detector and of the fine network: AdamW, a one-cycle rate, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -34,31 +35,44 @@ class Average:
                 mine.copy_(its)
 
 
+def one_cycle(progress: float, warm_up: float = 0.06) -> float:
+    """The learning rate at a share of the training, as a share of the highest: linear rise, cosine fall.
+
+    Source: https://arxiv.org/abs/1708.07120.
+    """
+    if progress < warm_up:
+        return 0.04 + 0.96 * progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
+
+
 def fit(
     net: nn.Module,
-    batches: Callable[[int], Iterable],
-    loss_of: Callable[[Any], tuple[torch.Tensor, dict[str, float]]],
+    batches: Callable[[int, float], Iterable],
+    loss_of: Callable[[nn.Module, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]],
     measure: Callable[[nn.Module], dict],
     recipe: Any,
     out: Path,
     clip: float,
     measure_every: int,
+    minutes: float | None = None,
 ) -> nn.Module:
     """Train a network; after each epoch a checkpoint is written beside ``out``, from which the next start goes on.
 
     Args:
-        batches: gives an epoch's batches, by the epoch's number from 0.
-        loss_of: a batch's loss and its parts, for the log.
+        net: on the device that it is to be trained on.
+        batches: gives an epoch's batches, by the epoch's number from 0 and the share of the training that is over.
+        loss_of: the loss of a network on a batch, and its parts for the log.
         measure: figures of the averaged network on the validation sets.
         recipe: a dataclass with views, views_an_epoch, batch_size, learning_rate, weight_decay and average.
         clip: largest norm of the gradient.
         measure_every: epochs between two measurements; the last epoch is always measured.
+        minutes: the training ends after this time, with the learning rate at 0, should that be before ``recipe.views``.
 
     Returns:
         the averaged network.
 
     Raises:
-        ValueError: the checkpoint is of another recipe: OneCycle would then end at a rate that is not zero.
+        ValueError: the checkpoint is of another recipe: the rate would then not end at zero.
     """
     average = Average(net, recipe.average)
     groups = [
@@ -66,11 +80,7 @@ def fit(
         {"params": [value for value in net.parameters() if value.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    steps, epochs = recipe.views_an_epoch // recipe.batch_size, recipe.views // recipe.views_an_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=epochs * steps, pct_start=0.08
-    )
-    checkpoint, history, first = out.with_suffix(".checkpoint"), [], 0
+    checkpoint, history, epoch, steps, spent, progress = out.with_suffix(".checkpoint"), [], 0, 0, 0.0, 0.0
     with lock(out):
         if checkpoint.exists():
             state = torch.load(checkpoint, weights_only=True)
@@ -78,39 +88,50 @@ def fit(
                 raise ValueError(f"{checkpoint}: got the recipe {state['recipe']}, expected {asdict(recipe)}")
             net.load_state_dict(state["net"])
             average.net.load_state_dict(state["average"])
-            average.steps = state["steps"]
             optimizer.load_state_dict(state["optimizer"])
-            schedule.load_state_dict(state["schedule"])
-            history, first = state["history"], state["epoch"]
-        for epoch in range(first, epochs):
-            began, sums = time.time(), defaultdict(float)
+            history, epoch, steps, spent = (state[name] for name in ("history", "epoch", "steps", "seconds"))
+            average.steps, progress = steps, state["progress"]
+        while progress < 1:
+            began, sums, first = time.monotonic(), defaultdict(float), steps
             net.train()
-            for batch in batches(epoch):
-                loss, parts = loss_of(batch)
+            for batch in batches(epoch, progress):
+                seconds = spent + time.monotonic() - began
+                progress = steps * recipe.batch_size / recipe.views
+                progress = max(progress, seconds / (60 * minutes)) if minutes else progress
+                if progress >= 1:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate * one_cycle(progress)
+                loss, parts = loss_of(net, batch)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(net.parameters(), clip)
                 optimizer.step()
-                schedule.step()
                 average.update(net)
+                steps += 1
                 for name, value in parts.items():
-                    sums[name] += value / steps
-            row = {"epoch": epoch + 1, **{name: round(value, 4) for name, value in sums.items()}}
-            if (epoch + 1) % measure_every == 0 or epoch + 1 == epochs:
+                    sums[name] += value.detach()
+            epoch += 1
+            spent += time.monotonic() - began
+            progress = max(progress, steps * recipe.batch_size / recipe.views)
+            row = {"epoch": epoch, "views": steps * recipe.batch_size, "progress": round(progress, 4)}
+            row |= {name: round(float(value) / max(1, steps - first), 4) for name, value in sums.items()}
+            if epoch % measure_every == 0 or progress >= 1:
                 row |= measure(average.net)
-            row["seconds"] = round(time.time() - began, 1)
+            row["seconds"] = round(spent, 1)
             history.append(row)
             print(json.dumps(row), flush=True)
             state = {
                 "net": net.state_dict(),
                 "average": average.net.state_dict(),
-                "steps": average.steps,
                 "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
                 "history": history,
-                "epoch": epoch + 1,
+                "epoch": epoch,
+                "steps": steps,
+                "seconds": spent,
+                "progress": progress,
                 "recipe": asdict(recipe),
             }
             write_atomically(checkpoint, lambda part, state=state: torch.save(state, part))
-        torch.save(average.net.state_dict(), out)
+        torch.save({name: value.cpu() for name, value in average.net.state_dict().items()}, out)
     return average.net
