@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 from data_load import find_data, label_offset, person_of, read_image, read_keypoints
 from keypoints.detection import KeypointDetector
 from keypoints.geometry import five_points
-from keypoints.splits import read_splits
 from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
 from training.loop import fit
+from training.splits import read_splits
 
 POINTS_FILE = "detection_points.npz"
 SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its five points

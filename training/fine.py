@@ -21,15 +21,15 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from data_load import NUM_KEYPOINTS, find_data, label_offset, person_of, read_image, read_keypoints
-from keypoints import metrics
-from keypoints.augmentation import RandomDamage, source_crop
 from keypoints.detection import KeypointDetector
 from keypoints.geometry import face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
-from keypoints.splits import read_splits
 from models import FineNet
+from training import metrics
+from training.augmentation import RandomDamage, source_crop
 from training.detector import held_out_names, read_boxes
 from training.loop import fit
+from training.splits import read_splits
 
 MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face
 
