@@ -83,7 +83,7 @@ refresh: .venv/made
 	  echo "\"$${notebook%.ipynb}\": $$(($$(date +%s) - began))" >> build/seconds; \
 	done
 	@{ echo "{"; sed '$$!s/$$/,/' build/seconds; echo "}"; } > results/notebook_seconds.json
-	@$(PY) -m results.report
+	@$(PY) -m training.studies.report
 
 test: .venv/made-for-tests
 	@$(PY) -m ruff check .
@@ -106,33 +106,33 @@ verify: .venv/made
 	@$(PY) -m data_load verify
 
 train: .venv/made
-	@$(PY) -m keypoints train $(TRAIN_OPTIONS)
+	@$(PY) -m training train $(TRAIN_OPTIONS)
 
 photo: .venv/made
-	@$(PY) -m keypoints train --network PhotoNet $(TRAIN_OPTIONS) --out build/keypoints_model_2.safetensors
-	@$(PY) -m keypoints.confidence --model build/keypoints_model_2.safetensors
+	@$(PY) -m training train --network PhotoNet $(TRAIN_OPTIONS) --out build/keypoints_model_2.safetensors
+	@$(PY) -m training.confidence --model build/keypoints_model_2.safetensors
 
 twin: .venv/made
-	@$(PY) -m keypoints train --twin $(TRAIN_OPTIONS) --out build/keypoints_model_1_twin.safetensors
+	@$(PY) -m training train --twin $(TRAIN_OPTIONS) --out build/keypoints_model_1_twin.safetensors
 	@if grep -q '"data": "official"' build/keypoints_model_1_twin.json; then \
 	  cp build/keypoints_model_1_twin.json results/; fi
 
 # The committed figures, and with them the README's tables, are only ever of the official set.
 REPORT := if [ "$$($(PY) -c 'import data_load; print(data_load.find_data().name)')" = official ]; then \
-            $(PY) -m results.report; fi
+            $(PY) -m training.studies.report; fi
 
 evaluate: .venv/made
-	@$(PY) -m keypoints evaluate
+	@$(PY) -m training evaluate
 	@$(REPORT)
 
 failures: .venv/made
-	@$(PY) -m keypoints failures
+	@$(PY) -m training failures
 
 # What has no wheel for this Python or machine is left out with a line, and its row with it; NumPy and OpenCV must be there.
 PEERS_INSTALL := $(PEERS_PY) -m pip install --quiet --disable-pip-version-check --no-deps \
                  --only-binary :all: --no-binary face_recognition_models
 
-.venv-benchmark/made: results/benchmark_requirements.txt
+.venv-benchmark/made: training/studies/benchmark_requirements.txt
 	@echo "setting up .venv-benchmark (a minute or two and 0.7 GB) ..."
 	@$(PYTHON) -m venv .venv-benchmark
 	@$(PEERS_INSTALL) -r $< || sed 's/#.*//; /^ *$$/d' $< | while read -r line; do \
@@ -142,12 +142,12 @@ PEERS_INSTALL := $(PEERS_PY) -m pip install --quiet --disable-pip-version-check 
 	@touch $@
 
 benchmark: .venv/made .venv-benchmark/made
-	@$(PY) -m results.benchmark --python $(PEERS_PY)
+	@$(PY) -m training.studies.benchmark --python $(PEERS_PY)
 	@$(REPORT)
 
 # Gradio beside what .venv holds: a path file shows it those packages, so that PyTorch is not installed twice. Where
 # Gradio wants another version (of Pillow), that one lies in .venv-demo and comes first.
-.venv-demo/made: keypoints/page_requirements.txt .venv/made
+.venv-demo/made: demo/requirements.txt .venv/made
 	@echo "setting up .venv-demo (a minute and 0.2 GB) ..."
 	@$(PY) -m venv --clear --without-pip .venv-demo
 	@$(DEMO_PY) -c "import pathlib, sys, sysconfig; \
@@ -159,7 +159,7 @@ benchmark: .venv/made .venv-benchmark/made
 	@touch $@
 
 demo: .venv-demo/made
-	@$(DEMO_PY) -m keypoints.page $(DEMO_OPTIONS)
+	@$(DEMO_PY) -m demo $(DEMO_OPTIONS)
 
 lab: .venv/made
 	@$(PY) -m jupyter lab

@@ -113,7 +113,7 @@ def label_offset(keypoints: np.ndarray) -> np.ndarray:
     Returns:
         (N, 2) or (2,) float32: subtract it from the labels, or add it to keypoints that lie where the features are.
     """
-    size = np.sqrt(np.ptp(np.asarray(keypoints, np.float64), axis=-2).prod(axis=-1))  # as in keypoints.metrics
+    size = np.sqrt(np.ptp(np.asarray(keypoints, np.float64), axis=-2).prod(axis=-1))  # as in training.metrics
     return np.stack([0.33 + 0.011 * size, np.full_like(size, 0.71)], axis=-1).astype(np.float32)
 
 
@@ -129,7 +129,7 @@ class FacialKeypointsDataset(Dataset):
             epoch no longer pays for decoding. Worker processes would each keep a cache of their own and lose it after
             every epoch: load in the main process, which needs no workers any more.
         missing, bad_labels: what to do with missing points and with wrong ones, see :func:`read_keypoints`. Masked
-            points are NaN in ``keypoints``; :func:`keypoints.training.fit` learns from the others.
+            points are NaN in ``keypoints``; :func:`training.recipe.fit` learns from the others.
 
     >>> data = find_data("sample")
     >>> sample = FacialKeypointsDataset(data.csv_file("training"), data.image_dir("training"))[0]

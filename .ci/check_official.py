@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from keypoints.evaluation import RESULTS, evaluate
 from keypoints.files import sha256
 from keypoints.weights import MODEL_DIR, load_model
+from training.evaluation import RESULTS, evaluate
 
 TOLERANCE = 0.05  # percentage points: other processors round differently
 

@@ -1,1 +1,1 @@
-"""What the notebooks and the command line share: images, landmarks, metrics, training, detection, evaluation, plots."""
+"""The library: an image in, its faces with their keypoints out; what learns and measures is :mod:`training`."""

@@ -1,55 +1,31 @@
-"""Command line: ``python -m keypoints detect|track|filter|evaluate|failures|train|export``."""
+"""Command line: ``python -m keypoints detect|track|filter``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
 import signal
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch.utils.data import Subset
 from tqdm import tqdm
 
-from data_load import (
-    NUM_KEYPOINTS,
-    FacialKeypointsDataset,
-    evaluation_transform,
-    find_data,
-    person_of,
-    read_keypoints,
-    require_images,
-    training_transform,
-    with_all_points,
-)
-from keypoints import distributed, filters, photo_training, plots
-from keypoints.detection import Face, KeypointDetector, framing_dict, measure_framing
-from keypoints.emotion import Emotion
-from keypoints.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
-from keypoints.export import export_onnx
-from keypoints.failures import write_page
-from keypoints.files import check_writable, lock, write_json
+from data_load import NUM_KEYPOINTS
+from keypoints import drawing, filters
+from keypoints.command import check_out, printable, run, sentence
+from keypoints.detection import Face, KeypointDetector
+from keypoints.expression import Emotion
+from keypoints.files import check_writable, lock
 from keypoints.images import find_images, read_image
-from keypoints.labels import LabelOptions, LabelWarning
-from keypoints.splits import find_wild, people_split
 from keypoints.tracking import LOST, Expressions, FaceTracker
-from keypoints.training import PHOTO_RECIPE, Recipe, fit
 from keypoints.video import Rows, Video, VideoFile
-from keypoints.weights import DEFAULT_MODEL, MODEL_DIR, load_model, save_model
-from models import Net
+from keypoints.weights import DEFAULT_MODEL
 
-BUILD = RESULTS.parent / "build"
 CSV_HEADER = [
     "file",
     "face",
@@ -63,13 +39,13 @@ CSV_HEADER = [
     "roll",
 ]
 EMOTION_COLUMNS = ["emotion", "emotion_probability"]
+MOVED = ("train", "evaluate", "failures", "export")  # to :mod:`training`
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m keypoints", description="Find faces and their 68 keypoints.")
     parser.add_argument("--threads", type=int, help="threads for torch (default: as many as cores)")
     commands = parser.add_subparsers(dest="command", required=True)
-    framings = "; ".join(f"{name}: {text}" for name, text in FRAMINGS.items())
 
     detect = commands.add_parser(
         "detect",
@@ -149,108 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     wear.set_defaults(run=run_filter)
 
-    measure = commands.add_parser(
-        "evaluate",
-        help="measure weights on labelled images",
-        description="Measure weights on the official test set (the sample's where that is missing), on people never "
-        "seen (by their twins' records) and on photos in the wild; or, with --csv, on images of your own.",
-    )
-    _add_set(measure)
-    measure.add_argument(
-        "--model",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="weights (default: all shipped keypoints_model_*.safetensors)",
-    )
-    measure.add_argument(
-        "--framing", choices=FRAMINGS, nargs="+", default=list(FRAMINGS), help=f"(default: all) {framings}"
-    )
-    measure.add_argument(
-        "--wild",
-        type=Path,
-        metavar="DIR",
-        help="photos in the wild with their wild_keypoints.csv (default: $KEYPOINTS_WILD, else data/wild if present)",
-    )
-    measure.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="for the figures (default: results/evaluation.json for shipped weights on the official set, "
-        "else build/evaluation.json)",
-    )
-    measure.set_defaults(run=run_evaluate)
-
-    worst = commands.add_parser(
-        "failures",
-        help="a page of the worst faces",
-        description="Write a page of the worst faces of the test images, by part of the face, yaw, sharpness and size.",
-    )
-    _add_set(worst)
-    worst.add_argument(
-        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
-    )
-    worst.add_argument("--framing", choices=["haar", "box"], default="haar", help=f"(default: haar) {framings}")
-    worst.add_argument(
-        "--out", type=Path, default=BUILD / "failures", metavar="DIR", help="for the page (default: build/failures)"
-    )
-    worst.set_defaults(run=run_failures)
-
-    train = commands.add_parser(
-        "train",
-        help="run the recipe",
-        description="Train Net on the official set where it was fetched, else on the sample.",
-    )
-    _add_set(train)
-    train.add_argument(
-        "--twin",
-        action="store_true",
-        help="train without the validation and the test people of data/splits.json, watch the former, measure both at "
-        "the end, for figures of people never seen (of another set 15 %% of the people each, drawn by the same rule)",
-    )
-    train.add_argument(
-        "--network",
-        choices=["Net", "PhotoNet"],
-        default="Net",
-        help="PhotoNet learns photographs: the training people of the official set or the sample, the wild photos and "
-        "rendered heads, each face turned, lit and spoilt anew every time (default: Net, the recipe)",
-    )
-    train.add_argument("--wild", type=Path, metavar="DIR", help="for PhotoNet: the wild photos (default: see evaluate)")
-    train.add_argument(
-        "--rendered",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="for PhotoNet: folders written by data/sample/render.py beside the sample",
-    )
-    train.add_argument("--epochs", type=int, help="(default: the recipe's)")
-    train.add_argument("--seed", type=int, default=Recipe.seed)
-    train.add_argument(
-        "--bfloat16",
-        action="store_true",
-        help="train the convolutions with 16 bits: twice as fast on processors with AVX512_BF16 or AMX, slow on others",
-    )
-    train.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"])
-    train.add_argument(
-        "--out",
-        type=Path,
-        default=MODEL_DIR / "mine.safetensors",
-        metavar="FILE",
-        help="weights; their record goes beside them as JSON (default: saved_models/mine.safetensors)",
-    )
-    train.set_defaults(run=run_train)
-
-    export = commands.add_parser(
-        "export",
-        help="write the network for other runtimes",
-        description="Write the network as one ONNX file with a dynamic batch; needs the packages onnx and onnxscript.",
-    )
-    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
-    export.add_argument(
-        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
-    )
-    export.set_defaults(run=run_export)
     return parser
 
 
@@ -258,7 +132,7 @@ def run_detect(options: argparse.Namespace) -> int:
     options.images = find_images(options.images)
     for option, file in (("--csv", options.csv), ("--json", options.json)):
         if file:
-            _check_out(option, file, [*options.images, options.model])
+            check_out(option, file, [*options.images, options.model])
             check_writable(file)  # before many images
     if options.csv and options.json and options.csv.resolve() == options.json.resolve():
         raise ValueError(f"--json {options.json}: got the file of --csv, expected another")
@@ -284,7 +158,7 @@ def run_detect(options: argparse.Namespace) -> int:
                 faces = detector(image)
                 told = [_tell_face(file, number, face, options) for number, face in enumerate(faces)]
             except (OSError, ValueError, MemoryError, cv2.error) as error:
-                print(_sentence(error, file), file=sys.stderr)
+                print(sentence(error, file), file=sys.stderr)
                 status = 1
                 continue
             if not faces:
@@ -302,7 +176,7 @@ def run_detect(options: argparse.Namespace) -> int:
                 while name in drawn:  # pictures of the same name from different folders
                     name, again = f"{Path(file).stem}_{again}", again + 1
                 drawn.add(name)
-                plots.write_image(options.draw / f"{name}.jpg", plots.draw_faces(image, faces))
+                drawing.write_image(options.draw / f"{name}.jpg", drawing.draw_faces(image, faces))
         for output in outputs:
             output.close()
     return status
@@ -343,7 +217,7 @@ def track_header(emotion: bool) -> list[str]:
 def run_track(options: argparse.Namespace) -> int:
     for option, file in (("--out", options.out), ("--csv", options.csv)):
         if file:
-            _check_out(option, file, [options.source, options.model])
+            check_out(option, file, [options.source, options.model])
     if options.show and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         raise ValueError("got --show where no window can be opened, expected a display")
     effects = [filters.load_filter(name) for name in options.filter or ()]
@@ -353,7 +227,7 @@ def run_track(options: argparse.Namespace) -> int:
             if file:
                 stack.enter_context(lock(file))
         if options.show:
-            plots.open_window(f"{options.source} (q ends)")  # before PyAV is loaded, or it may hang
+            drawing.open_window(f"{options.source} (q ends)")  # before PyAV is loaded, or it may hang
         video = Video(options.source)
         stack.callback(video.close)
         rows = out = None
@@ -400,14 +274,14 @@ def _track(options, video, tracker, effects, rows, out) -> tuple[dict[str, list[
                 picture = filters.dress(frame, [face for face in faces if face.state != LOST], effects)
                 if not effects or options.pose:
                     words = {number: emotion.label for number, emotion in emotions.items() if emotion}
-                    picture = plots.draw_tracked(picture, faces, points=not effects, pose=options.pose, words=words)
+                    picture = drawing.draw_tracked(picture, faces, points=not effects, pose=options.pose, words=words)
             clock.append(perf_counter())
             if out:
                 out.write(picture, time)
             clock.append(perf_counter())
             for step, took in zip(seconds, np.diff(clock), strict=True):
                 seconds[step].append(float(took))
-            if options.show and not plots.show_frame(picture, f"{options.source} (q ends)"):
+            if options.show and not drawing.show_frame(picture, f"{options.source} (q ends)"):
                 break
         return seconds, False
     except KeyboardInterrupt:
@@ -463,7 +337,7 @@ def run_filter(options: argparse.Namespace) -> int:
             name += source.suffix if cv2.haveImageWriter(f"a{source.suffix}") else ".jpg"
             folder = options.out or source.parent
             out = folder / name if len(images) > 1 or not options.out else options.out
-            _check_out("--out", out, [*images, *written, options.model])
+            check_out("--out", out, [*images, *written, options.model])
             check_writable(out)
             detector = detector or KeypointDetector(options.model)
             _wear(source, out, detector, effects)
@@ -471,7 +345,7 @@ def run_filter(options: argparse.Namespace) -> int:
         except (OSError, ValueError) as error:
             if len(images) == 1:
                 raise
-            print(f"keypoints filter: {_sentence(error, source)}", file=sys.stderr)
+            print(f"keypoints filter: {sentence(error, source)}", file=sys.stderr)
             status = 1
     return status
 
@@ -482,240 +356,19 @@ def _wear(source: Path, out: Path, detector: KeypointDetector, effects: list[fil
     if not faces:
         print(f"{printable(source)}: no face found, the picture stays as it was")
     out.parent.mkdir(parents=True, exist_ok=True)
-    plots.write_image(out, filters.dress(image, faces, effects))
+    drawing.write_image(out, filters.dress(image, faces, effects))
     names = ", ".join(effect.name for effect in effects)
     print(f"{printable(out)}: {names} on {len(faces)} face{'s' * (len(faces) != 1)}")
 
 
-def run_evaluate(options: argparse.Namespace) -> int:
-    name, csv_file, images, how = _labelled(options, "test")
-    shipped = sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))
-    models = options.model or shipped
-    # Beside one's own images the photos in the wild are measured only where they are asked for.
-    wild = None if options.csv and not options.wild else find_wild(options.wild)
-    official = name == "official"
-    committed = official and models == shipped and options.framing == list(FRAMINGS)
-    out = options.json or (RESULTS if committed else BUILD) / "evaluation.json"
-    _check_out("--json", out, [csv_file, *models])
-    check_writable(out)
-    measured, status = [], 0
-    for model in models:
-        try:
-            figures = evaluate_weights(model, csv_file, images, wild, options.framing, official, **how)
-            figures["by_person"] = None if options.csv else by_person(model)
-        except (OSError, ValueError) as error:
-            if len(models) == 1:
-                raise
-            print(_sentence(error, model), file=sys.stderr)
-            status = 1
-            continue
-        measured.append(figures)
-    if not measured:
-        return 2
-    content = {"data": name, "models": measured}
-    print(f"{table(content)}\n\nNME, failures and AUC (NME_box, 7 %) in percent, [95 % interval over people].")
-    if not options.csv and name != "official":
-        print(f"The official set is not in data/: this is the {name}'s test set.")
-    if not options.csv and not all(model["by_person"] for model in measured):
-        print("People never seen are missing where results/ holds no twin's record of the same recipe ('make twin').")
-    if not options.csv and wild is None:
-        print("The wild photos are not here: name their folder with --wild.")
-    write_json(out, content)  # last, so that a full disk takes nothing from what was printed
-    print(f"wrote {out}")
-    return status
-
-
-def run_failures(options: argparse.Namespace) -> int:
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out}: got a file, expected a folder")
-    check_writable(options.out / "index.html")
-    _, csv_file, images, how = _labelled(options, "test")
-    result = evaluate(load_model(options.model), csv_file, images, options.framing, **how)
-    print(f"wrote {write_page(options.out, result, FacialKeypointsDataset(csv_file, images, **how))}")
-    return 0
-
-
-def _add_set(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--csv", type=Path, help="labels of your own images in the official layout, with --images")
-    command.add_argument("--images", type=Path, metavar="DIR", help="the folder that holds these images, with --csv")
-    command.add_argument(
-        "--missing",
-        choices=["refuse", "mask"],
-        default="refuse",
-        help="what to do with points without coordinates (empty, NaN, -1): refuse them, or mask them: nothing is "
-        "learnt from them, and no error counts them (default: refuse)",
-    )
-    command.add_argument(
-        "--bad-labels",
-        choices=["refuse", "skip"],
-        default="refuse",
-        help="what to do with points outside their image and with faces upside down, mirrored or of a few pixels: "
-        "refuse them, or leave them out and say how many (default: refuse)",
-    )
-
-
-def _labelled(options: argparse.Namespace, split: str) -> tuple[str, Path, Path, LabelOptions]:
-    """The user's own set where --csv and --images name one, else the official set or the sample.
-
-    Returns:
-        name, CSV file, folder of the images (all are there), and how the labels (which are sound) are read.
-    """
-    if (options.csv is None) != (options.images is None):
-        raise ValueError("got only one of --csv and --images, expected both or none")
-    if options.csv:
-        name, csv_file, images = str(options.csv), options.csv, options.images
-    else:
-        data = find_data()
-        name, csv_file, images = data.name, data.csv_file(split), data.image_dir(split)
-    how = LabelOptions(missing=options.missing, bad_labels=options.bad_labels)
-    require_images(read_keypoints(csv_file, images, **how)[0], images)
-    return name, csv_file, images, how
-
-
-def run_train(options: argparse.Namespace) -> int:
-    out = options.out
-    _check_out("--out", out, [options.csv] if options.csv else [])
-    # The first two are the record's and the checkpoint's beside it; the others name PyTorch's own format.
-    if out.suffix.lower() in (".json", ".checkpoint", ".pt", ".pth"):
-        raise ValueError(f"--out {out}: got the ending {out.suffix}, expected another for the weights: .safetensors")
-    if out.exists() and not out.is_file():
-        raise ValueError(f"--out {out}: got a device or a pipe, expected a file")
-    for file in (out, out.with_suffix(".json"), out.with_suffix(".checkpoint")):
-        check_writable(file)  # before hours of training
-    with contextlib.ExitStack() as stack:
-        world = stack.enter_context(distributed.together(options.device))
-        if world.first:  # outs that differ in their ending alone share their record and their checkpoint
-            stack.enter_context(lock(out.with_suffix(".json")))
-        train = train_photo_net if options.network == "PhotoNet" else train_net
-        return train(options, world)
-
-
-def _recipe(options: argparse.Namespace, recipe: Recipe) -> Recipe:
-    epochs = recipe.epochs if options.epochs is None else options.epochs
-    return replace(recipe, bfloat16=options.bfloat16, seed=options.seed, epochs=epochs)
-
-
-def train_photo_net(options: argparse.Namespace, world: distributed.World) -> int:
-    if options.twin:
-        raise ValueError("got --twin with PhotoNet, which holds the validation and the test people out anyway")
-    name, csv_file, images, how = _labelled(options, "training")
-    data = photo_training.photo_data(name, csv_file, images, find_wild(options.wild), options.rendered, **how)
-    if world.first:
-        print(f"faces an epoch: {data.counts}; {len(data.validation)} to validate on", flush=True)
-    net, record = photo_training.train(data, _recipe(options, PHOTO_RECIPE), options.out, options.device)
-    if not world.first:
-        return 0
-    save_model(net, options.out, {"data": name, "faces": data.counts, "held_out_people": data.held_out, **record})
-    print(f"saved {options.out} and {options.out.with_suffix('.json')}")
-    return 0
-
-
-def train_net(options: argparse.Namespace, world: distributed.World) -> int:
-    name, csv_file, images, how = _labelled(options, "training")
-    if world.first:
-        print(f"data: {name}", flush=True)
-    training_set = FacialKeypointsDataset(csv_file, images, training_transform(), **how)
-    names = training_set.names
-    held_out = people_split(names) if options.twin else {}
-    train = held_out.pop("training", list(range(len(names))))
-    recipe = _recipe(options, Recipe())
-    torch.manual_seed(recipe.seed)
-    net = Net()
-    samples = Subset(FacialKeypointsDataset(csv_file, images, with_all_points, **how), train)
-    net.framing = framing_dict(measure_framing(samples))
-    validation_set = None
-    if options.twin:
-        validation_set = Subset(
-            FacialKeypointsDataset(csv_file, images, evaluation_transform(), **how), held_out["validation"]
-        )
-    record = fit(
-        net, Subset(training_set, train), validation_set, recipe, options.device, options.out.with_suffix(".checkpoint")
-    )
-    if not world.first:
-        return 0
-    people = sorted({person_of(names[i]) for part in held_out.values() for i in part})
-    record = {"data": name, "held_out_people": people, **record}
-    if options.twin:
-        record["by_person"] = {
-            part: evaluate_framings(net, csv_file, images, names=[names[i] for i in members], **how)
-            for part, members in held_out.items()
-        }
-    save_model(net, options.out, record)
-    print(f"saved {options.out} and {options.out.with_suffix('.json')}")
-    return 0
-
-
-def run_export(options: argparse.Namespace) -> int:
-    _check_out("--onnx", options.onnx, [options.model])
-    export_onnx(load_model(options.model), options.onnx)
-    print(f"wrote {options.onnx}: {options.onnx.stat().st_size / 1e6:.1f} MB")
-    return 0
-
-
-def _check_out(option: str, out: Path, sources: Iterable[str | Path]) -> None:
-    """Refuse a folder, and to write over what is read."""
-    if out.is_dir():
-        raise ValueError(f"{option} {out}: got a folder, expected a file")
-    if out.is_file() and any(Path(source).exists() and out.samefile(source) for source in sources):
-        raise ValueError(f"{option} {out}: the source would be overwritten, expected another file")
-
-
-def _sentence(error: Exception, file: str | Path) -> str:
-    """One line that names the file."""
-    text = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
-    return printable(text if str(file) in text else f"{file}: {text}")
-
-
-def _tell_warning(others: Callable[..., None]) -> Callable[..., None]:
-    """Warnings about labels as one sentence on standard error, each once, and the others as before."""
-    told = set()
-
-    def show(message: Warning | str, *details: Any, **more: Any) -> None:
-        if not isinstance(message, LabelWarning):
-            others(message, *details, **more)
-        elif str(message) not in told:
-            told.add(str(message))
-            print(printable(message), file=sys.stderr)
-
-    return show
-
-
-def printable(text: object) -> str:
-    r"""Text for one line of a terminal: a file's name may hold line ends and bytes that are no characters.
-
-    >>> printable("a\nb ü.jpg")
-    'a\\nb ü.jpg'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a notebook's are none
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal can't show ends nothing
-    options = _parser().parse_args(arguments)
-    try:
-        if options.threads is not None:
-            if options.threads < 1:
-                raise ValueError(f"got --threads {options.threads}, expected 1 or more")
-            torch.set_num_threads(options.threads)
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", LabelWarning)
-            warnings.showwarning = _tell_warning(warnings.showwarning)
-            return options.run(options)
-    except KeyboardInterrupt:
-        print(
-            "interrupted; the same command goes on from the last whole epoch"
-            if options.command == "train"
-            else "interrupted",
-            file=sys.stderr,
-        )
-        return 130
-    except (OSError, ValueError) as error:
-        print(
-            f"keypoints {options.command}: {_sentence(error, getattr(error, 'filename', None) or '')}", file=sys.stderr
-        )
+    arguments = sys.argv[1:] if arguments is None else arguments
+    words = [word for before, word in zip(["", *arguments], arguments, strict=False) if before != "--threads"]
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command in MOVED:
+        print(f"keypoints {command}: it is 'python -m training {command}' now", file=sys.stderr)
         return 2
+    return run("keypoints", _parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from PIL.Image import Image
 from torch import nn
 
 from data_load import IMAGE_SIZE, NUM_KEYPOINTS
-from keypoints import metrics
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, overlap, upright
-from keypoints.emotion import Emotion, ExpressionClassifier
+from keypoints.expression import Emotion, ExpressionClassifier
 from keypoints.images import as_rgb
+from keypoints.landmarks import face_size
+from keypoints.network import describe, predict
 from keypoints.pose import Pose, estimate_pose
-from keypoints.training import describe, predict
 from keypoints.weights import DEFAULT_MODEL, load_model
 from models import made_fast, made_for_bfloat16
 
@@ -57,8 +57,8 @@ class Face:
     def emotion(self) -> Emotion:
         """The posed expression: ``.label``, one of seven words or "unsure", ``.probabilities``, and ``.reasons``.
 
-        Geometry alone, and no judgement of what somebody feels; :mod:`keypoints.emotion` tells its limits, and reads a
-        face better whose neutral one is known.
+        Geometry alone, and no judgement of what somebody feels; :mod:`keypoints.expression` tells its limits, and reads
+        a face better whose neutral one is known.
         """
         return ExpressionClassifier()(self.keypoints, self.pose)
 
@@ -127,7 +127,7 @@ class Framing:
     def boxes(self, keypoints: np.ndarray) -> np.ndarray:
         """(N, 68, 2) keypoints, or (68, 2) → (N, 4) float32: the boxes that the Haar cascade would typically give."""
         keypoints = np.asarray(keypoints, np.float64).reshape(-1, NUM_KEYPOINTS, 2)
-        size = metrics.face_size(keypoints)
+        size = face_size(keypoints)
         middle = (keypoints.min(axis=1) + keypoints.max(axis=1)) / 2 + 0.5  # a box's edges lie between pixels
         middle += np.stack([self.box_dx * size, self.box_dy * size], axis=1)
         side = self.box_scale * size
@@ -158,7 +158,7 @@ def measure_framing(
         if chosen is None:
             continue
         left, top, width, height = boxes[chosen, :BOX].astype(np.float64)
-        haar, size = np.sqrt(width * height), metrics.face_size(keypoints)
+        haar, size = np.sqrt(width * height), face_size(keypoints)
         x, y = left + width / 2, top + height / 2
         middle = (keypoints.min(axis=0) + keypoints.max(axis=0)) / 2 + 0.5
         rows.append(
@@ -345,7 +345,7 @@ class KeypointDetector:
         if not net.framing:
             raise ValueError(
                 f"{'the network' if isinstance(model, nn.Module) else model}: got weights without a framing, expected "
-                "those of 'python -m keypoints train' or a network whose .framing was set with measure_framing"
+                "those of 'python -m training train' or a network whose .framing was set with measure_framing"
             )
         try:
             self.framing = Framing(**{name: float(value) for name, value in net.framing.items()})

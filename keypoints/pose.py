@@ -129,7 +129,7 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class PoseModel:
-    """What :mod:`keypoints.pose_training` has learned; lengths in outer-eye distances, the head's frame of a Pose.
+    """What :mod:`training.pose` has learned; lengths in outer-eye distances, the head's frame of a Pose.
 
     Attributes:
         mean: (75, 3), a mean head. components: (K, 75, 3), each one standard deviation long. pivot: (3,).
@@ -170,7 +170,7 @@ class PoseModel:
 
 @cache
 def load_pose_model(path: str | Path = POSE_MODEL) -> PoseModel:
-    """Read the file that :mod:`keypoints.pose_training` writes."""
+    """Read the file that :mod:`training.pose` writes."""
     with np.load(path) as data:
         names = ("mean", "components", "pivot", "jaw_shift", "jaw_spread", "template")
         arrays = {name: data[name].astype(np.float64) for name in names}

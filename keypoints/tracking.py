@@ -30,10 +30,9 @@ from data_load import NUM_KEYPOINTS
 from keypoints.detection import SURE, Face, KeypointDetector, cut_out
 from keypoints.detectors import FaceFinder, overlap
 from keypoints.detectors import upright as with_roll
-from keypoints.emotion import Emotion, ExpressionSmoother
+from keypoints.expression import Emotion, ExpressionSmoother
 from keypoints.images import as_rgb
-from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE
-from keypoints.metrics import face_size, nme
+from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE, face_size, nme
 
 NEW, TRACKED, LOST = "new", "tracked", "lost"
 
@@ -103,7 +102,7 @@ def _share(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
 class Smoothing:
     """The parameters of both filters (cutoff, beta, d_cutoff, noise); speeds are in face sizes a second.
 
-    ``python -m results.tracking`` measures what they do and others would.
+    ``python -m training.studies.tracking`` measures what they do and others would.
     """
 
     place: tuple[float, float, float, float] = (4.0, 312.0, 12.0, 0.39)

@@ -79,7 +79,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
 
     Args:
         path: where to; by custom it ends in ``.safetensors``.
-        record: facts to keep, for instance what :func:`keypoints.training.fit` returned; the file's SHA-256 and the
+        record: facts to keep, for instance what :func:`training.recipe.fit` returned; the file's SHA-256 and the
             framing are added.
 
     Raises:
@@ -154,7 +154,7 @@ def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path}: got weights that do not fit {network}: {' '.join(str(error).split())[:300]}; expected "
-            "those of 'python -m keypoints train' of this version"
+            "those of 'python -m training train' of this version"
         ) from None
     if not all(value.isfinite().all() for value in net.state_dict().values()):
         raise ValueError(f"{path}: got weights that are not finite, expected those of a training that did not fail")

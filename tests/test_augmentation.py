@@ -8,7 +8,9 @@ import torch
 from helpers import find_dot, paint_dot, write_set
 
 from data_load import IMAGE_SIZE, find_data, label_offset
-from keypoints.augmentation import (
+from keypoints.detection import Framing
+from keypoints.landmarks import FLIP_INDEX, REFERENCE_FACE
+from training.augmentation import (
     SOURCE_FACE,
     SOURCE_SIZE,
     FaceCrops,
@@ -19,9 +21,7 @@ from keypoints.augmentation import (
     photo_transform,
     source_crop,
 )
-from keypoints.detection import Framing
-from keypoints.landmarks import FLIP_INDEX, REFERENCE_FACE
-from keypoints.metrics import face_size
+from training.metrics import face_size
 
 
 def face_around(x: float, y: float, size: float) -> np.ndarray:

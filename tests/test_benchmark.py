@@ -13,11 +13,11 @@ import torch
 from helpers import face_points
 
 from keypoints.detection import Framing, framing_dict
-from keypoints.evaluation import evaluate
 from keypoints.files import sha256
 from keypoints.weights import save_model
 from models import Net
-from results import benchmark, benchmark_peers, report
+from training.evaluation import evaluate
+from training.studies import benchmark, benchmark_peers, report
 
 
 @pytest.fixture
@@ -106,15 +106,15 @@ def test_every_point_of_the_68_has_its_mesh_points():
 
 
 def test_quoted_rows_are_marked_and_stand_beside_the_official_set_only():
-    record = report.load(report.HERE / "benchmark.json")
+    record = report.load(report.RESULTS / "benchmark.json")
     assert record["data"] == "official" and len(record["rows"]) + len(record["left_out"]) >= 5
-    quoted = [row["title"] for row in report.load(report.HERE / "benchmark_quoted.json")["rows"]]
+    quoted = [row["title"] for row in report.load(report.RESULTS / "benchmark_quoted.json")["rows"]]
     table = report.benchmark_table(record)
     assert re.findall(r"^\| (.*?) \(quoted\) \|", table, flags=re.M) == quoted
     assert "quoted" not in report.benchmark_table(record | {"data": "sample"}).lower()
 
 
 def test_the_committed_benchmark_is_of_the_shipped_weights():
-    record = report.load(report.HERE / "benchmark.json")
+    record = report.load(report.RESULTS / "benchmark.json")
     shipped = report.MODEL_DIR.glob("keypoints_model_*.safetensors")
     assert record["weights"] == {path.name: sha256(path) for path in shipped}

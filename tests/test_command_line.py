@@ -23,19 +23,28 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from PIL import Image
 
 from data_load import Data, person_of, read_image
-from keypoints import training
-from keypoints.__main__ import main, printable
+from keypoints.__main__ import main as keypoints_main
+from keypoints.command import printable
 from keypoints.detection import Face, Framing, KeypointDetector, framing_dict
-from keypoints.evaluation import evaluate
 from keypoints.files import sha256
-from keypoints.splits import people_split
 from keypoints.video import VideoFile
 from keypoints.weights import load_model, save_model, write_tensors
 from models import Net
+from training import recipe as trainer
+from training.__main__ import main as training_main
+from training.evaluation import evaluate
+from training.splits import people_split
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
 HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
 ASTRONAUT, CLIP = str(PHOTOS / "astronaut.jpg"), str(ROOT / "data" / "sample" / "clip.mp4")
+
+TRAINING = ("train", "evaluate", "failures", "export")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m keypoints` or `python -m training`, whichever has the command."""
+    return (training_main if arguments[0] in TRAINING else keypoints_main)(arguments)
 
 
 @pytest.fixture
@@ -299,8 +308,8 @@ def test_rows_for_nobody_leave_the_device_in_its_place(weights, few_frames):
 @pytest.fixture
 def no_figures_written(tmp_path, monkeypatch):
     """Where the command writes by default, and has no business in a test."""
-    monkeypatch.setattr("keypoints.__main__.BUILD", tmp_path / "build")
-    monkeypatch.setattr("keypoints.__main__.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("training.__main__.BUILD", tmp_path / "build")
+    monkeypatch.setattr("training.__main__.RESULTS", tmp_path / "results")
     return tmp_path
 
 
@@ -326,8 +335,8 @@ def test_evaluate_prints_a_line_a_framing_of_one_s_own_images_and_writes_their_f
 def test_without_a_set_the_test_set_is_measured_and_what_is_missing_is_said(
     weights, small_set, no_figures_written, monkeypatch, capsys
 ):
-    monkeypatch.setattr("keypoints.__main__.find_data", lambda: Data("sample", small_set.root))
-    monkeypatch.setattr("keypoints.__main__.find_wild", lambda folder: None)
+    monkeypatch.setattr("training.__main__.find_data", lambda: Data("sample", small_set.root))
+    monkeypatch.setattr("training.__main__.find_wild", lambda folder: None)
     assert main(["evaluate", "--framing", "centre", "--model", weights]) == 0
     content = json.loads((no_figures_written / "build" / "evaluation.json").read_text(encoding="utf-8"))
     assert content["data"] == "sample" and list(content["models"][0]["test"]) == ["centre"]
@@ -460,8 +469,8 @@ def test_bad_input_is_one_sentence_and_exit_status_2(weights, photo_set, no_figu
     assert main(["evaluate", *arguments, *model]) == 2
     told = capfd.readouterr()
     [line] = told.err.splitlines()
-    assert line.startswith("keypoints evaluate: ") and told.out == ""
-    assert re.fullmatch(f"keypoints evaluate: {BAD[bad]}", line)
+    assert line.startswith("training evaluate: ") and told.out == ""
+    assert re.fullmatch(f"training evaluate: {BAD[bad]}", line)
     assert not (tmp_path / "build").exists()
 
 
@@ -480,17 +489,17 @@ def test_failures_writes_a_page_with_its_pictures(weights, photo_set, tmp_path, 
 
 
 def test_evaluate_checks_that_it_can_write_before_it_computes(weights, photo_set, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("keypoints.__main__.evaluate_weights", None)
+    monkeypatch.setattr("training.__main__.evaluate_weights", None)
     (tmp_path / "note").write_text("a file")
     assert main(["evaluate", "--model", weights, *photo_set, "--json", str(tmp_path / "note" / "e.json")]) == 2
-    assert capsys.readouterr().err == f"keypoints evaluate: {tmp_path / 'note' / 'e.json'}: Not a directory\n"
+    assert capsys.readouterr().err == f"training evaluate: {tmp_path / 'note' / 'e.json'}: Not a directory\n"
 
 
 def test_evaluate_prints_its_figures_before_it_writes_them(weights, photo_set, tmp_path, capsys, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("keypoints.__main__.write_json", full)
+    monkeypatch.setattr("training.__main__.write_json", full)
     arguments = ["evaluate", "--model", weights, *photo_set, "--framing", "box", "--json", str(tmp_path / "e.json")]
     assert main(arguments) == 2
     told = capsys.readouterr()
@@ -534,7 +543,7 @@ def test_an_interrupted_train_says_how_to_go_on(photo_set, tmp_path, capsys, mon
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keypoints.__main__.fit", interrupt)
+    monkeypatch.setattr("training.__main__.fit", interrupt)
     assert main(["train", *photo_set, "--out", str(tmp_path / "mine.safetensors")]) == 130
     assert "the same command goes on from the last whole epoch" in capsys.readouterr().err
 
@@ -552,7 +561,7 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["train", *photo_set, "--out", str(tmp_path / "mine.safetensors"), *arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"keypoints train: {sentence}")
+    assert line.startswith(f"training train: {sentence}")
 
 
 @pytest.mark.parametrize(
@@ -574,7 +583,7 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
 def test_where_the_weights_cannot_be_written_nothing_is_trained(
     photo_set, tmp_path, capsys, monkeypatch, name, sentence
 ):
-    monkeypatch.setattr("keypoints.__main__.fit", None)
+    monkeypatch.setattr("training.__main__.fit", None)
     (tmp_path / "note").write_text("a file")
     (tmp_path / "with_record" / "w.json").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
@@ -582,15 +591,15 @@ def test_where_the_weights_cannot_be_written_nothing_is_trained(
     assert main(["train", *photo_set, "--out", str(out)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     named = out.with_suffix(".json") if name.startswith("with_record") else out
-    assert line.startswith("keypoints train: ") and line.endswith(f"{named}: {sentence}")
+    assert line.startswith("training train: ") and line.endswith(f"{named}: {sentence}")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, capsys, monkeypatch):
     out = tmp_path / "new" / "net.safetensors"
     arguments = ["train", *photo_set, "--epochs", "2", "--out", str(out)]
-    train_epoch, trained = training.train_epoch, []
-    monkeypatch.setattr(training, "train_epoch", lambda *given: trained.append(1) or train_epoch(*given))
+    train_epoch, trained = trainer.train_epoch, []
+    monkeypatch.setattr(trainer, "train_epoch", lambda *given: trained.append(1) or train_epoch(*given))
 
     def full(path, *content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -598,7 +607,7 @@ def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, caps
     with monkeypatch.context() as patched:
         patched.setattr("keypoints.weights.write_tensors", full)
         assert main(arguments) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"keypoints train: {out}: No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == f"training train: {out}: No space left on device"
     assert len(trained) == 2 and [file.name for file in out.parent.iterdir()] == ["net.checkpoint"]
     assert main([*arguments, "--seed", "1"]) == 2  # of other settings it is not taken
     assert "got a checkpoint of {'seed': 0}, expected {'seed': 1}; delete it" in capsys.readouterr().err
@@ -705,7 +714,7 @@ def test_where_nothing_can_be_written_one_sentence_says_so(
     weights, photo_set, few_frames, capsys, monkeypatch, no_place, what
 ):
     command, option = what.split()
-    monkeypatch.setattr("keypoints.export.NEEDED", ())  # it is told before they are used
+    monkeypatch.setattr("training.export.NEEDED", ())  # it is told before they are used
     source = {"track": [str(few_frames)], "train": [*photo_set, "--epochs", "1"], "export": []}.get(
         command, [ASTRONAUT]
     )
@@ -717,7 +726,8 @@ def test_where_nothing_can_be_written_one_sentence_says_so(
     more += [] if command == "train" else ["--model", weights]
     assert main([command, *source, option, str(target), *more]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"keypoints {command}: {no_place}") and "Error" not in last
+    package = "training" if command in TRAINING else "keypoints"
+    assert last.startswith(f"{package} {command}: {no_place}") and "Error" not in last
 
 
 def test_a_write_protected_file_stays(weights, tmp_path, capsys):
@@ -784,7 +794,8 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_no_half_one(
         assert main(arguments) == 2
         left = {path.name for path in out.iterdir()} - {"other"}
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"keypoints {arguments[0]}: {out / file}: ") and "Traceback" not in last
+    package = "training" if arguments[0] in TRAINING else "keypoints"
+    assert last.startswith(f"{package} {arguments[0]}: {out / file}: ") and "Traceback" not in last
     assert left == set()
 
 
@@ -796,3 +807,11 @@ def test_rows_written_before_the_disk_was_full_stay_whole_under_another_name(wei
     assert (tmp_path / "r.csv").read_text() == "yesterday's"
     header, *table = rows(tmp_path / "r.csv.part")
     assert len(table) > 10 and {len(row) for row in table} == {len(header)}
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["--threads", "2", "evaluate", "--csv", "a"], ["export", "--help"]])
+def test_a_command_that_has_moved_says_where_to(arguments, capsys):
+    assert keypoints_main(arguments) == 2
+    [command] = set(arguments) & set(TRAINING)
+    told = capsys.readouterr()
+    assert told.err == f"keypoints {command}: it is 'python -m training {command}' now\n" and told.out == ""

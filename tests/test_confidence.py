@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from data_load import Data, find_data, read_image, read_keypoints
-from keypoints import confidence
 from keypoints.detection import Framing
 from keypoints.landmarks import REFERENCE_FACE
-from keypoints.metrics import face_size, nme
-from keypoints.splits import WILD_CSV
 from keypoints.weights import load_model, save_model
+from training import confidence
+from training.metrics import face_size, nme
+from training.splits import WILD_CSV
 
 REGRESSIONS = ("confidence_weights", "score_weights", "follow_confidence_weights", "follow_score_weights")
 

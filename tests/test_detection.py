@@ -26,11 +26,11 @@ from keypoints.detection import (
     measure_framing,
     to_image,
 )
-from keypoints.evaluation import evaluate
 from keypoints.landmarks import PARTS
-from keypoints.metrics import face_size
 from keypoints.tracking import TrackedFace
 from models import Net
+from training.evaluation import evaluate
+from training.metrics import face_size
 
 FRAMING = Framing(scale=1.6, dx=0.05, dy=0.1, box_scale=1.2, box_dx=0.02, box_dy=-0.15)
 

@@ -13,10 +13,10 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from data_load import read_image
-from keypoints import distributed
-from keypoints.__main__ import main
-from keypoints.distributed import Shares, World
 from keypoints.weights import load_model
+from training import distributed
+from training.__main__ import main
+from training.distributed import Shares, World
 
 
 def batches(samples: int, size: int, drop_last: bool = False) -> BatchSampler:
@@ -78,7 +78,7 @@ def test_two_processes_train_as_one_does(tmp_path, capsys):
     train = ["train", "--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
     train += ["--epochs", "1", "--twin"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "keypoints"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "training"]
     done = subprocess.run(
         [*command, *train, "--out", str(tmp_path / "two.safetensors")],
         cwd=ROOT,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from helpers import face_points, write_labels
 
-from keypoints import evaluation, metrics
 from keypoints.detection import Framing, framing_dict
 from keypoints.files import sha256
-from keypoints.splits import read_splits, wild_groups
 from keypoints.weights import save_model
 from models import Net
+from training import evaluation, metrics
+from training.splits import read_splits, wild_groups
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from data_load import Normalize
-from keypoints import export
-from keypoints.__main__ import main
 from keypoints.detection import Framing, framing_dict
 from keypoints.weights import save_model
 from models import Net
+from training import export
+from training.__main__ import main
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from helpers import face_points
 
 from data_load import DATA_DIR, FacialKeypointsDataset, find_data
-from keypoints import failures, metrics
-from keypoints.evaluation import Evaluation
 from keypoints.landmarks import REGIONS, flip_keypoints
+from training import failures, metrics
+from training.evaluation import Evaluation
 
 
 @pytest.fixture(scope="module")

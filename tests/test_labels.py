@@ -12,15 +12,15 @@ import torch
 from helpers import ROOT, csv_header, face_points, write_labels, write_set
 
 from data_load import FacialKeypointsDataset, find_data, read_keypoints, training_transform, with_all_points
-from keypoints import metrics
-from keypoints.__main__ import main
-from keypoints.augmentation import FaceCrops, photo_transform
 from keypoints.detection import framing_dict, measure_framing
-from keypoints.evaluation import evaluate
 from keypoints.labels import LabelWarning
 from keypoints.landmarks import complete_keypoints
-from keypoints.training import Recipe, fit, known_loss
 from models import Net
+from training import metrics
+from training.__main__ import main
+from training.augmentation import FaceCrops, photo_transform
+from training.evaluation import evaluate
+from training.recipe import Recipe, fit, known_loss
 
 FACES = np.stack([face_points(60 + i, 55 - i, 30) for i in range(6)])
 NAMES = [f"P{i // 2}_{i:02d}.jpg" for i in range(6)]
@@ -309,7 +309,7 @@ def test_commands_refuse_labels_and_missing_images_before_they_start(folder, cap
     own += ["--json" if command == "evaluate" else "--out", str(folder / "out.x")]
     assert main(own) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"keypoints {command.split()[0]}: {file}: got ") and "looks like y before x" in line
+    assert line.startswith(f"training {command.split()[0]}: {file}: got ") and "looks like y before x" in line
     place(folder)
     (images / NAMES[4]).unlink()
     assert main(own) == 2

@@ -5,7 +5,7 @@ import pytest
 from helpers import face_points
 
 from keypoints import landmarks
-from keypoints.metrics import auc, ced, face_size, failure_rate, interval, nme, point_errors, summary
+from training.metrics import auc, ced, face_size, failure_rate, interval, nme, point_errors, summary
 
 TRUE = np.zeros((1, 68, 2))  # a box of 30 × 40 pixels, outer eye corners 10 apart
 TRUE[0, 0], TRUE[0, 1] = (-10, -20), (20, 20)

@@ -22,10 +22,10 @@ import pytest
 from helpers import PHOTOS, SHIPPED, png_head
 
 from data_load import read_image
-from keypoints import page
+from demo import page
 from keypoints.detection import KeypointDetector
-from results.browser import Browser, find_chromium, write_camera
-from results.page import CLIP, DEMO, choose, frames_per_second, open_tab, served
+from training.studies.browser import Browser, find_chromium, write_camera
+from training.studies.page import CLIP, DEMO, choose, frames_per_second, open_tab, served
 
 HOPPER = PHOTOS / "grace_hopper.jpg"
 ALL = [page.POINTS, page.POSE, page.EXPRESSION]

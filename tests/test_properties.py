@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data_load import CenterCrop, Normalize, RandomCrop, Rescale, read_keypoints
-from keypoints import metrics
 from keypoints.detection import Framing, crop_view, to_image
 from keypoints.landmarks import NOSE_TIP, flip_keypoints
+from training import metrics
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)  # the same cases each time
 settings.load_profile("repository")

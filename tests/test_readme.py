@@ -12,8 +12,9 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from keypoints.__main__ import _parser
-from results import report
+from keypoints.__main__ import _parser as keypoints_parser
+from training.__main__ import _parser as training_parser
+from training.studies import report
 
 CONTRIBUTING = ".github/CONTRIBUTING.md"
 PAGES = [*report.PAGES, CONTRIBUTING]
@@ -74,27 +75,30 @@ def test_the_make_commands_of_the_pages_exist():
     assert {"setup", "notebooks", "test", "data", "train", "evaluate", "failures", "benchmark"} <= named <= targets
 
 
-def commands() -> list[str]:
-    """Every command line of the pages and notebooks that runs `keypoints`, after that word."""
+def commands() -> list[tuple[str, str]]:
+    """Every command line of the pages and notebooks that runs `keypoints` or `training`: that word, and the rest."""
     found = [
-        arguments.replace("NAME", "tophat")
+        (package, arguments.replace("NAME", "tophat"))
         for page in [*PAGES, *NOTEBOOKS]
         for block in blocks(text_of(ROOT / page))
-        for arguments in re.findall(r"-m keypoints (.+)$", block, re.MULTILINE)
+        for package, arguments in re.findall(r"-m (keypoints|training) (.+)$", block, re.MULTILINE)
     ]
     return sorted(set(found))
 
 
-@pytest.mark.parametrize("arguments", commands())
-def test_the_command_line_takes_what_the_pages_say(arguments):
-    _parser().parse_args(shlex.split(arguments, comments=True))
+@pytest.mark.parametrize("package, arguments", commands())
+def test_the_command_line_takes_what_the_pages_say(package, arguments):
+    parser = {"keypoints": keypoints_parser, "training": training_parser}[package]()
+    parser.parse_args(shlex.split(arguments, comments=True))
 
 
 def test_the_modules_that_the_pages_run_exist():
     named = {
-        name for page in PAGES for name in re.findall(r"python -m ((?:results|keypoints)\.\w+)", text_of(ROOT / page))
+        name
+        for page in PAGES
+        for name in re.findall(r"python -m ((?:training|keypoints)(?:\.\w+)+)", text_of(ROOT / page))
     }
-    assert "results.slices" in named
+    assert "training.studies.slices" in named
     assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_keypoints, split_by_person
-from keypoints import splits
+from training import splits
 
 
 def test_nobody_is_in_two_parts_and_every_person_of_the_manifest_is_in_one():
@@ -114,5 +114,5 @@ def test_the_command_writes_people_and_photos_of_sets_that_are_there(tmp_path, m
     assert groups[("lfpw_image_0530.jpg",)] == groups[("lfpw_image_0750.jpg",)] == "validation"
 
     assert splits.main(["--wild", str(tmp_path), "--out", str(out)]) == 2
-    assert capsys.readouterr().err.startswith(f"keypoints.splits: {tmp_path / splits.WILD_CSV} is missing")
+    assert capsys.readouterr().err.startswith(f"training.splits: {tmp_path / splits.WILD_CSV} is missing")
     assert splits.read_splits(out) == written

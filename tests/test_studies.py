@@ -12,11 +12,11 @@ from helpers import ROOT
 from torch.utils.data import Subset
 
 from data_load import find_data, label_offset, training_transform
-from keypoints.evaluation import Evaluation
-from keypoints.training import Recipe, fit
 from models import Net
-from results import cost, slices, study
-from results import label_offset as offset_study
+from training.evaluation import Evaluation
+from training.recipe import Recipe, fit
+from training.studies import cost, slices, study
+from training.studies import label_offset as offset_study
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,11 @@ def few() -> Subset:
 
 
 def test_no_command_starts_to_measure_when_asked_for_help():
-    commands = [path for path in (ROOT / "results").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+    studies = (ROOT / "training" / "studies").glob("*.py")
+    commands = [path for path in studies if "__main__" in path.read_text(encoding="utf-8")]
     assert len(commands) > 10
     for path in commands:
-        if path.name != "benchmark_peers.py":  # a process of results.benchmark's, for an environment without torch
+        if path.name != "benchmark_peers.py":  # a process of the benchmark's, for an environment without torch
             assert ".parse_args(" in path.read_text(encoding="utf-8"), path
 
 
@@ -100,7 +101,7 @@ def test_an_unknown_study_is_refused(capsys):
 
 
 def test_the_committed_studies_are_of_this_network_and_recipe():
-    content = json.loads((study.HERE / "studies.json").read_text())
+    content = json.loads((study.RESULTS / "studies.json").read_text())
     recipe = {key: value for key, value in content["base"].items() if key not in ("network", "samples", "bfloat16")}
     now = {key: getattr(Recipe(epochs=study.EPOCHS), key) for key in recipe}
     assert content["base"]["network"] == study.identity()

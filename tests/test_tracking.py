@@ -24,13 +24,13 @@ from helpers import ROOT, face_points
 from data_load import DATA_DIR
 from keypoints import detectors, tracking
 from keypoints.__main__ import _emotion_columns, main, track_header
-from keypoints.confidence import hidden
 from keypoints.detection import KeypointDetector, cut_out
-from keypoints.emotion import EXPRESSIONS, UNSURE
+from keypoints.expression import EXPRESSIONS, UNSURE
 from keypoints.landmarks import REFERENCE_FACE
-from keypoints.metrics import face_size, nme
 from keypoints.tracking import LOST, NEW, SEARCHES, TRACKED, FaceTracker, OneEuro, Signals, Smoother
 from keypoints.video import Rows, Video, VideoFile
+from training.confidence import hidden
+from training.metrics import face_size, nme
 
 CLIP = DATA_DIR / "sample" / "clip.mp4"
 

@@ -13,12 +13,12 @@ import pytest
 from helpers import ROOT
 
 from data_load import find_data
-from keypoints import confidence, emotion_training, training
-from keypoints import pose_training as pose
-from keypoints.__main__ import main
-from keypoints.photo_training import balanced
-from keypoints.training import Recipe
-from results import ablation, label_offset, study
+from training import confidence, expression, pose
+from training import recipe as trainer
+from training.__main__ import main
+from training.photo import balanced
+from training.recipe import Recipe
+from training.studies import ablation, label_offset, study
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
     ("command", "arguments", "sentence"),
     [
         (confidence.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_2.safetensors")], "is missing: run"),
-        (emotion_training.main, ["--emotion", "none", "--out", "out.npz"], "none"),
+        (expression.main, ["--emotion", "none", "--out", "out.npz"], "none"),
         (ablation.main, [], "is missing: run 'python -m data_load fetch'"),
         (label_offset.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_1.safetensors")], "is missing"),
     ],
@@ -72,7 +72,7 @@ def test_a_training_that_needs_more_says_what(few, tmp_path, monkeypatch, capsys
 
 
 def test_the_pose_training_names_what_writes_its_geometry(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["pose_training", "--geometry", str(tmp_path / "none.npz")])
+    monkeypatch.setattr(sys, "argv", ["pose", "--geometry", str(tmp_path / "none.npz")])
     with pytest.raises(SystemExit):
         pose.main()
     assert "none.npz is not here: data/sample/geometry.py writes it" in capsys.readouterr().err
@@ -84,13 +84,13 @@ def test_kinds_are_balanced_where_there_is_one():
 
 def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch, capsys):
     out, refused = tmp_path / "mine.safetensors", []
-    train_epoch = training.train_epoch
+    train_epoch = trainer.train_epoch
 
     def train_another(*given):
         refused.append(main(["train", "--epochs", "1", "--out", str(out)]))
         return train_epoch(*given)
 
-    monkeypatch.setattr(training, "train_epoch", train_another)
+    monkeypatch.setattr(trainer, "train_epoch", train_another)
     assert main(["train", "--epochs", "1", "--out", str(out)]) == 0
     assert refused == [2] and "another process is writing" in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "mine.json", "mine.safetensors"]

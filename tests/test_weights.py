@@ -185,12 +185,13 @@ def bombs(folder: Path) -> dict[str, Path]:
 
 MEASURED = """
 import resource, sys
-from keypoints import training, weights
+from keypoints import weights
+from training import recipe as trainer
 from models import Net, load_model
 net = Net()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
-    for read in (load_model, lambda path: training._resume(path, {"net": net}, {})):
+    for read in (load_model, lambda path: trainer._resume(path, {"net": net}, {})):
         try:
             read(path)
         except ValueError as error:
@@ -251,7 +252,7 @@ FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, 
     [
         ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
         ({"arguments": {"whole": 56.0}}, "got a first look of 56.0 pixels, expected 28 to 224"),
-        ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m keypoints train'"),
+        ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m training train'"),
         (
             {"arguments": {"dropout": float("nan")}},
             "do not fit Net: got the arguments {'dropout': nan}, expected numbers",
@@ -305,8 +306,10 @@ def test_the_shipped_weights_load_and_match_their_record(shipped):
 
 
 def test_nothing_is_ever_unpickled_but_what_the_user_asks_to_convert():
-    for file in [ROOT / "data_load.py", ROOT / "models.py", *(ROOT / "keypoints").glob("*.py")]:
+    folders = [path for name in ("keypoints", "training", "demo") for path in (ROOT / name).rglob("*.py")]
+    for file in [ROOT / "data_load.py", ROOT / "models.py", *folders]:
         code = file.read_text(encoding="utf-8")
         assert not re.search(r"allow_pickle=True|pickle\.load|weights_only=False", code), file
         loads = re.findall(r"torch\.load\(.*\)", code)
-        assert len(loads) == (file.name == "weights.py") and all("weights_only=True" in load for load in loads), file
+        assert len(loads) == (file.name in ("weights.py", "loop.py")), file
+        assert all("weights_only=True" in load for load in loads), file

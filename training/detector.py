@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader
 
 from data_load import Data, find_data, label_offset, person_of, read_image, read_keypoints
 from keypoints.geometry import five_points
-from keypoints.splits import read_splits
 from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
 from training.loop import fit
+from training.splits import read_splits
 
 POINTS_FILE = "detection_points.npz"
 FOUND_FILE = "found.json"  # by file: boxes that an earlier detector found

@@ -28,14 +28,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from data_load import NUM_KEYPOINTS, Data, find_data, label_offset, person_of, read_image, read_keypoints
-from keypoints import metrics
-from keypoints.augmentation import RandomDamage, source_crop
 from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
-from keypoints.splits import read_splits
 from models import FineNet
+from training import metrics
+from training.augmentation import RandomDamage, source_crop
 from training.detector import held_out_names, read_boxes
 from training.loop import fit
+from training.splits import read_splits
 
 TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
 MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face

@@ -1,4 +1,4 @@
-"""Heads in 3-D without drawing them: what keypoints/pose_training.py learns from, and the sample's test heads.
+"""Heads in 3-D without drawing them: what training/pose.py learns from, and the sample's test heads.
 
     build/render/bin/python data/sample/geometry.py          # some four minutes on one core
 

@@ -31,7 +31,7 @@ def callers(calls: int, threads: int) -> dict:
     from data_load import DATA_DIR, find_data, read_image
     from keypoints.detection import KeypointDetector
     from keypoints.detectors import turn
-    from results.tracking import resident_mb
+    from training.studies.tracking import resident_mb
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

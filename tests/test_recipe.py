@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, face_points
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import Dataset, Subset
+
+from data_load import CenterCrop, Normalize, RandomCrop, ToTensor
+from keypoints.network import predict
+from keypoints.weights import drop_checkpoints, read_tensors, write_tensors
+from models import Net
+from training import metrics
+from training import recipe as trainer
+from training.recipe import LOSSES, Recipe, choose_device, fit, true_keypoints
+
+FAST = Recipe(epochs=4, batch_size=4, learning_rate=1e-2, weight_average=0.9)
+
+
+class Tiny(nn.Module):
+    """A net that trains in no time, with all that makes a resumed run differ: BatchNorm, dropout, random weights."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, width, 16, 16), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2)
+        )
+        self.linear = nn.Linear(width * 14 * 14, 136)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.layers(image))
+
+
+class Faces(Dataset):
+    """Faces of dots, each with a random crop."""
+
+    def __init__(self, number: int, crop=RandomCrop, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        self.points = [
+            face_points(*random.uniform(100, 140, 2), random.uniform(50, 80)).clip(10, 229) for _ in range(number)
+        ]
+        self.crop = crop(224)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> dict:
+        image = np.full((240, 240), 60, np.uint8)
+        for x, y in np.round(self.points[index]).astype(int):
+            cv2.circle(image, (int(x), int(y)), 3, 255, -1)
+        return ToTensor()(Normalize()(self.crop({"image": image, "keypoints": self.points[index].copy()})))
+
+
+def tiny(seed: int = 0) -> Tiny:
+    torch.manual_seed(seed)
+    return Tiny()
+
+
+def weights(net: nn.Module) -> dict:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def equal(first: dict, second: dict) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
+
+
+# Learning -------------------------------------------------------------------------------------------------------------
+
+
+def test_eight_samples_can_be_overfitted():
+    faces = list(Faces(8, CenterCrop))  # the same crop each time
+    torch.manual_seed(0)
+    net = Net(dropout=0)
+    record = fit(net, faces, recipe=Recipe(epochs=30, batch_size=8, weight_average=0.5))
+    assert record["history"][-1]["training_loss"] < 0.05 * record["history"][0]["training_loss"]
+    net.train()  # 30 steps are too few for BatchNorm's running means: let it use the batch's own
+    with torch.no_grad():
+        output = net(torch.stack([face["image"] for face in faces]))
+    predicted = Normalize.inverse(output).numpy().reshape(8, 68, 2)
+    assert metrics.nme(predicted, true_keypoints(faces)).mean() < 5
+
+
+def test_training_ends_with_the_averaged_weights_in_eval_mode():
+    net, seen = tiny(), []
+    hook = register_optimizer_step_post_hook(lambda *_: seen.append(net.linear.weight.detach().clone()))
+    fit(net, Faces(9), recipe=FAST)
+    hook.remove()
+    average = seen[0]
+    for step, value in enumerate(seen[1:], 1):
+        decay = min(FAST.weight_average, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * value
+    assert not net.training
+    np.testing.assert_allclose(net.linear.weight.detach(), average, atol=1e-6)
+    assert not torch.allclose(net.linear.weight, seen[-1], atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    results = []
+    for seed in (0, 0, 1):
+        net = tiny()
+        torch.rand(7)  # whatever was drawn before
+        fit(net, Faces(9), recipe=Recipe(epochs=2, batch_size=4, seed=seed))
+        results.append(weights(net))
+    assert equal(results[0], results[1]) and not equal(results[0], results[2])
+
+
+def test_the_validation_set_is_looked_at_but_not_learnt_from():
+    alone, watched = tiny(), tiny()
+    others = Faces(5, CenterCrop, seed=1)
+    fit(alone, Faces(9), recipe=FAST)
+    record = fit(watched, Faces(9), others, FAST)
+    assert equal(weights(alone), weights(watched))
+    last = record["history"][-1]
+    assert last["nme_box"] == pytest.approx(metrics.nme(predict(watched, others), true_keypoints(others)).mean())
+    errors = torch.from_numpy(predict(watched, others) - true_keypoints(others)) / 50
+    expected = nn.functional.smooth_l1_loss(errors, torch.zeros_like(errors), beta=FAST.beta)
+    assert last["validation_loss"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("number", "batch_size"), [(9, 4), (1, 4), (5, 1)])
+def test_a_last_batch_of_one_is_handled(number, batch_size):
+    net = tiny()
+    if batch_size > 1 and number > 1:
+        net.layers.append(nn.BatchNorm1d(4 * 14 * 14))  # refuses a batch of one
+    record = fit(net, Faces(number), recipe=Recipe(epochs=2, batch_size=batch_size))
+    assert all(np.isfinite(epoch["training_loss"]) for epoch in record["history"])
+
+
+def test_a_large_batch_goes_in_parts_and_takes_the_same_step(monkeypatch):
+    results, seen = [], []
+    for at_once in (32, 4):
+        monkeypatch.setattr(trainer, "AT_ONCE", at_once)
+        torch.manual_seed(0)
+        # Nothing random and no BatchNorm, which counts each part for itself.
+        net = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(14 * 14, 136))
+        hook = net.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+        record = fit(net, Faces(10), recipe=Recipe(epochs=1, batch_size=10))
+        hook.remove()
+        results.append((weights(net), record["history"][0]["training_loss"]))
+    assert seen == [10, 4, 4, 2]
+    (whole, loss), (parts, loss_of_parts) = results
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-3)
+
+
+# Interruption and resumption ------------------------------------------------------------------------------------------
+
+
+class Interrupted(Faces):
+    """Raises like Ctrl-C at the given reading."""
+
+    def __init__(self, number: int, at: int) -> None:
+        super().__init__(number)
+        self.left = at
+
+    def __getitem__(self, index: int) -> dict:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict:
+    net = tiny()
+    fit(net, Faces(10), recipe=FAST)
+    return weights(net)
+
+
+def test_a_resumed_net_equals_the_uninterrupted_one_to_the_last_bit(tmp_path):
+    """Net's weights lie with their channels last, which a checkpoint does not keep; its rounding depends on it."""
+
+    def train(images: Dataset, **more) -> dict:
+        torch.manual_seed(0)
+        net = Net()
+        fit(net, images, recipe=Recipe(epochs=3, batch_size=4), **more)
+        return weights(net)
+
+    whole, checkpoint = train(Faces(8)), tmp_path / "run.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(8, 20), checkpoint=checkpoint)
+    assert equal(train(Faces(8), checkpoint=checkpoint), whole)
+
+
+def test_a_second_training_with_the_same_checkpoint_is_refused(tmp_path):
+    checkpoint = tmp_path / "run.checkpoint"
+
+    class StartsAnother(Faces):
+        def __getitem__(self, index: int) -> dict:
+            with pytest.raises(ValueError, match=r"run\.checkpoint: got a file that another process is writing"):
+                fit(tiny(), Faces(4), recipe=Recipe(epochs=1), checkpoint=checkpoint)
+            return super().__getitem__(index)
+
+    fit(tiny(), StartsAnother(4), recipe=Recipe(epochs=1), checkpoint=checkpoint)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("at", [5, 27, 40])  # in the first epoch, in the middle, just before the end
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, at):
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), Interrupted(10, at), recipe=FAST, checkpoint=checkpoint)
+    assert checkpoint.exists() == (at > 10)
+    net = tiny(seed=0 if at < 10 else 99)  # from the second epoch on, all comes from the checkpoint
+    record = fit(net, Faces(10), recipe=FAST, checkpoint=checkpoint)
+    assert equal(weights(net), uninterrupted)
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]
+    assert list(tmp_path.iterdir()) == [checkpoint]  # until the weights are saved
+
+
+def test_a_finished_training_is_not_done_again_until_its_result_is_kept(tmp_path, uninterrupted):
+    checkpoint, net, again = tmp_path / "run.checkpoint", tiny(), tiny(seed=99)
+    record = fit(net, Faces(10), recipe=FAST, checkpoint=checkpoint)
+    untouched = Interrupted(10, 1)  # not one image is read
+    assert fit(again, untouched, recipe=FAST, checkpoint=checkpoint)["history"] == record["history"]
+    assert equal(weights(again), uninterrupted) and not again.training
+    drop_checkpoints(again)
+    drop_checkpoints(net)  # gone already
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("of", ["another number", "other files", "none"])
+def test_a_finished_checkpoint_watched_on_other_faces_is_not_taken(tmp_path, of):
+    checkpoint, others = tmp_path / "run.checkpoint", Faces(3, CenterCrop)
+    others.names = ["a.jpg", "b.jpg", "c.jpg"]
+    fit(tiny(), Faces(6), others, Recipe(epochs=1, batch_size=6), checkpoint=checkpoint)
+    watched = Faces(2 if of == "another number" else 3, CenterCrop)
+    with pytest.raises(ValueError, match=r"run\.checkpoint: got a checkpoint of {'validation': .*; delete it"):
+        fit(tiny(), Faces(6), None if of == "none" else watched, Recipe(epochs=1, batch_size=6), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("part", ["optimizer", "schedule", "average", "state", "history", "identity"])
+@pytest.mark.parametrize("value", [None, {}, "[1]", [1]], ids=["missing", "empty", "text", "list"])
+def test_a_checkpoint_that_lacks_a_part_raises_a_sentence(tmp_path, part, value):
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), Interrupted(10, 25), recipe=FAST, checkpoint=checkpoint)
+    tensors, about = read_tensors(checkpoint)
+    holder = about if part in about else about["state"]
+    if part == "average":  # holds tensors alone
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("average.")}
+    del holder[part]
+    if value is not None:
+        holder[part] = value
+    write_tensors(checkpoint, tensors, about)
+    sentence = r"run\.checkpoint: (expected a checkpoint of fit, of this version|got a checkpoint of .*); delete it to"
+    with pytest.raises(ValueError, match=sentence):
+        fit(tiny(), Faces(10), recipe=FAST, checkpoint=checkpoint)
+
+
+KILLED = """
+import os, sys
+sys.path[:0] = [{tests!r}, {root!r}]
+from pathlib import Path
+from training.recipe import fit
+from test_recipe import FAST, Faces, tiny
+
+write, calls = Path.write_bytes, []
+
+def killed_while_writing(part, content):
+    calls.append(part)
+    if len(calls) == 2:
+        write(part, bytes(content)[:1000])
+        os._exit(9)
+    write(part, content)
+
+Path.write_bytes = killed_while_writing
+fit(tiny(), Faces(10), recipe=FAST, checkpoint={checkpoint!r})
+"""
+
+
+def test_a_kill_while_the_checkpoint_is_written_leaves_the_last_whole_one(tmp_path, uninterrupted):
+    checkpoint = tmp_path / "run.checkpoint"
+    script = KILLED.format(tests=str(ROOT / "tests"), root=str(ROOT), checkpoint=str(checkpoint))
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, **threads}, check=False, timeout=120)
+    assert done.returncode == 9
+    assert len(read_tensors(checkpoint)[1]["history"]) == 1
+    net = tiny()
+    fit(net, Faces(10), recipe=FAST, checkpoint=checkpoint)
+    assert equal(weights(net), uninterrupted)
+
+
+@pytest.mark.parametrize("other", ["recipe", "network", "data"])
+def test_a_checkpoint_of_something_else_raises_a_sentence_and_stays(tmp_path, other):
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), Interrupted(10, 25), recipe=FAST, checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    recipe = Recipe(epochs=5, batch_size=4) if other == "recipe" else FAST
+    net = Tiny(width=5) if other == "network" else tiny()
+    with pytest.raises(ValueError, match=r"run\.checkpoint: got a checkpoint of .*, expected .*; delete it"):
+        fit(net, Faces(11 if other == "data" else 10), recipe=recipe, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_of_as_many_other_images_does_not_resume(tmp_path):
+    checkpoint, faces, others = tmp_path / "run.checkpoint", Interrupted(10, 25), Faces(10)
+    faces.names, others.names = ([f"{person}_{i:02}.jpg" for i in range(10)] for person in ("Ann", "Bo"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), Subset(faces, range(10)), recipe=FAST, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="delete it to start anew"):
+        fit(tiny(), Subset(others, range(10)), recipe=FAST, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"<html>"])
+def test_a_file_that_is_no_checkpoint_raises_a_sentence(tmp_path, content):
+    checkpoint = tmp_path / "run.checkpoint"
+    checkpoint.write_bytes(content)
+    with pytest.raises(ValueError, match=r"run\.checkpoint: expected a checkpoint of fit.*; delete it"):
+        fit(tiny(), Faces(4), recipe=FAST, checkpoint=checkpoint)
+
+
+# The losses -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),  # of the errors 0.05 and -2, by hand; beta is 0.1
+    [
+        ("smooth_l1", (0.5 * 0.05**2 / 0.1 + 2 - 0.05) / 2),
+        ("mse", (0.05**2 + 2**2) / 2),
+        ("mae", (0.05 + 2) / 2),
+        ("log_cosh", 0.1 * (np.log(np.cosh(0.5)) + np.log(np.cosh(20))) / 2),
+        ("quantile_25", (0.75 * 0.05 + 0.25 * 2) / 2),  # a guess above the truth costs 0.75, one below 0.25
+        ("quantile_75", (0.25 * 0.05 + 0.75 * 2) / 2),
+    ],
+)
+def test_each_loss_on_a_case_by_hand(loss, expected):
+    guess, true = torch.tensor([1.05, -1.0]), torch.tensor([1.0, 1.0])
+    assert LOSSES[loss](0.1)(guess, true).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_loss_overflows_far_away_and_each_is_zero_on_the_truth(loss):
+    far, criterion = torch.tensor([1e4], requires_grad=True), LOSSES[loss](0.1)
+    criterion(far, torch.zeros(1)).backward()
+    assert torch.isfinite(far.grad).all() and far.grad.item() > 0
+    assert criterion(torch.ones(3), torch.ones(3)).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_an_unknown_loss_lists_the_known_ones():
+    with pytest.raises(ValueError, match="got loss 'huge', expected one of smooth_l1, mse"):
+        fit(tiny(), Faces(4), recipe=Recipe(loss="huge"))
+
+
+# What is told ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_says_what_is_needed_to_do_it_again():
+    record = fit(tiny(), Faces(6), Faces(3, CenterCrop), FAST)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["recipe"] == {
+        "epochs": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "warm_up": 0.1,
+        "beta2": 0.99,
+        "loss": "smooth_l1",
+        "beta": 0.05,
+        "weight_average": 0.9,
+        "clip": None,
+        "bfloat16": False,
+        "seed": 0,
+        "optimizer": "Adam",
+        "schedule": "OneCycleLR",
+    }
+    assert record["samples"] == 6 and record["device"] == "cpu" and record["threads"] == torch.get_num_threads()
+    assert [set(epoch) for epoch in record["history"]] == [
+        {"epoch", "training_loss", "validation_loss", "nme_box", "seconds"}
+    ] * 4
+    assert record["seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in record["history"]))
+    assert {"python", "torch", "numpy", "opencv", "system", "processor"} <= set(record["versions"])
+    if sys.platform != "win32":
+        assert 50 < record["peak_memory_mb"] < 100_000
+
+
+def test_where_there_is_no_terminal_an_epoch_is_a_line(capsys):
+    fit(tiny(), Faces(6), Faces(3, CenterCrop), FAST)
+    fit(tiny(), Faces(6), recipe=Recipe(epochs=1))
+    told = capsys.readouterr()
+    number = r"\d+\.\d+"
+    line = rf"training loss {number}, validation loss {number}, NME_box {number} %, \d+ s left"
+    assert told.err == ""
+    assert [
+        bool(re.fullmatch(rf"epoch {i}/4: {line}", text)) for i, text in enumerate(told.out.splitlines()[:4], 1)
+    ] == [True] * 4
+    assert re.fullmatch(rf"epoch 1/1: training loss {number}, 0 s left", told.out.splitlines()[4])
+
+
+def test_on_a_terminal_a_bar_shows_loss_and_time_left(monkeypatch, capfd):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    fit(tiny(), Faces(6), recipe=Recipe(epochs=2, batch_size=2))
+    told = capfd.readouterr()
+    assert "epoch 1/2" in told.err and "loss=" in told.err and "6/6" in told.err
+
+
+# Arguments ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_samples_and_no_epochs_raise_sentences():
+    with pytest.raises(ValueError, match="got no training samples, expected at least one"):
+        fit(tiny(), [])
+    with pytest.raises(ValueError, match="got 0 epochs, expected at least one"):
+        fit(tiny(), Faces(3), recipe=Recipe(epochs=0))
+
+
+def test_devices_are_chosen_by_name():
+    assert choose_device() == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(ValueError, match="got device 'gpu', expected auto, cpu, cuda or mps"):
+        choose_device("gpu")
+
+
+def test_a_device_that_is_not_there_raises_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(ValueError, match=f"got device '{name}', which torch does not find on this machine"):
+            choose_device(name)
+
+
+def test_predict_gives_pixels_whatever_the_batch_size_and_keeps_the_mode():
+    net, faces = tiny().train(), Faces(5, CenterCrop)
+    images = torch.stack([faces[i]["image"] for i in range(5)])
+    predicted = predict(net, faces)
+    assert predicted.shape == (5, 68, 2) and predicted.dtype == np.float32 and net.training
+    np.testing.assert_allclose(predict(net, images, batch_size=2), predicted, atol=1e-3)
+    assert predict(net, images[:0]).shape == (0, 68, 2)
+    expected = Normalize.inverse(net.eval()(images)).detach().numpy().reshape(5, 68, 2)
+    np.testing.assert_allclose(predicted, expected, atol=1e-3)
+
+
+def test_the_averages_memory_grows_with_the_steps_taken():
+    average = trainer._averaging(0.998)
+    first = average(torch.zeros(1), torch.ones(1), torch.tensor(1))
+    late = average(torch.zeros(1), torch.ones(1), torch.tensor(100_000))
+    assert first.item() == pytest.approx(1 - 2 / 11) and late.item() == pytest.approx(0.002)

@@ -1,0 +1,276 @@
+"""Figures of a model on labelled images, by three ways of framing the face, and of weights on every set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from torch.utils.data import Subset
+
+from data_load import FacialKeypointsDataset, evaluation_transform, label_offset, person_of, require_images
+from keypoints.detection import KeypointDetector, face_at
+from keypoints.files import sha256
+from keypoints.labels import LabelOptions
+from keypoints.landmarks import REGIONS, complete_keypoints
+from keypoints.network import predict
+from keypoints.weights import MODEL_DIR, load_model
+from training import metrics
+from training.recipe import true_keypoints
+from training.splits import WILD_CSV, wild_groups
+
+RESULTS = MODEL_DIR.parent / "results"
+FRAMINGS = {
+    "centre": "the official protocol: Rescale 250, centre crop 224",
+    "haar": "the whole pipeline: Haar box, framing, network",
+    "box": "framed by the true keypoints' box",
+}
+NO_OFFSET = "haar, labels' offset left out"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes:
+        names: N file names.
+        predicted, true: (N, 68, 2) float32 pixels: of the image, or of the network's input with framing 'centre'.
+        found: (N,) bool; rows of ``predicted`` that were not found hold NaN.
+        figures: see :func:`training.metrics.summary`, with intervals.
+    """
+
+    names: list[str]
+    predicted: np.ndarray
+    true: np.ndarray
+    found: np.ndarray
+    figures: dict
+
+
+def evaluate(
+    net: nn.Module,
+    csv_file: str | Path,
+    root_dir: str | Path,
+    framing: str = "centre",
+    names: Iterable[str] | None = None,
+    who: Callable[[str], Hashable] = person_of,
+    offset: bool = False,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
+) -> Evaluation:
+    """Measure a network on labelled images of one face each.
+
+    Args:
+        framing: a key of :data:`FRAMINGS`. With 'haar' a face counts as found when the tight box of some predicted
+            face holds the true points' centroid; of several the nearest counts.
+        names: measure these images only; all by default.
+        who: tells from a file's name who is on it: the intervals are over people.
+        offset: add :func:`data_load.label_offset` to what the network says, as the official labels have it and a
+            network whose points lie on the features has not.
+        missing, bad_labels: see :func:`data_load.read_keypoints`. Masked points count in no figure; the face's box,
+            size and centroid are then those of its known points and the reference face's estimates of the others.
+
+    Raises:
+        OSError, ValueError: the labels or images can't be read, are missing, or a face has no size.
+    """
+    if framing not in FRAMINGS:
+        raise ValueError(f"got framing {framing!r}, expected one of {', '.join(FRAMINGS)}")
+    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
+    raw = FacialKeypointsDataset(csv_file, root_dir, **labels)
+    chosen = _choose(raw, names)
+    measured, true = [raw.names[i] for i in chosen], raw.keypoints[chosen]
+    whole = complete_keypoints(true)
+    if framing == "centre":
+        dataset = Subset(FacialKeypointsDataset(csv_file, root_dir, evaluation_transform(), **labels), chosen)
+        true, predicted = true_keypoints(dataset), predict(net, dataset)
+        found = np.ones(len(dataset), bool)
+        if offset:  # it is told in pixels of the image; these are those of its crop
+            scale = np.array([250 / min(raw[index]["image"].shape[:2]) for index in chosen], np.float32)[:, None, None]
+            predicted = predicted + scale * label_offset(predicted / scale)[:, None]
+    else:
+        detector, predicted = KeypointDetector(net, bfloat16=False), np.full_like(true, np.nan)
+        for i, index in enumerate(chosen):
+            image = raw[index]["image"]
+            if framing == "box":
+                [predicted[i]] = detector.keypoints(image, detector.framing.boxes(whole[i]))
+                continue
+            faces = np.array([face.keypoints for face in detector(image)]).reshape(-1, *true.shape[1:])
+            nearest = face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), whole[i])
+            if nearest is not None:
+                predicted[i] = faces[nearest]
+        found = np.isfinite(predicted).all(axis=(1, 2))
+        if offset:
+            predicted = predicted + label_offset(predicted)[:, None]
+    figures = metrics.summary(predicted, true, found, [who(name) for name in measured])
+    return Evaluation(measured, predicted, true, found, figures)
+
+
+def _choose(dataset: FacialKeypointsDataset, names: Iterable[str] | None) -> list[int]:
+    """Indices of the images to measure, once it is sure that they are there and hold a face."""
+    wanted = set(dataset.names if names is None else names)
+    if absent := wanted - set(dataset.names):
+        raise ValueError(f"{dataset.csv_file}: got no labels of {min(absent)!r} ({len(absent)} such images)")
+    chosen = [i for i, name in enumerate(dataset.names) if name in wanted]
+    require_images([dataset.names[i] for i in chosen], dataset.root_dir)
+    flat = np.flatnonzero(metrics.face_size(dataset.keypoints[chosen], "iod") == 0)
+    if len(flat):
+        name = dataset.names[chosen[flat[0]]]
+        raise ValueError(
+            f"{dataset.csv_file}: got a face with both outer eye corners in one place for {name!r} "
+            f"({len(flat)} such), expected a size"
+        )
+    return chosen
+
+
+# Weights on every set -------------------------------------------------------------------------------------------------
+
+
+def evaluate_framings(
+    net: nn.Module,
+    csv_file: str | Path,
+    root_dir: str | Path,
+    framings: Sequence[str] = tuple(FRAMINGS),
+    names: Iterable[str] | None = None,
+    who: Callable[[str], Hashable] = person_of,
+    offset: bool = False,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
+) -> dict[str, dict]:
+    """Framing → figures; the other arguments are those of :func:`evaluate`."""
+    return {
+        framing: evaluate(net, csv_file, root_dir, framing, names, who, offset, missing, bad_labels).figures
+        for framing in framings
+    }
+
+
+def evaluate_weights(
+    model: str | Path,
+    csv_file: str | Path,
+    root_dir: str | Path,
+    wild: Path | None = None,
+    framings: Sequence[str] = tuple(FRAMINGS),
+    official: bool = False,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
+) -> dict:
+    """Measure weights on a test set and on the validation photos of the wild set.
+
+    Args:
+        model: a weights file.
+        wild: see :func:`training.splits.find_wild`; None leaves the photos out.
+        framings: keys of :data:`FRAMINGS`. The wild photos are never framed by the centre crop: they show less around
+            the face than the official images, which it is made for.
+        official: whether the labels are the official set's. A network whose points lie on the features is then
+            measured with the labels' offset added, and behind Haar without it, too (:data:`NO_OFFSET`).
+        missing, bad_labels: of the test set's labels, see :func:`data_load.read_keypoints`.
+
+    Returns:
+        weights (the file's name), sha256, test and wild: framing → figures of :func:`evaluate`; wild None where it was
+        left out.
+    """
+    net, groups = load_model(model), wild_groups("validation")
+    in_the_wild = [framing for framing in framings if framing != "centre"]
+    offset = official and getattr(net, "on_features", False)
+    test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset, missing=missing, bad_labels=bad_labels)
+    if offset and "haar" in framings:
+        test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar", missing=missing, bad_labels=bad_labels).figures
+    return {
+        "weights": Path(model).name,
+        "sha256": sha256(model),
+        "test": test,
+        "wild": wild and evaluate_framings(net, wild / WILD_CSV, wild, in_the_wild, groups, groups.__getitem__),
+    }
+
+
+def by_person(model: str | Path) -> dict | None:
+    """Figures of people never seen, which only a record can tell: they were measured when training ended.
+
+    Weights that were trained on everybody can't tell them. Their *twin* does, a network of the same recipe that was
+    trained without some people (``python -m training train --twin``); its record lies in ``results/``.
+
+    Args:
+        model: a weights file. Its own record is asked first, then ``results/<its stem>_twin.json``.
+
+    Returns:
+        weights (whose figures they are), sha256, seed, data; validation and test (framing → figures): of the people
+        that choices were made on, and of those kept for the end. None where there is no such record, or the twin's
+        recipe, network or data is another one.
+    """
+    model = Path(model)
+    own, twin = _record(model.with_suffix(".json")), _record(RESULTS / f"{model.stem}_twin.json")
+    if own.get("sha256") != sha256(model):
+        return None
+    record = own if "by_person" in own else twin
+    if "by_person" not in record or _kind(record) != _kind(own):
+        return None
+    origin = {key: record[key] for key in ("weights", "sha256", "data")}
+    return origin | {"seed": record["recipe"]["seed"]} | record["by_person"]
+
+
+def _record(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _kind(record: dict) -> tuple:
+    """What twins have in common: all but the people and the seed."""
+    recipe = {key: value for key, value in record.get("recipe", {}).items() if key != "seed"}
+    return record["network"], record["parameters"], record.get("data"), recipe
+
+
+# As a table -----------------------------------------------------------------------------------------------------------
+
+COLUMNS = ["found", "NME_box, %", "NME_iod, %", "iod > 10 %", "AUC, %", *REGIONS]  # of :func:`table_cells`
+
+
+def table_rows(content: dict) -> list[tuple[str, str, str, dict | None]]:
+    """The lines of an evaluation's table: set, weights, framing, figures.
+
+    Args:
+        content: data (a name) and models, each what :func:`evaluate_weights` gives and by_person.
+
+    Returns:
+        Figures are None where there can be no honest ones, of people whom the weights were trained on; their twin's
+        line follows.
+    """
+    rows = []
+    for model in content["models"]:
+        name = Path(model["weights"]).stem
+        rows += [(f"{content['data']} test set", name, *line) for line in model["test"].items()]
+        people = model["by_person"] or {}
+        own = people.get("sha256") == model["sha256"]
+        for part in ("validation", "test"):
+            title = f"{people.get('data')}, {part} people"
+            if part in people:
+                rows += [] if own else [(title, name, "", None)]
+                rows += [(title, name if own else "its twin", *line) for line in people[part].items()]
+        rows += [("wild photos", name, *line) for line in (model["wild"] or {}).items()]
+    return rows
+
+
+def table_cells(figures: dict | None) -> list[str]:
+    """The cells below :data:`COLUMNS`, with 95 % intervals over people; the last six are NME_box by part, percent."""
+    if figures is None:
+        return [""] * len(COLUMNS)
+
+    def text(value: float | None, digits: int, ends: Sequence[float] | None = None) -> str:
+        if value is None:
+            return ""
+        return f"{value:.{digits}f}" + (f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else "")
+
+    intervals, parts = figures.get("intervals", {}), figures.get("nme_box_parts", {})
+    return [
+        f"{figures['found']}/{figures['n']}",
+        *(text(figures[key], 2, intervals.get(key)) for key in ("nme_box", "nme_iod")),
+        *(text(figures[key], 1) for key in ("fr_iod_10", "auc_box_07")),
+        *(text(parts.get(name), 2) for name in REGIONS),
+    ]
+
+
+def table(content: dict) -> str:
+    """The table of an evaluation as text."""
+    lines = [["set", "weights", "framing", *COLUMNS]]
+    lines += [[*names, *table_cells(figures)] for *names, figures in table_rows(content)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -1,0 +1,425 @@
+"""Every drawing: keypoints on images, grids of samples, curves, learned filters.
+
+A prediction is a filled dot, the truth a hollow ring: they differ in shape, not only in colour. Functions that take
+``ax`` draw into it and return it; the others return a figure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from data_load import IMAGE_SIZE, NUM_KEYPOINTS
+from keypoints import landmarks
+from keypoints.drawing import BOX, PREDICTION, head_axes, head_box
+from keypoints.expression import EXPRESSIONS, Emotion
+from keypoints.files import write_atomically
+from keypoints.pose import Pose
+from training import metrics
+
+TRUTH = "#27e0ff"  # told apart from a prediction's colour and a box's by colour-blind eyes too
+FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements that speak for and against an expression
+ARROWS = 8  # for each movement, at the points that it moves most
+STYLE = {
+    "figure.dpi": 90,
+    "savefig.dpi": 90,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "image.cmap": "gray",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.frameon": False,
+    "font.size": 10,
+}
+
+
+def use_style() -> None:
+    """Give all figures of this process the look of this repository; in a notebook also keep its file small."""
+    plt.rcParams.update(STYLE)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})  # a grid of photographs is six times larger as PNG
+
+
+def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
+    """An image without axes: (H, W, 3) uint8, (H, W) grey of any dtype, or a tensor (1, H, W)."""
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[0] == 1:
+        image = image[0]
+    ax.imshow(image, vmin=0, vmax=255 if image.dtype == np.uint8 else None)
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def zoom(ax: Axes, keypoints: np.ndarray, reach: float = 0.9, lift: float = 0.0) -> Axes:
+    """Show the square around a face, (68, 2) pixels.
+
+    Args:
+        reach: from its middle to its edges, in longer sides of the points' box.
+        lift: by which it lies higher than the points, in the same unit.
+    """
+    low, high = np.nanmin(keypoints, axis=0), np.nanmax(keypoints, axis=0)
+    side = max(high - low)
+    x, y = (low + high) / 2 - [0, lift * side]
+    ax.set(xlim=(x - reach * side, x + reach * side), ylim=(y + reach * side, y - reach * side))
+    return ax
+
+
+def draw_keypoints(
+    ax: Axes,
+    image: np.ndarray,
+    keypoints: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    title: str = "",
+    size: float = 8,
+    bones: bool = False,
+) -> Axes:
+    """An image with predicted keypoints as dots and true ones as rings.
+
+    Args:
+        keypoints, truth: (68, 2) pixels, or (N, 68, 2) for several faces.
+        size: of a dot, in square points, as matplotlib's ``scatter`` takes it.
+        bones: draw lines between the predicted points, too.
+    """
+    draw_image(ax, image, title)
+    if bones and keypoints is not None:
+        for face in np.asarray(keypoints).reshape(-1, NUM_KEYPOINTS, 2):
+            for bone in landmarks.BONES:
+                ax.plot(*face[list(bone)].T, color="white", linewidth=1, zorder=1)
+    if truth is not None:
+        points = np.asarray(truth).reshape(-1, 2)
+        ax.scatter(
+            points[:, 0], points[:, 1], s=2.5 * size, facecolors="none", edgecolors=TRUTH, linewidths=0.9, label="truth"
+        )
+    if keypoints is not None:
+        points = np.asarray(keypoints).reshape(-1, 2)
+        ax.scatter(points[:, 0], points[:, 1], s=size, color=PREDICTION, linewidths=0, label="prediction", zorder=2)
+    return ax
+
+
+def show_keypoints(
+    images: Sequence[np.ndarray],
+    keypoints: Sequence | None = None,
+    truth: Sequence | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 4,
+    side: float = 2.6,
+    bones: bool = False,
+) -> Figure:
+    """A grid of images with their keypoints; arguments as in :func:`draw_keypoints`, one of each an image.
+
+    Args:
+        side: of a cell, inches.
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * side, rows * (side + 0.25)), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i < len(images):
+            draw_keypoints(
+                ax,
+                images[i],
+                None if keypoints is None else keypoints[i],
+                None if truth is None else truth[i],
+                "" if titles is None else titles[i],
+                bones=bones,
+            )
+        else:
+            ax.set_visible(False)
+    return figure
+
+
+def show_scheme(face: np.ndarray) -> Figure:
+    """The 68-point scheme on a face, (68, 2): each point with its index, each part in its colour."""
+    figure, ax = plt.subplots(figsize=(6.2, 6.2))
+    for bone in landmarks.BONES:
+        ax.plot(*face[list(bone)].T, color="#b5b5b5", linewidth=1, zorder=1)
+    for name, part in landmarks.PARTS.items():
+        ax.scatter(*face[part].T, s=22, label=name, zorder=2)
+        for i in range(part.start, part.stop):
+            ax.annotate(str(i), face[i], xytext=(3, 3), textcoords="offset points", fontsize=7)
+    ax.invert_yaxis()
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.03), ncols=4, fontsize=8)
+    return figure
+
+
+def show_best_median_worst(
+    images: Sequence[np.ndarray], predicted: np.ndarray, truth: np.ndarray, each: int = 4
+) -> Figure:
+    """Faces at fixed places of the sorted errors: the best, the middle and the worst, equally large.
+
+    Args:
+        images: N images (or anything indexed by number); predicted, truth: (N, 68, 2), pixels of them.
+        each: how many of each kind.
+    """
+    errors = metrics.nme(predicted, truth, "box")
+    order, each = np.argsort(errors, kind="stable"), min(each, len(errors))
+    middle = (len(order) - each) // 2
+    figure, axes = plt.subplots(3, each, figsize=(each * 2.5, 8), squeeze=False)
+    for row, (name, chosen) in zip(
+        axes,
+        (("best", order[:each]), ("median", order[middle : middle + each]), ("worst", order[-each:][::-1])),
+        strict=True,
+    ):
+        for ax, i in zip(row, chosen, strict=True):
+            draw_keypoints(
+                ax, images[i], predicted[i], truth[i], f"{name} of {len(errors)}: NME_box {errors[i]:.1f} %", size=5
+            )
+    return figure
+
+
+def show_faces(
+    rows: Sequence[Sequence[tuple[str, int]]], samples: Sequence[dict], predicted: np.ndarray, truth: np.ndarray
+) -> Figure:
+    """Rows of faces with a title each, every picture cut to the face.
+
+    Args:
+        rows: of each face its title and its index into the others.
+        samples: the data set without transforms; predicted, truth: (N, 68, 2), pixels of its images.
+    """
+    columns = max(1, *(len(row) for row in rows))
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 2.5, len(rows) * 2.75), squeeze=False)
+    for row, line in zip(rows, axes, strict=True):
+        for ax in line:
+            ax.set_axis_off()
+        for ax, (title, i) in zip(line, row, strict=False):
+            zoom(draw_keypoints(ax, samples[i]["image"], predicted[i], truth[i], title, size=5), truth[i])
+    return figure
+
+
+def show_curves(history: Sequence[dict], title: str = "") -> Figure:
+    """Loss and error over the epochs of a record: training solid, validation dash-dotted."""
+    epochs = [entry["epoch"] for entry in history]
+    validated = "nme_box" in history[0]
+    figure, axes = plt.subplots(1, 1 + validated, figsize=(4.4 * (1 + validated), 3), squeeze=False)
+    axes[0, 0].plot(
+        epochs, [entry["training_loss"] for entry in history], "-", marker=".", label="training (random crops, dropout)"
+    )
+    if validated:
+        axes[0, 0].plot(
+            epochs,
+            [entry["validation_loss"] for entry in history],
+            "-.",
+            marker=".",
+            label="validation (centre crop, averaged weights)",
+        )
+        axes[0, 1].plot(epochs, [entry["nme_box"] for entry in history], "-.", marker=".", color="C1")
+        axes[0, 1].set(xlabel="epoch", ylabel="validation NME_box (%)", ylim=(0, None))
+    axes[0, 0].set(xlabel="epoch", ylabel="SmoothL1 loss", yscale="log")
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") -> Figure:
+    """One line a run, the first at the top: its mean error as a dot, the 95 % interval over people as a line.
+
+    Args:
+        runs: label → figures with nme_box and interval (low, high or None), percent; nme_box_median, where it is there,
+            is a bar.
+        base: the label of the run that the others are compared with; drawn filled.
+    """
+    figure, ax = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(runs)))
+    for row, (label, run) in enumerate(runs.items()):
+        if run["interval"]:
+            ax.plot(run["interval"], (row, row), "-", color="C0", linewidth=1.2)
+        ax.plot(run["nme_box"], row, "o", color="C0", markerfacecolor="C0" if label == base else "white")
+        if "nme_box_median" in run:
+            ax.plot(run["nme_box_median"], row, "|", color="C0", markersize=9, markeredgewidth=2)
+        place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), **place)
+    ax.set_yticks(range(len(runs)), list(runs))
+    ax.set(xlabel="NME_box (%) of people never seen", ylim=(len(runs) - 0.4, -0.8), title=title)
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def show_profile(epochs: dict[str, dict[str, float]], unit: str = "ms an image") -> Figure:
+    """Where an epoch's time goes: name of the epoch → step → time; one bar an epoch, steps below 1 % together."""
+    figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.5 * len(epochs)))
+    names = list(dict.fromkeys(name for steps in epochs.values() for name in steps))
+    small = {n for n in names if all(steps.get(n, 0) < 0.01 * sum(steps.values()) for steps in epochs.values())}
+    kept = [name for name in names if name not in small]
+    left = np.zeros(len(epochs))
+    for name in [*kept, f"{len(small)} other steps"]:
+        members = small if name not in kept else {name}
+        widths = np.array([sum(steps.get(n, 0) for n in members) for steps in epochs.values()])
+        ax.barh(range(len(epochs)), widths, left=left, height=0.6, label=name)
+        left += widths
+    ax.set_yticks(range(len(epochs)), list(epochs))
+    ax.set(xlabel=unit, ylim=(len(epochs) - 0.5, -0.5))
+    ax.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8)
+    return figure
+
+
+def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:
+    """Cumulative error distributions: name → (N,) errors in percent, infinity where no face was found."""
+    figure, ax = plt.subplots(figsize=(4.6, 3.2))
+    thresholds = np.linspace(0, limit, 200)
+    for name, values in errors.items():
+        ax.plot(thresholds, metrics.ced(values, thresholds), label=name)
+    ax.set(xlabel="NME_box (%)", ylabel="faces with at most this error (%)", xlim=(0, limit), ylim=(0, 101))
+    ax.legend()
+    return figure
+
+
+def show_kernels(kernels: np.ndarray, columns: int = 8) -> Figure:
+    """Convolution kernels (N, h, w) on one symmetric scale: red positive, blue negative, white zero."""
+    rows = -(-len(kernels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.95, rows * 1.1), squeeze=False)
+    limit = np.abs(kernels).max()
+    for i, ax in enumerate(axes.flat):
+        if i < len(kernels):
+            draw_signed(ax, kernels[i], str(i), limit)
+        else:
+            ax.set_visible(False)
+    return figure
+
+
+def draw_signed(ax: Axes, values: np.ndarray, title: str = "", limit: float | None = None) -> Axes:
+    """Numbers around zero, (H, W), on a scale from -limit (blue) over zero (white) to limit (red)."""
+    limit = np.abs(values).max() if limit is None else limit
+    ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def draw_map(ax: Axes, values: np.ndarray, title: str = "", alpha: float = 1.0) -> Axes:
+    """A map of the network, (28, 28), in the place of the 224×224 pixels that it covers."""
+    ax.imshow(values, extent=(-0.5, IMAGE_SIZE - 0.5, IMAGE_SIZE - 0.5, -0.5), cmap="magma", alpha=alpha)
+    ax.grid(False)
+    ax.set_title(title)
+    return ax
+
+
+def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None = None) -> Axes:
+    """Boxes (N, 4) left, top, width, height as outlines."""
+    for i, (left, top, width, height) in enumerate(np.asarray(boxes).reshape(-1, 4)):
+        ax.add_patch(
+            plt.Rectangle(
+                (left - 0.5, top - 0.5),
+                width,
+                height,
+                fill=False,
+                edgecolor=color,
+                linewidth=1.8,
+                label=label if i == 0 else None,
+            )
+        )
+    return ax
+
+
+def draw_pose(ax: Axes, pose: Pose, size: float = 0.7, box: bool = True) -> Axes:
+    """The head's axes, from the tip of the nose, and a box around the head, both in perspective.
+
+    Red to the person's left, green up, blue where the nose points. The box's front, around the face, is drawn thick.
+
+    Args:
+        size: of an axis, in outer-eye distances.
+    """
+    if box:
+        for ends, width in head_box(pose):
+            ax.plot(*ends.T, color=BOX, linewidth=width, solid_joinstyle="round")
+    for ends, colour in head_axes(pose, size):
+        ax.plot(*ends.T, color="white", linewidth=4.4, solid_capstyle="round", alpha=0.8)
+        ax.plot(*ends.T, color=colour, linewidth=2.8, solid_capstyle="round")
+    return ax
+
+
+def draw_emotion(
+    ax: Axes,
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    pose: Pose,
+    emotion: Emotion,
+    title: str = "",
+    reasons: int = 3,
+    stretch: float = 2,
+) -> Axes:
+    """An expression with the movements that moved the decision: arrows on the face, words below it.
+
+    An arrow shows which way an action moved the points; for the expression they are green, against it magenta.
+
+    Args:
+        keypoints: (68, 2) pixels; pose, emotion: of the same face. title: what to write before the word.
+        reasons: how many to show, the largest effects first.
+        stretch: by which arrows are longer than the movement.
+    """
+    points = np.asarray(keypoints)
+    unsure = "" if emotion.label == emotion.likeliest else f"{emotion.label}: "
+    draw_image(ax, image, f"{title}{unsure}{emotion.likeliest} {100 * emotion.probability:.0f} %")
+    ax.scatter(points[:, 0], points[:, 1], s=4, color=PREDICTION, linewidths=0)
+    shown = emotion.reasons[:reasons]
+    for reason in shown:
+        length = np.linalg.norm(reason.movement, axis=1)
+        moved = np.argsort(-length, kind="stable")[:ARROWS]
+        ahead = pose.points[moved]
+        before = ahead - stretch * np.hstack([reason.movement[moved], np.zeros((ARROWS, 1))])
+        way = pose.project(ahead) - pose.project(before)
+        colour = FOR if reason.effect >= 0 else AGAINST
+        start = points[moved] - way
+        ax.quiver(*start.T, *way.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.009, zorder=3)
+    zoom(ax, points, 0.75)
+    ax.text(0.5, -0.02, "\n".join(map(str, shown)), transform=ax.transAxes, ha="center", va="top", fontsize=7.5)
+    return ax
+
+
+def draw_confusion(ax: Axes, confusion: np.ndarray, title: str = "") -> Axes:
+    """How often each expression (row) was called each (column), (7, 7) counts; shades are shares of the row."""
+    counts = np.asarray(confusion)
+    ax.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    ax.grid(False)
+    for row, column in np.argwhere(counts):
+        dark = counts[row, column] > 0.5 * counts[row].sum()
+        ax.text(column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black")
+    places = range(len(EXPRESSIONS))
+    ax.set_xticks(places, EXPRESSIONS, rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(places, EXPRESSIONS, fontsize=8)
+    ax.set(title=title, xlabel="called", ylabel="posed")
+    return ax
+
+
+def show_expression_curve(times: Sequence[float], emotions: Sequence[Emotion]) -> Figure:
+    """The probabilities of the seven expressions over time, in seconds."""
+    figure, ax = plt.subplots(figsize=(9, 2.8))
+    for number, word in enumerate(EXPRESSIONS):
+        ax.plot(times, [emotion.probabilities[word] for emotion in emotions], color=f"C{number}", label=word)
+    ax.axhline(emotions[0].threshold, color="#909090", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="time (s)", ylabel="probability", ylim=(0, 1))
+    ax.legend(ncols=7, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return figure
+
+
+def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float, quality: int = 75) -> None:
+    """Write RGB uint8 frames of one size as an animated WebP that plays for ever.
+
+    Args:
+        quality: of a frame, 1 to 100.
+    """
+    film = cv2.Animation()
+    film.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]
+    film.durations = [round(1000 / fps)] * len(frames)
+    path = Path(path)
+    if path.suffix.lower() != ".webp":
+        raise ValueError(f"{path}: expected a name that ends in .webp, got {path.suffix!r}")
+    data = cv2.imencodeanimation(path.suffix, film, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    write_atomically(path, lambda part: part.write_bytes(data.tobytes()))

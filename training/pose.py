@@ -1,0 +1,186 @@
+"""Make saved_models/pose_model.npz, what :mod:`keypoints.pose` knows: some two minutes on one core.
+
+    build/render/bin/python data/sample/geometry.py
+    python -m training.pose --geometry build/geometry.npz --photos ../shared/pose
+
+From the random heads of ``data/sample/geometry.py`` come the mean head and its components, the shift of the jaw's
+labels on turned heads, and the regressor; from photographs with reference angles (``labels.csv``: name, yaw, pitch,
+roll; ``keypoints.csv``), one number: where the pitch is zero. Without photographs the number of the last time stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from data_load import NUM_KEYPOINTS, read_image
+from keypoints.detection import KeypointDetector
+from keypoints.files import check_writable, one_sentence, write_atomically, write_json
+from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, JAW, PARTS
+from keypoints.pose import POSE_MODEL, YAW_STEP, PoseModel, align, estimate_pose, load_pose_model, turn_in_order
+
+COMPONENTS = 24  # leaves 0.012 outer-eye distances of a random head unexplained, less than any keypoint scatters
+MIRROR = np.r_[FLIP_INDEX, 69, 68, 70, 72, 71, 73, 74]  # of the 75 points: the ears and the band's sides, too
+EPOCHS, BATCH, HIDDEN = 220, 512, (192, 64)
+
+
+def shape_model(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean (75, 3), components (K, 75, 3) and pivot (3,) of heads (N, 75, 3), and each head's size and the unit in dm.
+
+    Sizes are taken out, since a picture doesn't show them; every head counts together with its mirror image.
+    """
+    middle = points[:, list(EYE_CORNERS)].mean(axis=1)
+    unit = float(np.linalg.norm(points[:, EYE_CORNERS[0]] - points[:, EYE_CORNERS[1]], axis=1).mean())
+    keypoints = points[:, :NUM_KEYPOINTS]
+    size = np.linalg.norm(keypoints - keypoints.mean(axis=1, keepdims=True), axis=(1, 2))
+    size /= size.mean()
+    heads = (points - middle[:, None]) / (unit * size)[:, None, None]
+    heads = np.concatenate([heads, heads[:, MIRROR] * (-1, 1, 1)])
+    mean = heads.mean(axis=0)
+    spread = (heads - mean).reshape(len(heads), -1)
+    values, vectors = np.linalg.eigh(spread.T @ spread / len(spread))
+    chosen = np.argsort(-values)[:COMPONENTS]
+    components = (vectors[:, chosen] * np.sqrt(values[chosen])).T.reshape(COMPONENTS, -1, 3)
+    pivot = (-middle / (unit * size)[:, None]).mean(axis=0)
+    return mean, components, pivot, size, unit
+
+
+def jaw_table(views: dict[str, np.ndarray], size: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """The jaw's shift (9, 17, 2) and its variance (9, 17) by yaw: labels less the skull's points, with roll undone."""
+    all_shifts, all_yaws = [], []
+    for head, pose, distance, labels in zip(
+        *(views[name] for name in ("head", "pose", "distance", "labels")), strict=True
+    ):
+        turned = views["points"][head, JAW] @ turn_in_order(*pose).T
+        shift = labels[JAW] - distance * turned[:, :2] / (turned[:, 2:] + distance)
+        shift = shift @ turn_in_order(0, 0, pose[2])[:2, :2] / (unit * size[head])
+        all_shifts.append(shift if pose[0] >= 0 else shift[FLIP_INDEX[JAW]] * (-1, 1))
+        all_yaws.append(abs(pose[0]))
+    shifts, yaws = np.array(all_shifts), np.array(all_yaws)
+    nodes = np.arange(0, 81, YAW_STEP)
+    share = np.clip(1 - np.abs(yaws - nodes[:, None]) / YAW_STEP, 0, None)  # (9, views), a hat at each node
+    share /= share.sum(axis=1, keepdims=True)
+    mean = np.einsum("bn,nij->bij", share, shifts)
+    variance = np.einsum("bn,nij->bi", share, shifts**2) - (mean**2).sum(axis=2)
+    return mean, variance / 2
+
+
+def disturb(points: torch.Tensor) -> torch.Tensor:
+    """Errors like a network's on aligned points (N, 68, 2): most faces get next to none, the others a random measure.
+
+    Single points scatter; parts of the face shift and swell as one; the jaw slides along itself; a few points are lost.
+    """
+    number = len(points)
+    measure = torch.rand(number, 1, 1) * (torch.rand(number, 1, 1) < 0.25)
+    result = points + (0.003 + 0.04 * measure) * torch.randn_like(points)
+    for part in PARTS.values():
+        centre = points[:, part].mean(dim=1, keepdim=True)
+        result[:, part] += measure * (0.06 * torch.randn(number, 1, 2))
+        result[:, part] += measure * 0.12 * torch.randn(number, 1, 2) * (points[:, part] - centre)
+    along = (points[:, 2:17] - points[:, :15]) / 2
+    result[:, 1:16] += 0.25 * measure * torch.randn(number, 1, 1) * along
+    lost = torch.rand(number, NUM_KEYPOINTS, 1) < 0.05 * torch.rand(number, 1, 1) * (measure > 0)
+    return result + lost * 0.6 * torch.randn_like(points)
+
+
+def realign(points: torch.Tensor, template: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`keypoints.pose.align` in torch: flat aligned points (N, 136) and the turn (N,) in radians."""
+    z = torch.view_as_complex(points.contiguous())
+    target = torch.view_as_complex(template.contiguous())
+    z, target = z - z.mean(dim=1, keepdim=True), target - target.mean()
+    a = (z * target.conj()).sum(dim=1) / (target.abs() ** 2).sum()
+    return torch.view_as_real(z / a[:, None]).reshape(len(points), -1), torch.angle(a)
+
+
+def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray, seed: int = 0) -> nn.Sequential:
+    """Aligned points (N, 136) → yaw, pitch, roll / 20°, from labels (N, 68, 2) and poses (N, 3), degrees."""
+    torch.manual_seed(seed)
+    labels = np.concatenate([labels, labels[:, FLIP_INDEX] * (-1, 1)])
+    poses = np.concatenate([poses, poses * (-1, 1, -1)])
+    aligned, _, turn = align(labels, template)
+    poses = poses - np.column_stack([0 * turn, 0 * turn, np.degrees(turn)])
+    points, targets = torch.tensor(aligned, dtype=torch.float32), torch.tensor(poses / 20, dtype=torch.float32)
+    template = torch.tensor(template, dtype=torch.float32)
+    first, second = HIDDEN
+    net = nn.Sequential(
+        nn.Linear(2 * NUM_KEYPOINTS, first), nn.SiLU(), nn.Linear(first, second), nn.SiLU(), nn.Linear(second, 3)
+    )
+    optimizer = torch.optim.Adam(net.parameters())
+    steps = -(-len(points) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=EPOCHS * steps)
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(points)).split(BATCH):
+            inputs, turned = realign(disturb(points[batch]), template)
+            wanted = targets[batch].clone()
+            wanted[:, 2] -= torch.rad2deg(turned) / 20
+            loss = (net(inputs) - wanted).abs().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return net
+
+
+def in_zero(arrays: dict[str, np.ndarray], zero: float) -> dict[str, np.ndarray]:
+    """The head's frame turned such that its zero is ``zero`` degrees of pitch from the mesh's."""
+    turn = turn_in_order(0, zero, 0)
+    return {name: value @ turn for name, value in arrays.items()}
+
+
+def find_zero(model: PoseModel, photos: Path) -> float:
+    """The zero for which the pitch of photographs is right in the middle, from the keypoints that come with them."""
+    labels = pd.read_csv(photos / "labels.csv", index_col="name")
+    given = pd.read_csv(photos / "keypoints.csv", index_col=0).loc[labels.index].to_numpy(float)
+    detector, off = KeypointDetector(), []
+    for name, points in zip(labels.index, given.reshape(-1, NUM_KEYPOINTS, 2), strict=True):
+        image = read_image(photos / name)
+        seen = detector.keypoints(image, detector.framing.boxes(points))[0]
+        off += [labels.pitch[name] - estimate_pose(p, image.shape[1::-1], model=model).pitch for p in (points, seen)]
+    return round(float(np.median(off)), 1)
+
+
+@one_sentence()
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.pose", description=__doc__.splitlines()[0])
+    parser.add_argument("--geometry", type=Path, default=Path("build/geometry.npz"), metavar="FILE")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to find the zero of the pitch with")
+    parser.add_argument("--out", type=Path, default=POSE_MODEL, metavar="FILE")
+    options = parser.parse_args()
+    if not options.geometry.exists():
+        raise FileNotFoundError(f"{options.geometry} is not here: data/sample/geometry.py writes it, with Blender")
+    check_writable(options.out)
+    with np.load(options.geometry, allow_pickle=False) as data:
+        views = {name: data[name] for name in data.files}
+    mean, components, pivot, size, unit = shape_model(views["points"].astype(np.float64))
+    shift, spread = jaw_table(views, size, unit)
+    net = train_regressor(views["labels"].astype(np.float64), views["pose"].astype(np.float64), mean[:68, :2])
+    layers = tuple(
+        (layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in net if isinstance(layer, nn.Linear)
+    )
+    own = PoseModel(mean, components, pivot, unit, 0.0, shift, spread, mean[:NUM_KEYPOINTS, :2], layers)
+    zero = find_zero(own, options.photos) if options.photos else load_pose_model().zero
+    arrays = in_zero({"mean": mean, "components": components, "pivot": pivot}, zero)
+    arrays |= {"jaw_shift": shift, "jaw_spread": spread, "template": mean[:NUM_KEYPOINTS, :2]}
+    for i, (weights, bias) in enumerate(layers):
+        arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}
+    arrays |= {"zero": np.array(zero), "unit": np.array(unit)}
+    arrays = {name: a.astype(np.float16 if a.size > 1000 else np.float32) for name, a in arrays.items()}
+    write_atomically(options.out, lambda part: _save(part, arrays))
+    record = {"heads": len(views["points"]), "views": len(views["pose"]), "components": COMPONENTS, "zero": zero}
+    record |= {"unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0, "core_seconds": round(process_time())}
+    write_json(options.out.with_suffix(".json"), record)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # np.savez would add .npz to the name of a part
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+if __name__ == "__main__":
+    main()

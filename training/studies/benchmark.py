@@ -1,0 +1,206 @@
+"""Compare the network with the peers on the same images in the same run: `make benchmark` writes the JSON.
+
+Each peer of benchmark_peers.py runs alone in a process of its own, one after the other, first with one thread,
+then with two. Those that can't run on this machine are left out with a sentence. Figures are training.metrics' own, in
+pixels of the original images; several faces in an image count as in training.evaluation: the nearest one whose points'
+box holds the true centroid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
+from keypoints.detection import face_at
+from keypoints.files import check_writable, sha256, write_json
+from keypoints.landmarks import EYE_CORNERS
+from keypoints.weights import MODEL_DIR, load_model
+from training import metrics
+from training.recipe import versions
+from training.studies import report
+from training.studies.benchmark_peers import PEERS, WARM_UP
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+CALIBRATION_IMAGES = 400
+CALIBRATED = "the same with offsets fitted to {} training images"
+
+
+class LeftOut(Exception):
+    """A peer can't be measured here; the text says why."""
+
+
+def prepare(path: Path, dataset: FacialKeypointsDataset, chosen: Sequence[int]) -> np.ndarray:
+    """Decode images once for all peers into the file they read; returns their keypoints, (N, 68, 2) float64."""
+    true = dataset.keypoints[chosen].astype(np.float64)
+    boxes = np.concatenate([true.min(axis=1), np.ptp(true, axis=1)], axis=1)
+    images = {f"image_{turn}": dataset[int(index)]["image"] for turn, index in enumerate(chosen)}
+    np.savez(path, boxes=boxes, **images)
+    return true
+
+
+def run_peer(name: str, images: Path, threads: int, interpreter: Path) -> dict:
+    """Measure one peer in a process of its own: what benchmark_peers.measure returns, and ``versions``.
+
+    Raises:
+        LeftOut: its interpreter or a package is missing, or it failed.
+    """
+    out = images.with_name("out.npz")
+    command = [str(interpreter), "-m", "training.studies.benchmark_peers", name, str(images), str(out), str(threads)]
+    # OpenMP and the BLAS libraries read their number of threads once, at the start.
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    try:
+        process = subprocess.run(
+            command,
+            cwd=RESULTS.parent,
+            env=os.environ | limits,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise LeftOut(f"{interpreter}: {error.strerror}; 'make benchmark' sets it up") from None
+    if process.returncode:
+        said = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        raise LeftOut(f"its process failed: {said[-1]}")
+    with np.load(out) as content:
+        return {**content, "versions": json.loads(str(content["versions"]))}
+
+
+def predictions(result: dict, true: np.ndarray, detects: bool) -> np.ndarray:
+    """One face an image out of a peer's result: (N, 68, 2), NaN where it found none or another one."""
+    predicted = np.full_like(true, np.nan)
+    for i in range(len(true)):
+        faces = result["points"][result["image"] == i]
+        boxes = np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1)
+        chosen = face_at(boxes, true[i]) if detects else 0
+        if chosen is not None:
+            predicted[i] = faces[chosen]
+    return predicted
+
+
+def eye_distance(points: np.ndarray) -> np.ndarray:
+    """(N, 68, 2) → (N, 1, 1): the distance of the outer eye corners, NaN where there are no points."""
+    return np.linalg.norm(points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]], axis=1)[:, None, None]
+
+
+def fit_offsets(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Where the labels sit, seen from a peer's points: (68, 2), per point the median, in eye distances of the peer."""
+    return np.nanmedian((true - predicted) / eye_distance(predicted), axis=0)
+
+
+def apply_offsets(predicted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Move a peer's points (N, 68, 2) to where the labels would have them; the inverse of :func:`fit_offsets`."""
+    return predicted + offsets * eye_distance(predicted)
+
+
+def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Sequence[int] = (1, 2)) -> dict:
+    """Measure all peers on a test set; returns the record that results/benchmark.json holds.
+
+    Args:
+        interpreter: the Python that has the peers' packages; ours are measured with the one that runs this.
+        models: weights files of ours, each measured by the centre crop and behind Haar.
+        threads: the figures come from the run with the first number; times from each.
+
+    Raises:
+        ValueError: one of our own networks can't be measured.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        images, training = Path(name) / "test.npz", Path(name) / "training.npz"
+        test_set, training_set = data.dataset("test"), data.dataset("training")
+        true = prepare(images, test_set, range(len(test_set)))
+        count = min(CALIBRATION_IMAGES, len(training_set))
+        chosen = np.random.default_rng(1).choice(len(training_set), count, replace=False)
+        record = {
+            "data": data.name,
+            "images": len(test_set),
+            "calibration_images": count,
+            "warm_up_images": min(WARM_UP, len(test_set)),
+            "weights": {model.name: sha256(model) for model in models},
+            "hardware": {key: versions()[key] for key in ("processor", "system")} | {"cores": os.cpu_count()},
+            "threads": list(threads),
+            "rows": [],
+            "left_out": {},
+        }
+        who = [person_of(name) for name in test_set.names]
+        ours = {key: kind for key, kind in PEERS.items() if kind.ours}
+        peers = [
+            (f"{key}:{model}", kind, f"{model.stem}, {kind.title}") for model in models for key, kind in ours.items()
+        ]
+        peers += [(key, kind, kind.title) for key, kind in PEERS.items() if not kind.ours]
+        on_features = [model for model in models if getattr(load_model(model), "on_features", False)]
+        shifted = {f"{key}:{model}" for model in on_features for key in ours} if data.name == "official" else set()
+        for peer, kind, title in peers:
+            python = Path(sys.executable) if kind.ours else interpreter
+            try:
+                results = [_run(peer, images, number, python) for number in threads]
+                predicted = predictions(results[0], true, bool(kind.detect))
+                if peer in shifted:
+                    predicted, title = predicted + label_offset(predicted)[:, None], f"{title}, labels' offset added"
+                row = {"title": title, "ours": kind.ours, "versions": results[0]["versions"]}
+                times = {key: _medians(results, key, threads) for key in ("detector_ms", "keypoints_ms")}
+                record["rows"].append(row | metrics.summary(predicted, true, people=who) | times)
+                if peer == "mediapipe":
+                    known = prepare(training, training_set, chosen)
+                    calibration = predictions(_run(peer, training, threads[0], python), known, False)
+                    moved = apply_offsets(predicted, fit_offsets(calibration, known))
+                    # Adding 68 offsets takes microseconds: the times are those of the row above.
+                    row |= {"title": CALIBRATED.format(count)}
+                    record["rows"].append(row | metrics.summary(moved, true, people=who) | times)
+            except LeftOut as reason:
+                if kind.ours:
+                    raise ValueError(f"{title}: {reason}") from None
+                print(f"left out: {title}: {reason}", flush=True)
+                record["left_out"][title] = str(reason)
+    return record
+
+
+def _run(peer: str, images: Path, threads: int, interpreter: Path) -> dict:
+    began = time.perf_counter()
+    result = run_peer(peer, images, threads, interpreter)
+    took = time.perf_counter() - began
+    print(f"{peer.split(':')[0]}, {images.stem} images, threads: {threads}: {took:.0f} s", flush=True)
+    return result
+
+
+def _medians(results: list[dict], key: str, threads: Sequence[int]) -> dict | None:
+    """Median milliseconds by the number of threads, as strings (JSON's keys); None where nothing was timed."""
+    if not all(len(result[key]) for result in results):
+        return None
+    return {str(n): round(float(np.median(result[key])), 3) for n, result in zip(threads, results, strict=True)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.studies.benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument("--python", type=Path, required=True, help="the interpreter that has the peers' packages")
+    options = parser.parse_args(arguments)
+    try:
+        data = find_data()
+        # The committed file, and with it the README's table, is only ever of the official set.
+        build = RESULTS.parent / "build"
+        path = RESULTS / "benchmark.json" if data.name == "official" else build / "benchmark_sample.json"
+        check_writable(path)
+        hint = " of rendered heads; 'make data' fetches the official set" if data.name == "sample" else ""
+        print(f"data: {data.name}{hint}", flush=True)
+        # absolute, not resolve: through its link, an environment's interpreter would no longer know its packages
+        record = benchmark(data, options.python.absolute(), sorted(MODEL_DIR.glob("keypoints_model_*.safetensors")))
+    except (OSError, ValueError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    print(report.benchmark_table(record))
+    write_json(path, record)
+    print(f"\nwrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""What the benchmark compares, and the worker that measures one peer in an interpreter of its own.
+
+`python -m training.studies.benchmark_peers PEER IMAGES OUT THREADS`, started by benchmark.py. PEER is a key of PEERS,
+of ours with ``:FILE`` behind it, the weights. IMAGES is an .npz file with ``boxes`` (N, 4), the true points' tight
+boxes left, top, width, height, and the images ``image_0`` … as (H, W, 3) uint8 RGB; so every peer sees the same pixels,
+whatever reads its files. OUT is one with what :func:`measure` returns.
+
+Two environments run this file: our network's and the peers', which has no torch. So only NumPy is imported up here, and
+the rest by the peer that needs it.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+WARM_UP = 20  # images looked at before the clock runs: libraries plan, allocate and compile at their first calls
+# The mesh points whose mean is each of the 68.
+MEDIAPIPE_MAP = Path(__file__).resolve().parents[2] / "results" / "benchmark_mediapipe68.json"
+
+
+class Ours:
+    """A network of this repository behind the Haar cascade, as a user calls it."""
+
+    title = "behind Haar"
+    ours = True
+    packages = ("torch", "opencv-python", "numpy")
+
+    def __init__(self, threads, model):
+        import torch
+
+        from keypoints.detection import KeypointDetector
+
+        torch.set_num_threads(threads)
+        self.detector = KeypointDetector(model)
+
+    def detect(self, image):
+        return self.detector.detect(image)
+
+    def keypoints(self, image, box):
+        return self.detector.keypoints(image, box[None])[0]
+
+
+class OursCentre(Ours):
+    """The official protocol: Rescale 250, centre crop 224. Nothing is detected."""
+
+    title = "centre crop"
+    detect = None
+
+    def __init__(self, threads, model):
+        from data_load import Normalize, evaluation_transform
+        from keypoints.network import predict
+
+        super().__init__(threads, model)
+        self.transform, self.inverse, self.predict = evaluation_transform(), Normalize.inverse, predict
+
+    def keypoints(self, image, box):
+        # The transforms carry two corners of the image along, which tells how to come back to its pixels.
+        size = np.array(image.shape[1::-1], np.float32)
+        sample = self.transform({"image": image, "keypoints": np.stack([0 * size, size]) - 0.5})
+        low, high = self.inverse(sample["keypoints"]).numpy()
+        return (self.predict(self.detector.net, sample["image"][None])[0] - low) / (high - low) * size - 0.5
+
+
+class Dlib:
+    """dlib's HOG detector, the image upsampled once, and its ensemble of regression trees."""
+
+    title = "dlib 68, its own HOG detector"
+    ours = False
+    packages = ("dlib-bin", "face_recognition_models", "numpy")
+
+    def __init__(self, threads):
+        import dlib
+
+        self.rectangle, self.detector = dlib.rectangle, dlib.get_frontal_face_detector()
+        self.predictor = dlib.shape_predictor(
+            str(file_of("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat"))
+        )
+
+    def detect(self, image):
+        return [(r.left(), r.top(), r.width(), r.height()) for r in self.detector(image, 1)]
+
+    def keypoints(self, image, box):
+        left, top, width, height = box
+        shape = self.predictor(image, self.rectangle(left, top, left + width - 1, top + height - 1))
+        return np.array([(point.x, point.y) for point in shape.parts()], np.float64)
+
+
+class FacemarkLBF:
+    """OpenCV's local binary features in the boxes of the Haar cascade, with the settings of our own HaarDetector."""
+
+    title = "OpenCV FacemarkLBF behind Haar"
+    ours = False
+    packages = ("opencv-contrib-python", "GoldenFace", "numpy")
+
+    def __init__(self, threads):
+        import cv2
+
+        self.cv2 = cv2
+        self.cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+        self.facemark = cv2.face.createFacemarkLBF()
+        self.facemark.loadModel(str(file_of("GoldenFace", "landmark.yaml")))  # OpenCV's own lbfmodel.yaml, renamed
+
+    def detect(self, image):
+        grey = self.cv2.cvtColor(image, self.cv2.COLOR_RGB2GRAY)
+        return self.cascade.detectMultiScale(grey, 1.2, 2, minSize=(24, 24))
+
+    def keypoints(self, image, box):
+        grey = self.cv2.cvtColor(image, self.cv2.COLOR_RGB2GRAY)
+        return self.facemark.fit(grey, np.array([box]))[1][0][0]
+
+
+class MediaPipe:
+    """The face mesh with refined eyes and lips. It is given the face: a square of twice the true box's longer side.
+
+    Its own detector runs inside, on that square, and can't be timed apart. Points are taken as its users take them,
+    share × size; in this repository's pixels that is half a pixel to the right and below, and here to its advantage.
+    """
+
+    title = "MediaPipe face mesh mapped to 68, given the true box"
+    ours = False
+    packages = ("mediapipe", "numpy")
+    detect = None
+
+    def __init__(self, threads):
+        import mediapipe
+
+        self.mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True)
+        self.groups = json.loads(MEDIAPIPE_MAP.read_text(encoding="utf-8"))
+
+    def keypoints(self, image, box):
+        middle, reach = box[:2] + box[2:] / 2, box[2:].max()
+        left, top = np.maximum(np.round(middle - reach), 0).astype(int)
+        right, bottom = np.minimum(np.round(middle + reach), image.shape[1::-1]).astype(int)
+        crop = np.ascontiguousarray(image[top:bottom, left:right])
+        faces = self.mesh.process(crop).multi_face_landmarks
+        if not faces:
+            return np.full((68, 2), np.nan)
+        mesh = np.array([(point.x, point.y) for point in faces[0].landmark])
+        return np.stack([mesh[group].mean(axis=0) for group in self.groups]) * crop.shape[1::-1] + (left, top)
+
+
+PEERS = {"ours_centre": OursCentre, "ours_haar": Ours, "dlib": Dlib, "lbf": FacemarkLBF, "mediapipe": MediaPipe}
+
+
+def file_of(package: str, name: str) -> Path:
+    """A file of an installed package, which is not imported: of these packages only the models are wanted."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    return Path(spec.submodule_search_locations[0]) / name
+
+
+def measure(peer, images, boxes: np.ndarray) -> dict:
+    """Let a peer look at the images in turn, after a warm-up.
+
+    Args:
+        peer: has ``keypoints(image, box)``, which returns (68, 2) in pixels of the image, NaN where it finds none, and
+            ``detect(image)``, which returns boxes as its ``keypoints`` takes them; None where it is given the true one.
+        images: N images, by index.
+        boxes: (N, 4) left, top, width, height, pixels.
+
+    Returns:
+        image: (F,) the image of each of the faces found; points: (F, 68, 2) pixels; detector_ms: (N,), empty where
+        nothing is detected; keypoints_ms: (F,).
+    """
+    rows = {"image": [], "points": [], "detector_ms": [], "keypoints_ms": []}
+    order = [*range(min(WARM_UP, len(boxes))), *range(len(boxes))]
+    for turn, index in enumerate(order):
+        if turn == len(order) - len(boxes):
+            rows = {name: [] for name in rows}
+        image, found = images[index], [boxes[index]]
+        if peer.detect:
+            began = time.perf_counter()
+            found = peer.detect(image)
+            rows["detector_ms"].append(1000 * (time.perf_counter() - began))
+        for box in found:
+            began = time.perf_counter()
+            rows["points"].append(peer.keypoints(image, box))
+            rows["keypoints_ms"].append(1000 * (time.perf_counter() - began))
+            rows["image"].append(index)
+    return rows | {"points": np.reshape(rows["points"], (-1, 68, 2)), "image": np.array(rows["image"], int)}
+
+
+class _Images:
+    """The images of an .npz file, each read when its turn comes."""
+
+    def __init__(self, content) -> None:
+        self.content = content
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.content[f"image_{index}"]
+
+
+def main(name: str, images: str, out: str, threads: str) -> int:
+    if hasattr(os, "sched_setaffinity"):  # Linux. MediaPipe takes as many threads as it sees cores, and has no option.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
+    kind, _, model = name.partition(":")
+    try:
+        import cv2
+
+        cv2.setNumThreads(int(threads))
+        peer = PEERS[kind](int(threads), *([model] if model else []))
+    except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    with np.load(images) as content:
+        rows = measure(peer, _Images(content), content["boxes"])
+    versions = {"python": platform.python_version(), **{package: version(package) for package in peer.packages}}
+    np.savez(out, versions=json.dumps(versions), **rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,577 @@
+"""Write the tables of the README files and draw their pictures: `python -m training.studies.report`.
+
+Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from data_load import DATA_DIR, find_data, read_image
+from keypoints import drawing
+from keypoints.detection import KeypointDetector
+from keypoints.filters import dress
+from keypoints.landmarks import REGIONS
+from keypoints.tracking import LOST, FaceTracker
+from keypoints.video import Video
+from keypoints.weights import MODEL_DIR, load_model
+from training import evaluation
+from training import figures as plots
+from training.failures import conditions, slices
+from training.studies.slices import SKIN
+from training.studies.study import recorded
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
+STEMS = ("keypoints_model_1", "keypoints_model_2")  # of the shipped weights
+SMALL = ("pose_model", "expressions")
+NOTEBOOKS = {
+    "1_Load_and_Visualize_Data": "the data, the 68 points, four transforms and two traps, framing, the error to beat",
+    "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
+    "answered with figures",
+    "3_Facial_Keypoint_Detection_Complete_Pipeline": "Haar box → framing → network → points on whole photographs",
+    "4_Fun_with_Keypoints": "the pose of a head, sunglasses, hats and a smile that follow it in space, and the posed "
+    "expression",
+}
+
+FACES = {  # what the first picture shows, and what each wears
+    "photos/grace_hopper.jpg": ["sunglasses"],
+    "photos/astronaut.jpg": ["tophat"],
+    "sample/test/person_509_00.jpg": ["sunglasses"],
+    "sample/test/person_525_03.jpg": ["cat"],
+    "sample/test/person_519_03.jpg": ["sunglasses", "moustache"],
+    "sample/test/person_523_03.jpg": ["smile"],
+}
+FILM = (["sunglasses"], ["cat"])  # what the moving head wears, beside its keypoints
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in [head, *rows]]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
+
+
+def results_table() -> str:
+    """How good the weights are and how they were trained, in Markdown; `make evaluate` measured it.
+
+    Shorter than what that prints: no people that choices were made on, and the true box for the wild photos only.
+    """
+    content = load(RESULTS / "evaluation.json")
+    rows = [
+        [where, weights, FRAMING_NAMES.get(framing, framing), *evaluation.table_cells(figures)[: -len(REGIONS)]]
+        for where, weights, framing, figures in evaluation.table_rows(content)
+        if "validation people" not in where and (framing != "box" or where == "wild photos")
+    ]
+    head = ["measured on", "weights", "framed by", *evaluation.COLUMNS[: -len(REGIONS)]]
+    return "\n\n".join([markdown(head, rows), *map(_training, content["models"])])
+
+
+def _training(model: dict) -> str:
+    stem = Path(model["weights"]).stem
+    record, twin = load(MODEL_DIR / f"{stem}.json"), RESULTS / f"{stem}_twin.json"
+    threads = f"{record['threads']} thread" + "s" * (record["threads"] != 1)
+    minutes = record["seconds"] / 60
+    text = (
+        f"`{stem}` was trained in {minutes * record['threads']:.0f} core-minutes: {minutes:.0f} minutes with {threads} "
+        f"of a processor that calls itself "
+        f"'{record['versions']['processor']}', {record['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
+        f"{record['parameters'] / 1e6:.1f} million weights, seed {record['recipe']['seed']}."
+    )
+    if twin.exists():
+        without, samples = len(load(twin)["held_out_people"]), load(twin)["samples"]
+        text += f" Its twin is the same recipe without {without} of the people ({samples} images)."
+    return text
+
+
+def small_text() -> str:
+    """What the two small files took to learn, as far as their records say."""
+    seconds = {f"`{stem}.npz`": load(MODEL_DIR / f"{stem}.json").get("core_seconds") for stem in SMALL}
+    told = [f"{name} was learned in {took / 60:.1f} core-minutes" for name, took in seconds.items() if took is not None]
+    return ", ".join(told) + "." * bool(told)
+
+
+def parts_table() -> str:
+    """NME_box by part of the face, in Markdown."""
+    rows = [
+        [where, weights, FRAMING_NAMES.get(framing, framing), *evaluation.table_cells(figures)[-len(REGIONS) :]]
+        for where, weights, framing, figures in evaluation.table_rows(load(RESULTS / "evaluation.json"))
+        if figures
+    ]
+    return markdown(["NME_box, % on", "weights", "framed by", *REGIONS], rows)
+
+
+def peers_table() -> str:
+    """The default network, the course's recipe and the peers on the official test set, in Markdown, in brief."""
+    record, quoted = load(RESULTS / "benchmark.json"), load(RESULTS / "benchmark_quoted.json")["rows"]
+    own = [entry for entry in record["rows"] if entry["ours"] and "centre crop" not in entry["title"]]
+    rows, ways = [], []
+    for entry in [*reversed(own), *(entry for entry in record["rows"] if not entry["ours"]), quoted[0]]:
+        steps = [f"{entry[name]['1']:.0f}" if entry[name] else "–" for name in ("detector_ms", "keypoints_ms")]
+        speed = "" if entry is quoted[0] else " + ".join(steps)
+        title = entry["title"] + " (quoted)" * (entry is quoted[0])
+        if entry in own:
+            model, how = title.replace("keypoints_model_", "model ").split(", ", 1)
+            title = f"**ours, {model}**"
+            ways.append(f"{model} {how}")
+        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
+        rows.append([title, found, f"{entry['nme_box']:.2f}", speed])
+    head = [f"{record['images']} {record['data']} test images", "found", "NME_box, %", "ms a face, detector + points"]
+    new = [f"{title} {figures['nme_box']:.2f} %" for title, figures in _new_people(load(RESULTS / "evaluation.json"))]
+    seeds = {str(load(MODEL_DIR / f"{stem}.json")["recipe"]["seed"]) for stem in STEMS}
+    searches = load(RESULTS / "detector_speed.json")
+    return (
+        f"{markdown(head, rows)}\n\nTest split of the {record['data']} set, {'; '.join(ways)}; 1 thread of a processor "
+        f"that calls itself '{record['hardware']['processor']}', seed {' and '.join(sorted(seeds))}: `make benchmark`. "
+        f"People whom no training saw, same pipeline: {', '.join(new)} (`make evaluate`). The detector's time is "
+        "that of the first search that finds a face. For a still, model 2 runs all searches, so that "
+        f"no face hides another: {searches['all passes, whatever they find']['ms']:.0f} ms instead of "
+        f"{searches['one face, found by the first pass']['ms']:.0f} at 640×480 "
+        "(`python -m training.studies.detector speed`)."
+    )
+
+
+def _new_people(content: dict) -> list[tuple[str, dict]]:
+    """Whose figures, and they: of the test people, who were kept from the training, with the whole pipeline."""
+    found, model = [], ""
+    for where, who, framing, figures in evaluation.table_rows(content):
+        model = model if who == "its twin" else who.replace("keypoints_model_", "model ")
+        if "test people" in where and framing == "haar":
+            found.append((f"{model}'s twin" if who == "its twin" else model, figures))
+    return found
+
+
+def printed_text() -> str:
+    """What the README's first block of Python prints, run here."""
+    text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    block, out = re.search(r"^```python\n(.*?)^```", text, flags=re.M | re.S)[1], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.chdir(RESULTS.parent):
+        exec(compile(block, "README.md", "exec"), {})
+    return f"```\n{out.getvalue()}```"
+
+
+def pose_table() -> str:
+    """How far the angles are off, in Markdown; `python -m training.studies.pose` measured it."""
+    record = load(RESULTS / "pose.json")
+    rendered, photographs = record["rendered"], record["photographs"]
+    lines = {
+        "rendered test heads, always zero": rendered["zero"],
+        "rendered test heads, true keypoints": rendered["true_keypoints"],
+        "rendered test heads, predicted keypoints": rendered["predicted"],
+        "photographs (AFLW2000-3D), their keypoints, the zero from the others": photographs["given_keypoints"][
+            "leave_one_out"
+        ],
+    }
+    axes = ("yaw", "pitch", "roll")
+    rows = [[name, str(row["faces"]), *(f"{row[axis]:.1f}" for axis in axes)] for name, row in lines.items()]
+    return markdown(["mean absolute error, degrees", "faces", *axes], rows)
+
+
+def benchmark_table(record: dict | None = None) -> str:
+    """The peers beside each other, in Markdown: a record of `make benchmark`, by default the committed one."""
+    record = record or load(RESULTS / "benchmark.json")
+    quoted = load(RESULTS / "benchmark_quoted.json")
+    threads = [str(number) for number in record["threads"]]
+
+    def row(entry: dict, mark: str = "") -> list[str]:
+        def times(name: str) -> str:
+            values = entry[name] or {}
+            return " / ".join(f"{values[n]:.1f}" if n in values else "–" for n in threads) if values else ""
+
+        percents = [f"{entry[key]:.2f}" if entry[key] is not None else "" for key in ("nme_box", "nme_iod")]
+        percents += [f"{entry[key]:.1f}" for key in ("fr_iod_10", "auc_box_07")]
+        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
+        return [f"{entry['title']}{mark}", found, *percents, times("detector_ms"), times("keypoints_ms")]
+
+    rows = [row(entry) for entry in record["rows"]]
+    if record["data"] == "official":
+        rows += [row(entry, " (quoted)") for entry in quoted["rows"]]
+    head = ["on the same images", *evaluation.COLUMNS[: -len(REGIONS)]]
+    head += [f"{what}, ms, {' / '.join(threads)} threads" for what in ("detector", "keypoints")]
+    hardware = record["hardware"]
+    lines = [
+        markdown(head, rows),
+        f"{record['images']} test images of the {record['data']} set, one process after the other on a processor that "
+        f"calls itself '{hardware['processor']}' ({hardware['cores']} cores); times are medians a face after "
+        f"{record['warm_up_images']} images of warm-up.",
+    ]
+    if record["data"] == "official":
+        lines.append(f"Quoted rows are not of this run: {quoted['source']}.")
+    lines += [f"Left out: {title} ({why})." for title, why in record["left_out"].items()]
+    return "\n\n".join(lines)
+
+
+def cost_table() -> str:
+    """What an epoch costs beside the course projects' usual network, in Markdown; `cost` measured it."""
+    cost = load(RESULTS / "cost.json")
+    course, memory = cost["course_net"], cost["memory"]
+    usual = "the usual course network, images decoded anew"
+    names, rows = {"course": usual, "ours": "`Net`", "ours, bfloat16": "`Net`, bfloat16"}, []
+    for name, seconds in course["seconds"].items():
+        weights = course["parameters"]["course" if name == "course" else "ours"]
+        ratio = course["ratio"].get(name, 1)
+        milliseconds = 1000 * np.median(seconds) / course["images"]
+        rows.append([names[name], f"{weights / 1e6:.1f} million", f"{milliseconds:.0f}", f"{ratio:.1f}"])
+    peak = ", ".join(f"{size}: {mb / 1000:.2f} GB" for size, mb in memory["peak"].items())
+    table = markdown(["one epoch of training", "weights", "ms an image", "times faster"], rows)
+    return f"{table}\n\nPeak memory of a whole training process by batch size: {peak}."
+
+
+def slices_table() -> str:
+    """NME_box by yaw, sharpness, size, skin and look, of people never seen; `training.studies.slices` measured it."""
+    content = load(RESULTS / "slices.json")
+    rows = {"yaw": [], "sharpness": [], "size": [], "skin": [], "look": []}
+    tones: dict[str, dict] = {}
+    for weights, sets in content.items():
+        for title, figures in sets.items():
+            for by in ("yaw", "sharpness", "size"):
+                errors = [part["nme_box"] for part in figures["slices"] if part["by"] == by]
+                rows[by].append([title, weights, *("" if e is None else f"{e:.2f}" for e in errors)])
+            if "skin" in figures:
+                tones = {part["tone"]: part for part in figures["skin"]}
+                cells = [
+                    f"{part['nme_box']:.2f} [{part['interval'][0]:.2f}, {part['interval'][1]:.2f}]"
+                    for part in figures["skin"]
+                ]
+                rows["skin"].append([title, weights, *cells])
+            looks = [f"{figures['looks'][look]['nme_box']:.2f}" for look in ("first", "second")]
+            ratio = figures["yaw"]["ratio"]
+            rows["look"].append([title, weights, *looks, "" if ratio is None else f"{ratio:.2f}"])
+    yaw = next(iter(next(iter(content.values())).values()))["slices"]
+    quarters = ["lowest quarter", "second", "third", "highest"]
+    heads = {
+        "yaw": [part["bin"] for part in yaw if part["by"] == "yaw"],
+        "sharpness": quarters,
+        "size": quarters,
+        "skin": [f"{tone} ({part['people']} people)" for tone, part in tones.items()],
+        "look": ["the first look alone", "both looks", "yaw 30–60° against 0–15°"],
+    }
+    return "\n\n".join(markdown([f"NME_box, % by {by}", "weights", *heads[by]], rows[by]) for by in rows if rows[by])
+
+
+def notebooks_table() -> str:
+    """What the notebooks are and how long they run on the sample, in Markdown; `make refresh` measured it."""
+    seconds = load(RESULTS / "notebook_seconds.json")
+    rows = []
+    for name, text in NOTEBOOKS.items():
+        number, title = name.split("_", 1)
+        rows.append([f"[{number} · {title.replace('_', ' ')}]({name}.ipynb)", text, f"{seconds[name]} s"])
+    return markdown(["notebook", "what happens", "on the sample"], rows)
+
+
+def tracking_table() -> str:
+    """How steady, true and fast tracking is, in Markdown; `python -m training.studies.tracking` measured it."""
+    record = load(RESULTS / "tracking.json")
+    clip, rows = record["rendered"], []
+    kinds = {name: figures for name, figures in clip.items() if isinstance(figures, dict)}
+    for name, figures in kinds.items():
+        for way in ("frame by frame", "followed", "smoothed"):
+            row = figures[way]
+            numbers = [f"{100 * row['jitter_ratio']:.0f}", f"{row['nme_box']:.2f}", f"{row['lag_frames']:.2f}"]
+            rows.append([name, way, *numbers])
+    head = ["the rendered clip", "points", "jitter at rest, %", "NME_box, %", "lag on fast moves, frames"]
+    lines = [markdown(head, rows)]
+    signals = [f"{figures['signals']['blinks_f1']:.2f} ({name})" for name, figures in kinds.items()]
+    mouths = [f"{figures['signals']['mouth_open_frames_f1']:.2f}" for figures in kinds.values()]
+    blinks = next(iter(kinds.values()))["signals"]["blinks"]
+    lines.append(
+        f"F1 of the clip's {blinks:.0f} blinks: {', '.join(signals)}; of the frames with an open mouth: "
+        f"{', '.join(mouths)}."
+    )
+    if "talking" in record:
+        real = record["talking"]
+        speed, threads = real["frames_per_second"], real["threads"]
+        lines.append(
+            f"A real video of one person who talks ({real['frames']} frames of {real['size'][0]}×{real['size'][1]} "
+            f"pixels): {real['tracked']:.1f} % of the frames within an NME_box of 5 % of a fresh detection, "
+            f"{real['ids']} id{'s' * (real['ids'] != 1)}, the detector on {real['detector_ran_on']:.1f} % of them, "
+            f"{speed['median']:.0f} frames/s in the median and {speed['mean']:.0f} in the mean with {threads} "
+            f"thread{'s' * (threads != 1)} of a processor that calls itself '{record['processor']}'; decoding takes "
+            f"{real['decoding_ms']:.1f} ms a frame beside it."
+        )
+    if "memory" in record:
+        memory = record["memory"]
+        lines.append(
+            f"Memory in use: {memory['mb_after_a_tenth']:.0f} MB after {memory['frames'] // 10:,} frames, "
+            f"{memory['mb']:.0f} MB after {memory['frames']:,}."
+        )
+    return "\n\n".join(lines)
+
+
+def alone_text() -> str:
+    """What networks learn from rendered heads; `study` trained them, `training evaluate` measured the first."""
+    content, runs = load(RESULTS / "sample_alone.json"), recorded("rendered") | recorded("sample_alone")
+    test, alone = content["models"][0]["test"], runs["spoilt views, 48 epochs"]
+    real, both = runs["real"], runs["real and rendered"]
+    return (
+        f"Trained on nothing but the sample's {alone['samples']} heads, with the views of "
+        f"`training/augmentation.py`, 48 epochs, `Net` has an NME_box of {test['centre']['nme_box']:.2f} % on the "
+        f"official test set by the centre crop and {test['haar']['nme_box']:.2f} % behind Haar "
+        f"({test['haar']['found']} of {test['haar']['n']} found). {both['samples'] - real['samples']:,} rendered heads "
+        f"beside {real['samples']:,} real images bring the error of people never seen from {real['nme_box']:.2f} to "
+        f"{both['nme_box']:.2f} % (four epochs each). `python -m training.studies.study sample_alone rendered` trains "
+        "both, `python -m training evaluate --model build/study-….safetensors --json results/sample_alone.json` "
+        "measured the first."
+    )
+
+
+def sample_text() -> str:
+    """Who and what is in the sample, counted in its attributes."""
+    table = pd.read_csv(find_data("sample").root / "attributes.csv")
+    skin, people = table.groupby("person")["skin"].first(), table["person"].nunique()
+    tones = {tone: int(skin.between(low, high, inclusive="left").sum()) for tone, (low, high) in SKIN.items()}
+
+    def counted(counts: dict) -> str:
+        return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+    return (
+        f"{len(table)} pictures of {people} people. Skin, people: {counted(tones)}. Expression, pictures: "
+        f"{counted(table['expression'].value_counts().to_dict())}. Light, pictures: "
+        f"{counted(table['light'].value_counts().to_dict())}. With glasses: {int(table['glasses'].sum())}."
+    )
+
+
+def haar_table() -> str:
+    """How many of the sample's heads the Haar cascade finds, by yaw, in Markdown."""
+    haar = load(RESULTS / "sample_haar.json")
+    columns = [f"{row['from']}–{row['to']}°" for row in haar["bins"]] + ["up to 30°", "all"]
+    shares = [row["found"] for row in haar["bins"]] + [haar["found_within_30"], haar["found"]]
+    images = [*(str(row["images"]) for row in haar["bins"]), "", str(haar["images"])]
+    rows = [["found", *(f"{share:.1f} %" for share in shares)], ["images", *images]]
+    return markdown(["yaw, either side", *columns], rows)
+
+
+def emotion_table(record: dict | None = None) -> str:
+    """How well posed expressions are read, in Markdown; `python -m training.studies.expression` measured it."""
+    record = record or load(RESULTS / "emotion.json")
+    rows = {**record["rows"], "**ours**": record["ours"], "**ours**, own neutral face known": record["with_neutral"]}
+    sets = [name for name in ("jaffe", "ck48") if name in record["sets"]]
+
+    def cells(row: dict, name: str) -> list[str]:
+        if name not in row:
+            return ["", ""]
+        low, high = row[name]["interval"]
+        return [f"{row[name]['accuracy']:.1f} [{low:.0f}, {high:.0f}]", f"{row[name]['macro_f1']:.1f}"]
+
+    titles = {"jaffe": ("JAFFE", "seven"), "ck48": ("CK+", "six")}
+    head = ["people left out, %"]
+    for name in sets:
+        title, words = titles[name]
+        head += [f"{title}, {words} expressions", "macro-F1"]
+    lines = [markdown(head, [[name, *(cell for of in sets for cell in cells(row, of))] for name, row in rows.items()])]
+    counted = " and ".join(
+        f"{record['sets'][name]['faces']} pictures of {record['sets'][name]['people']} people of {titles[name][0]} "
+        f"({record['sets'][name]['lost']} in which no face was found)"
+        for name in sets
+    )
+    known, both = record["reliability"]["with_neutral"], record["reliability"]["without_neutral"]
+    lines.append(
+        f"{counted}; rendered heads: {record['rendered']['heads']} of {record['rendered']['people']} people. "
+        "Five folds by person, each figure the mean over the folds, in brackets the 95 % interval had other people "
+        "posed."
+    )
+    lines.append(
+        f"The probabilities are off by {both['ece']:.3f} on the mean (ECE, ten bins of equally many faces, both "
+        f"sets together; {known['ece']:.3f} with the neutral face). Where the likeliest word has less than "
+        f'{100 * both["threshold"]:.0f} %, the label is "unsure": that leaves {both["coverage"]:.0f} % of the '
+        f"faces, of which {both['accuracy_where_sure']:.0f} % are right. Strength of movements against the rendered "
+        "truth, correlation on people left out (in brackets: were the keypoints exact): "
+        + ", ".join(
+            f"{name} {record['actions']['folds'][name]:.2f} ({record['actions']['folds_true_points'][name]:.2f})"
+            for name in ("jaw open", "smile", "brow raise", "brow lower", "eye closure")
+        )
+        + (_unposed(record["unposed"]) if record["unposed"] else "")
+        + ". Rendered heads of people left out are read rightly "
+        + ", ".join(f"at {b['from']}–{b['to']}° of yaw in {b['accuracy']:.0f} %" for b in record["rendered_by_yaw"])
+        + f". A face takes {record['milliseconds']['emotion']:.2f} ms once its pose is known."
+    )
+    return "\n\n".join(lines)
+
+
+def _unposed(found: dict) -> str:
+    """What is said of faces at rest, a clause."""
+    told = ", ".join(f"{word} {share:.0f} %" for word, share in found["at_rest"].items())
+    return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
+
+
+def ablation_table() -> str:
+    """What each ingredient of model 2's training gives, and where the official labels lie."""
+    record, offset = load(RESULTS / "ablation.json"), load(RESULTS / "label_offset.json")
+    rows = [
+        [
+            "nothing" if label == "all" else label.removeprefix("no "),
+            *(f"{figures[where]['nme_box']:.2f}" for where in ("wild photos", "frames")),
+        ]
+        for label, figures in record["runs"].items()
+    ]
+    views = record["base"]["images"] * record["base"]["recipe"]["epochs"]
+    axes = offset["axes"]
+    told = ", ".join(f"{axis['constant']:.2f} + {axis['slope']:.4f}·size {name}" for name, axis in axes.items())
+    means = " and ".join(f"{axis['mean_of_data_load']:.2f}" for axis in axes.values())
+    seen = " and ".join(f"{axis['median']:.2f}" for axis in axes.values())
+    return (
+        markdown(["left out", "wild validation photos, NME_box", "validation people's frames, NME_box"], rows)
+        + f"\n\nEach run saw {views:,} views, seed {record['base']['recipe']['seed']}, framed by the truth.\n\n"
+        + f"The network without video frames finds the labels of {offset['people']} training people of the official "
+        + f"set shifted by {told} (pixels; size of the face), {seen} in the median; "
+        + f"`data_load.label_offset` says {means} in the mean."
+    )
+
+
+def page_text() -> str:
+    """How fast the page is in a browser, a sentence; `python -m training.studies.page` measured it."""
+    record = load(RESULTS / "page.json")
+    webcam = record["webcam"]
+    rates = [f"{way['frames_per_second']:.0f} ({name})" for name, way in record["webcam_shown"].items()]
+    cores = f"{record['cores']} core{'s' * (record['cores'] != 1)}"
+    browser = record["browser"].split(".")[0].replace("/", " ")
+    return (
+        f"Frames/s in a headless {browser}, which shares {cores} of a processor that calls itself "
+        f"'{record['processor']}' with the page: {', '.join(rates)}, of a webcam of "
+        f"{webcam['width']}×{webcam['height']} pixels and {webcam['frameRate']:.0f} frames/s."
+    )
+
+
+def soak_table() -> str:
+    """What `make soak` tried and what went wrong, and what was mended because of it."""
+    soak, mended = load(RESULTS / "soak.json"), load(RESULTS.parent / "tests" / "soak" / "mended.json")
+    rows = []
+    for kind, found in soak["fuzz"].items():
+        more = f"{found['read']:,} could be read; {found['peak_memory_mb']} MB at most"
+        rows.append([f"damaged files: {kind}", f"{found['cases']:,}", str(found["failed"]), more])
+    for job, found in soak["kills"].items():
+        more = f"{found['finished']} times to the end, with the same result"
+        if "resumed" in found:
+            more += f"; {found['resumed']} starts went on from a checkpoint, {found['from_a_finished_one']} of the end"
+        rows.append([f"kills: {job}", f"{found['kills']:,}", str(found["failed"]), more])
+    if calls := soak.get("calls"):
+        more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
+        more += "" if calls["processes_agree"] else "; the processes differ"
+        rows.append(["calls", f"{calls['calls']:,}", str(calls["wrong"]), more])
+    for module, found in soak["mutants"].items():
+        survived = found["mutants"] - found["killed"]
+        more = f"of {found['of']}; {100 * found['killed'] / found['mutants']:.0f} % noticed"
+        rows.append([f"mutants: {module}", str(found["mutants"]), f"{survived} survived", more])
+    lines = [f"* {one['what']}: {one['now']} ({one['part']})." for one in mended]
+    text = markdown(["tried", "cases", "failed", ""], rows)
+    if covered := soak.get("coverage"):
+        text += f"\n\nThe tests run {covered['percent']} % of the {covered['lines']:,} statements of data_load, models "
+        text += "and keypoints, but for what `pyproject.toml` leaves out."
+    text += f"\n\nFound by this and by readers of the code, {len(mended)} in all, and mended:\n\n"
+    return text + "\n".join(lines)
+
+
+TABLES = {
+    "peers": peers_table,
+    "printed": printed_text,
+    "pose": pose_table,
+    "small": small_text,
+    "soak": soak_table,
+    "ablation": ablation_table,
+    "emotion": emotion_table,
+    "results": results_table,
+    "benchmark": benchmark_table,
+    "notebooks": notebooks_table,
+    "cost": cost_table,
+    "tracking": tracking_table,
+    "parts": parts_table,
+    "slices": slices_table,
+    "sample": sample_text,
+    "haar": haar_table,
+    "alone": alone_text,
+    "page": page_text,
+}
+PAGES = {
+    "README.md": ("peers", "printed", "page", "notebooks"),
+    "saved_models/README.md": ("small", "results", "ablation", "parts", "slices", "pose", "emotion"),
+    "results/README.md": ("benchmark", "tracking", "cost"),
+    "data/README.md": ("sample", "haar", "alone"),
+    "tests/soak/README.md": ("soak",),
+}
+
+
+def filled(page: str) -> str:
+    """A page, a key of PAGES, with its tables made anew."""
+    text = (RESULTS.parent / page).read_text(encoding="utf-8")
+    for name in PAGES[page]:
+        content = TABLES[name]()
+        begin, end = f"<!-- {name}: written by python -m training.studies.report -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def draw_faces(path: Path) -> None:
+    """Two photographs and rendered heads: keypoints, pose and expression above, filters below."""
+    detector, shown = KeypointDetector(), []
+    for name, effects in FACES.items():
+        image = read_image(DATA_DIR / name)
+        shown += [(name, image, detector(image)[0], effects)]
+    with plt.rc_context(plots.STYLE):
+        figure, axes = plt.subplots(2, len(shown), figsize=(2.1 * len(shown), 4.6), squeeze=False)
+        for (above, below), (name, image, face, effects) in zip(axes.T, shown, strict=True):
+            plots.draw_keypoints(above, image, face.keypoints, size=5, bones=True)
+            plots.draw_pose(above, face.pose, box=False)
+            # What a rendered head expresses is known; of a real person it would be a guess at somebody's face.
+            word = "" if "photos" in name else f"{face.emotion.likeliest} {100 * face.emotion.probability:.0f} %, "
+            above.set_title(f"{word}yaw {face.pose.yaw:.0f}°".replace("-", "−"))
+            plots.draw_image(below, dress(image, [face], effects))
+            for ax in (above, below):
+                plots.zoom(ax, face.keypoints, lift=0.12)
+        figure.savefig(path, dpi=120, pil_kwargs={"quality": 88})
+        plt.close(figure)
+
+
+def draw_film(path: Path, side: int = 280) -> None:
+    """A rendered head that turns, followed: its keypoints and pose, and what it wears; an animated WebP."""
+    tracker, frames = FaceTracker(), []
+    video = Video(DATA_DIR / "sample" / "turn.mp4")
+    for time, frame in video:
+        faces = [face for face in tracker(frame, time) if face.state != LOST]
+        parts = [drawing.draw_tracked(frame, faces, pose=True, boxes=False)]
+        parts += [dress(frame, faces, effects) for effects in FILM]
+        small = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts]
+        frames.append(np.hstack(small))
+    plots.write_film(path, frames, video.fps)
+
+
+def draw_failures(path: Path) -> None:
+    """The worst head of the sample by part of the face and by yaw."""
+    data = find_data("sample")
+    test_set = data.dataset("test")
+    result = evaluation.evaluate(load_model(), test_set.csv_file, test_set.root_dir, "haar")
+    bins = slices(result, conditions(test_set), each=1)
+    named = {"part": "{}: {:.0f} %", "yaw": "yaw {}: {:.0f} %"}
+    rows = [
+        [(name.format(b.label, error), i) for b in bins if b.by == by for i, error in b.worst]
+        for by, name in named.items()
+    ]
+    with plt.rc_context(plots.STYLE):
+        figure = plots.show_faces(rows, test_set, result.predicted, result.true)
+        figure.savefig(path, dpi=75, pil_kwargs={"quality": 85})
+        plt.close(figure)
+
+
+def main() -> None:
+    for page in PAGES:
+        (RESULTS.parent / page).write_text(filled(page), encoding="utf-8")
+    draw_faces(RESULTS / "faces.jpg")
+    draw_film(RESULTS / "turn.webp")
+    draw_failures(RESULTS / "failures.jpg")
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m training.studies.report", description=__doc__.split("\n", 1)[0]
+    ).parse_args()
+    main()
