@@ -3,25 +3,165 @@
 A detector takes an (H, W, 3) uint8 RGB image and returns (N, 4) boxes: left, top, width, height in pixels, framed as
 the frontal Haar cascade frames a face. It may return (N, 5): the fifth number is the roll, by how many degrees the face
 is turned clockwise on the screen, for a crop that shows it upright.
-
-A detector may also have a method ``passes``: it takes the image and returns a list of functions without arguments, each
-of which runs one search and returns such boxes. Several of them may be of one face, and others of none: the network's
-score and the keypoints decide.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-BOX = 4  # left, top, width, height; a fifth column is the roll
+from keypoints.files import asset
+from keypoints.geometry import BOX, nms
+from keypoints.network import open_session
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector found, the most certain face first.
+
+    Attributes:
+        scores: (N,) float32 in [0, 1].
+        boxes: (N, 4) float32, pixels: left, top, width, height, from the hairline to the chin.
+        points: (N, 5, 2) float32, pixels: right eye, left eye, nose tip, right and left corner of the mouth.
+    """
+
+    scores: np.ndarray
+    boxes: np.ndarray
+    points: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+FAST_SIDE = 320  # pixels of the longer side at which large faces are looked for
+FULL_SIDES = (640, 1280)  # … and small ones: twice the image's own, within these
+TILE, SHARED = 1280, 192  # pixels of a tile of a larger image, and those that neighbours share
+SAME_BOX = 0.45  # intersection over union from which two boxes are of one face
+INSIDE = 0.75  # part of the smaller box that lies in the other one, from which it is a part of that face
+STRIDES = (8, 16, 32)
+ROLLS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
+
+
+class NetworkDetector:
+    """The face detector of this repository, :class:`models.FaceDetector`: faces of any size and tilt, with five points.
+
+    Args:
+        model: the network's ONNX file; by default the one that comes along.
+        effort: "fast" searches once, with the image's longer side at 320 pixels: faces from a fifteenth of it on.
+            "full" searches a second time at twice the image's size, at least 640 and at most 1,280 pixels a side, in
+            tiles where it is larger; and turned by 90 and 180 degrees where that finds nobody.
+        min_score: from which on a face counts, in [0, 1].
+        threads: of onnxruntime.
+
+    >>> from keypoints.images import read_image
+    >>> NetworkDetector()(read_image("data/photos/grace_hopper.jpg")).shape  # left, top, width, height, roll
+    (1, 5)
+    """
+
+    def __init__(
+        self, model: str | Path | None = None, effort: str = "full", min_score: float = 0.3, threads: int = 1
+    ) -> None:
+        if effort not in ("fast", "full"):
+            raise ValueError(f"got the effort {effort!r}, expected 'fast' or 'full'")
+        self.effort, self.min_score = effort, min_score
+        self._session = open_session(asset("detector.onnx") if model is None else model, threads)
+
+    def fast(self) -> NetworkDetector:
+        """The same network with ``effort="fast"``."""
+        other = copy.copy(self)
+        other.effort = "fast"
+        return other
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB or (H, W) grey → (N, 5) float32 boxes with the roll, as the Haar cascade frames faces."""
+        return from_five_points(self.find(image).points)
+
+    def find(self, image: np.ndarray) -> Detections:
+        """The faces of an image (H, W, 3) uint8 RGB, or (H, W) grey."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+        found = self._upright(grey)
+        if self.effort == "full" and not len(found):
+            turned = [_turned_back(self._upright(cv2.rotate(grey, code)), roll, grey) for roll, code in ROLLS.items()]
+            found = max(turned, key=lambda faces: faces.scores.max(initial=0))
+        return replace(found, points=found.points - 0.5)  # until here a pixel's edge is at 0, now its centre
+
+    def _upright(self, grey: np.ndarray) -> Detections:
+        longer = max(grey.shape)
+        found = [self._search(grey, FAST_SIDE / longer)]
+        if self.effort == "full":
+            scale = float(np.clip(2 * longer, *FULL_SIDES)) / longer
+            if longer > 4 * FULL_SIDES[1]:  # faces of such an image may have thousands of pixels
+                found.append(self._search(grey, scale))
+            scale = max(scale, 0.5)
+            step = round((TILE - SHARED) / scale)
+            for top in range(0, max(1, grey.shape[0] - round(SHARED / scale)), step):
+                for left in range(0, max(1, grey.shape[1] - round(SHARED / scale)), step):
+                    tile = grey[top : top + round(TILE / scale), left : left + round(TILE / scale)]
+                    found.append(self._search(tile, scale, np.array([left, top], np.float32)))
+        scores, boxes, points = (np.concatenate([getattr(some, name) for some in found]) for name in FIELDS)
+        order = np.argsort(-scores, kind="stable")
+        kept = order[nms(boxes[order], SAME_BOX, INSIDE)]
+        return Detections(scores[kept], boxes[kept], points[kept])
+
+    def _search(self, grey: np.ndarray, scale: float, origin: np.ndarray | float = 0.0) -> Detections:
+        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        values = small.astype(np.float32)
+        padded = np.zeros((-(-size[1] // 32) * 32, -(-size[0] // 32) * 32), np.float32)
+        padded[: size[1], : size[0]] = (values - values.mean()) / (values.std() + 1)
+        output = self._session.run(None, {"image": padded[None, None]})[0][0]
+        scores, boxes, points = decode(output, *padded.shape)
+        middle = boxes[:, :2] + boxes[:, 2:] / 2
+        kept = (scores >= self.min_score) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
+        ratio = np.divide(grey.shape[::-1], size).astype(np.float32)
+        boxes, points = boxes[kept] * np.tile(ratio, 2), points[kept] * ratio + origin
+        boxes[:, :2] += origin
+        return Detections(scores[kept], boxes, points)
+
+
+FIELDS = ("scores", "boxes", "points")
+
+
+def decode(output: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (A,), boxes (A, 4) left, top, width, height and points (A, 5, 2), pixels, of the network's (A, 15).
+
+    :class:`models.FaceDetector` says what the 15 numbers of a cell are.
+    """
+    centres, strides = _cells(height, width)
+    size = np.exp(np.clip(output[:, 3:5], -4, 6)) * strides
+    boxes = np.concatenate([centres + output[:, 1:3] * strides - size / 2, size], axis=1)
+    points = centres[:, None] + output[:, 5:].reshape(-1, 5, 2) * strides[:, None]
+    return 1 / (1 + np.exp(-np.clip(output[:, 0], -50, 50))), boxes, points
+
+
+@lru_cache(maxsize=8)
+def _cells(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (A, 2) and strides (A, 1) of the cells of an image, float32."""
+    centres, strides = [], []
+    for stride in STRIDES:
+        y, x = np.mgrid[: height // stride, : width // stride]
+        centres.append((np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * stride)
+        strides.append(np.full((x.size, 1), stride))
+    return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def _turned_back(found: Detections, roll: int, grey: np.ndarray) -> Detections:
+    """Faces of an image that was turned anticlockwise by ``roll`` degrees, in the image ``grey`` as it was."""
+    height, width = grey.shape
+    middle = found.boxes[:, :2] + found.boxes[:, 2:] / 2
+    points = np.concatenate([middle[:, None], found.points], axis=1)
+    x, y = points[..., 0], points[..., 1]
+    x, y = {90: (width - y, x), -90: (y, height - x), 180: (width - x, height - y)}[roll]
+    points = np.stack([x, y], axis=2)
+    size = found.boxes[:, 2:] if roll == 180 else found.boxes[:, :1:-1]
+    return Detections(found.scores, np.concatenate([points[:, 0] - size / 2, size], axis=1), points[:, 1:])
 
 
 class HaarDetector:
@@ -50,14 +190,9 @@ class HaarDetector:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB or (H, W) grey → (N, 4) float32 boxes left, top, width, height, largest first."""
-        boxes, _ = self.hits(image)
-        return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
-
-    def hits(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same boxes in no order, and (N,) int64: how many overlapping hits each was made of."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
         classifier = _borrow(self.cascade)
-        boxes, hits = classifier.detectMultiScale2(
+        found = classifier.detectMultiScale(
             grey,
             self.scale_factor,
             self.min_neighbors,
@@ -65,7 +200,8 @@ class HaarDetector:
             maxSize=(self.max_size, self.max_size),
         )
         _give_back(self.cascade, classifier)
-        return np.array(boxes, np.float32).reshape(-1, BOX), np.array(hits, np.int64).reshape(-1)
+        boxes = np.array(found, np.float32).reshape(-1, BOX)
+        return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
 
 
 # A search changes its classifier, so no two threads may share one; reading one takes as long as a search, so those that
@@ -87,260 +223,6 @@ def _borrow(cascade: str) -> cv2.CascadeClassifier:
 
 def _give_back(cascade: str, classifier: cv2.CascadeClassifier) -> None:
     _resting[cascade].append(classifier)
-
-
-@dataclass(frozen=True)
-class Look:
-    """One further look at an image.
-
-    A cascade sees only faces like those it was trained on: upright ones, and profiles that look to the left. So the
-    image is turned or mirrored before, and the boxes are brought back; ``scale``, ``dx`` and ``dy`` turn the cascade's
-    way to frame a face into the frontal one's, in sides of its box.
-    """
-
-    detect: HaarDetector
-    roll: float = 0.0  # degrees: finds faces turned so far clockwise
-    mirrored: bool = False
-    scale: float = 1.0
-    dx: float = 0.0
-    dy: float = 0.0
-
-    def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) uint8 → (N, 5) float64 boxes with their roll, in pixels of ``grey``; (N,) int64 hits each."""
-        if min(grey.shape) < self.detect.min_size:  # a stripe, turned, would lie in a large empty frame
-            return np.zeros((0, BOX + 1)), np.zeros(0, np.int64)
-        turned, back = turn(grey, self.roll) if self.roll else (grey, None)
-        boxes, hits = self.detect.hits(turned[:, ::-1].copy() if self.mirrored else turned)
-        boxes = boxes.astype(np.float64)
-        if self.mirrored:
-            boxes[:, 0] = turned.shape[1] - boxes[:, 0] - boxes[:, 2]
-        side = boxes[:, 2:]
-        middle = boxes[:, :2] + side / 2 + side * [-self.dx if self.mirrored else self.dx, self.dy]
-        if back is not None:
-            middle = (middle - 0.5) @ back[:, :2].T + back[:, 2] + 0.5
-        side = side * self.scale
-        return np.column_stack([middle - side / 2, side, np.full(len(side), self.roll)]), hits
-
-
-def turn(image: np.ndarray, roll: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turn an image anticlockwise by ``roll`` degrees about its middle, in a frame that holds all of it.
-
-    Returns:
-        turned: the image, black where there was none.
-        back: (2, 3) float64: brings points (x, y, 1) of the turned image back.
-    """
-    height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), roll, 1)
-    cosine, sine = np.abs(matrix[0, :2])
-    size = int(np.ceil(cosine * width + sine * height)), int(np.ceil(sine * width + cosine * height))
-    matrix[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
-    return cv2.warpAffine(image, matrix, size), cv2.invertAffineTransform(matrix)
-
-
-def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union: (N, 4) and (M, 4) boxes → (N, M) float64 in [0, 1]."""
-    a, b = (np.asarray(side, np.float64)[:, :BOX] for side in (boxes, others))
-    a, b = a[:, None], b[None]
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
-    return shared / (a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared)
-
-
-def suppress(boxes: np.ndarray, threshold: float = 0.3) -> np.ndarray:
-    """Non-maximum suppression: indices of the boxes that overlap no earlier kept one by more than ``threshold``.
-
-    Args:
-        boxes: (N, 4) or (N, 5), the best first.
-    """
-    shared = overlap(boxes, boxes)
-    kept: list[int] = []
-    for i in range(len(boxes)):
-        if not (shared[i, kept] > threshold).any():
-            kept.append(i)
-    return np.array(kept, int)
-
-
-MOST_PIXELS, FURTHER_PIXELS, SMALLEST_FURTHER = 2_000_000, 50_000, 28
-# Chosen on the wild training share, with the time for an image of 640×480 pixels in view. Only the first look goes down
-# to the smallest: from 40 pixels on, a fifth of such an image's height, the others are cheap.
-FURTHER = (
-    Look(HaarDetector(1.1, 1, SMALLEST_FURTHER, cascade="frontalface_alt2"), scale=1.03),
-    Look(HaarDetector(1.1, 1, 40)),
-    Look(HaarDetector(1.2, 1, 48, cascade="profileface"), scale=0.92, dx=-0.12),
-    Look(HaarDetector(1.2, 1, 48, cascade="profileface"), scale=0.92, dx=-0.12, mirrored=True),
-    Look(HaarDetector(1.2, 1, 40, cascade="frontalface_alt2"), scale=1.03, roll=-30),
-    Look(HaarDetector(1.2, 1, 40, cascade="frontalface_alt2"), scale=1.03, roll=30),
-)
-FINEST_PIXELS = 9_000_000  # with faces of 24 pixels a second or two; a telephone's photograph has 12 million
-FILLING_PIXELS, DIM_PIXELS = 10_000, 300_000
-WINDOW = 20  # pixels: the cascades know nothing smaller
-BORDER = 0.4  # shorter sides of the image, on each side
-TILT = 30  # degrees; the cascades find faces within some 15 of it
-
-
-class FaceFinder:
-    """Searches for faces with OpenCV's Haar cascades, frontal and profile, in the image as it is, tilted and lit up.
-
-    Called, it returns the boxes of the first of three searches that finds any:
-
-    1. :meth:`first`: the frontal cascade, faces from a tenth of the image's longer side on, at least 24 and at most 64
-       pixels.
-    2. :meth:`further`: on the image shrunk to 50,000 pixels, finer steps, a second frontal cascade, profiles of both
-       sides, and heads tilted by 30 degrees to either side. What they find of one face is one box, that of most hits.
-    3. :meth:`small`: faces that are too small for the second search, down to ``smallest``.
-
-    :meth:`passes` offers all searches that there are, for a caller who can tell faces from false alarms.
-
-    Args:
-        smallest: side of the smallest face, pixels.
-
-    >>> from data_load import read_image
-    >>> FaceFinder()(read_image("data/photos/grace_hopper.jpg")).shape  # left, top, width, height, roll
-    (1, 5)
-    """
-
-    def __init__(self, smallest: int = 24) -> None:
-        self.smallest = smallest
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB → (N, 5) float32 boxes with their roll in degrees, of the first search that finds any."""
-        grey = cv2.cvtColor(shrink(image, MOST_PIXELS), cv2.COLOR_RGB2GRAY)
-        found = (_search(find, grey, image) for find in (self.first, self.further, self.small))
-        return next((boxes for boxes in found if len(boxes)), np.zeros((0, BOX + 1), np.float32))
-
-    def passes(
-        self, image: np.ndarray, roll: float = 0.0, most_pixels: int = FINEST_PIXELS
-    ) -> list[Callable[[], np.ndarray]]:
-        """All searches, from the cheapest and likeliest on; each runs when it is called and returns (N, 5) boxes.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            roll: degrees by which the image is turned anticlockwise before each search; the boxes are of the image as
-                it is given, and their roll counts from there.
-            most_pixels: of the image that is searched; in a larger image faces must be larger. Only the last search,
-                for the smallest faces, takes more than 2 million.
-        """
-        finest = cv2.cvtColor(shrink(image, most_pixels), cv2.COLOR_RGB2GRAY)
-        grey = shrink(finest, MOST_PIXELS)
-        finds: list[Callable[[np.ndarray], np.ndarray]] = [self.first, self.further, self.fine, self.filling, self.dim]
-        if not roll:  # the dearest two
-            finds += [partial(self.tilted, tilt=tilt) for tilt in (-TILT, TILT)]
-        searches: list[Callable[[], np.ndarray]] = [partial(_search, find, grey, image, roll) for find in finds]
-        return searches if finest is grey else [*searches, partial(_search, self.tiny, finest, image, roll)]
-
-    def first(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): the pass that most photos need."""
-        side = int(np.clip(max(grey.shape) / 10, self.smallest, max(64, self.smallest)))
-        # The cascade's window has 24 pixels; at more than 32 it steps as finely as at 24, for four times the work.
-        small = shrink(grey, grey.size * min(1, (32 / side) ** 2))
-        boxes = HaarDetector(min_size=round(side * small.shape[1] / grey.shape[1]))(small)
-        return rescale(upright(boxes), small, grey)
-
-    def further(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): finer, tilted and from the side."""
-        small = shrink(grey, FURTHER_PIXELS)
-        return rescale(pooled(FURTHER, small), small, grey)
-
-    def small(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): what is too small for :meth:`further`."""
-        most = round(SMALLEST_FURTHER * np.sqrt(grey.size / FURTHER_PIXELS))
-        if most <= self.smallest:
-            return np.zeros((0, BOX + 1), np.float32)
-        return pooled((_frontal(1.3, 2, self.smallest, most),), grey)
-
-    def fine(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): upright faces of every size, in fine steps."""
-        return pooled((_frontal(1.15, 2, self.smallest),), grey)
-
-    def filling(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): faces that fill the image; the cascade wants to see what is around them."""
-        small = shrink(grey, FILLING_PIXELS)
-        border = round(BORDER * min(small.shape)) + 1
-        framed = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_REPLICATE)
-        smallest = max(WINDOW, round(min(small.shape) / 2))
-        looks = tuple(_frontal(1.1, 2, smallest, roll=tilt) for tilt in (0, -TILT, TILT))
-        boxes = pooled((*looks, Look(HaarDetector(1.1, 2, smallest))), framed)
-        boxes[:, :2] -= border
-        return rescale(boxes, small, grey)
-
-    def dim(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): faces in the dark or in fog; a cascade passes over windows of little contrast."""
-        small = shrink(grey, DIM_PIXELS)
-        low, high = np.percentile(small, [0.5, 99.5])
-        stretched = np.clip((small - low) * (255 / max(1, high - low)), 0, 255).astype(np.uint8)
-        lit = cv2.createCLAHE(clipLimit=4, tileGridSize=(4, 4)).apply(stretched)
-        return rescale(pooled((_frontal(1.15, 2, self.smallest),), lit), small, grey)
-
-    def tilted(self, grey: np.ndarray, tilt: float) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): faces tilted by about so many degrees clockwise, of every size."""
-        return pooled((_frontal(1.2, 2, self.smallest, roll=tilt),), grey)
-
-    def tiny(self, grey: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 → (N, 5): faces of a large image that are too small for the others."""
-        most = round(1.3 * self.smallest * np.sqrt(grey.size / MOST_PIXELS))
-        return pooled((_frontal(1.2, 2, self.smallest, most),), grey)
-
-
-def _frontal(scale_factor: float, min_neighbors: int, min_size: int, max_size: int = 0, roll: float = 0.0) -> Look:
-    """A look with the better of the frontal cascades, whose boxes are a little smaller than the default one's."""
-    detect = HaarDetector(scale_factor, min_neighbors, min_size, max_size, cascade="frontalface_alt2")
-    return Look(detect, roll, scale=1.03)
-
-
-def _search(
-    find: Callable[[np.ndarray], np.ndarray], grey: np.ndarray, image: np.ndarray, roll: float = 0.0
-) -> np.ndarray:
-    """What ``find`` finds in ``grey``, turned anticlockwise by ``roll`` degrees: (N, 5) in pixels of ``image``."""
-    if not roll:
-        boxes = find(grey)
-    else:
-        turned, back = turn(grey, roll)
-        boxes = find(turned)
-        middle, side = boxes[:, :2] + boxes[:, 2:BOX] / 2, boxes[:, 2:BOX]
-        middle = (middle - 0.5) @ back[:, :2].T + back[:, 2] + 0.5
-        rolls = 180 - (180 - boxes[:, BOX:] - roll) % 360  # above -180, up to 180
-        boxes = np.column_stack([middle - side / 2, side, rolls])
-    boxes = rescale(boxes, grey, image)
-    boxes[:, :BOX] = boxes[:, :BOX].round()  # finer than any pass can tell, and shorter to read
-    return boxes
-
-
-def pooled(looks: tuple[Look, ...], grey: np.ndarray) -> np.ndarray:
-    """What several looks find, one box a face: (N, 5) float32, the most hits first; none whose middle is outside."""
-    found = [look(grey) for look in looks]
-    boxes, hits = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    middle = boxes[:, :2] + boxes[:, 2:BOX] / 2
-    inside = ((middle >= 0) & (middle < grey.shape[::-1])).all(axis=1)
-    boxes = boxes[inside][np.argsort(-hits[inside], kind="stable")]
-    return boxes[suppress(boxes)].astype(np.float32)
-
-
-def shrink(image: np.ndarray, pixels: float) -> np.ndarray:
-    """The image with at most so many pixels, averaged; as it is where it has no more."""
-    height, width = image.shape[:2]
-    scale = np.sqrt(pixels / (height * width))
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def rescale(boxes: np.ndarray, seen: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Boxes found in the shrunk image ``seen``, in pixels of ``image``; they stay square."""
-    x, y = image.shape[1] / seen.shape[1], image.shape[0] / seen.shape[0]
-    middle, side = (boxes[:, :2] + boxes[:, 2:BOX] / 2) * [x, y], boxes[:, 2:BOX] * np.sqrt(x * y)
-    return np.column_stack([middle - side / 2, side, boxes[:, BOX:]]).astype(np.float32)
-
-
-def upright(boxes: np.ndarray) -> np.ndarray:
-    """Boxes with a roll: (N, 4) get one of 0, (N, 5) stay; float32."""
-    boxes = np.asarray(boxes, np.float32)
-    columns = boxes.shape[-1] if boxes.size else BOX
-    if columns not in (BOX, BOX + 1):
-        raise ValueError(f"got boxes of shape {boxes.shape}, expected (N, 4) or, with the roll, (N, 5)")
-    boxes = boxes.reshape(-1, columns)
-    return boxes if columns > BOX else np.column_stack([boxes, np.zeros(len(boxes), np.float32)])
 
 
 class YuNetDetector:

@@ -168,3 +168,12 @@ def one_sentence() -> Iterator[None]:
     except (OSError, ValueError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None
+
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def asset(name: str) -> Path:
+    """A file that comes along: beside the installed package, or in a checkout in ``saved_models/`` or ``data/``."""
+    folders = (PACKAGE / "assets", PACKAGE.parent / "saved_models", PACKAGE.parent / "data")
+    return next((folder / name for folder in folders if (folder / name).exists()), folders[0] / name)

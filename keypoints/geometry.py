@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from keypoints.landmarks import LEFT_EYE, REFERENCE_FACE, RIGHT_EYE
+from keypoints.landmarks import IMAGE_SIZE, LEFT_EYE, REFERENCE_FACE, RIGHT_EYE
 
 FIVE = (30, 48, 54)  # beside the eyes: tip of the nose, right and left corner of the mouth
 FACE_SHARE = 0.6  # of the crop's side: the size of the face in it (square root of the area of its keypoints' box)
@@ -59,3 +60,146 @@ def face_crop(five: np.ndarray, side: int) -> np.ndarray:
         (N, 2, 3) float64.
     """
     return fit_similarity(five, REFERENCE_FIVE * side - 0.5)
+
+
+# Boxes ----------------------------------------------------------------------------------------------------------------
+
+BOX = 4  # left, top, width, height; a fifth column is the roll
+
+
+def with_roll(boxes: np.ndarray) -> np.ndarray:
+    """Boxes with a roll: (N, 4) get one of 0, (N, 5) stay; float32."""
+    boxes = np.asarray(boxes, np.float32)
+    columns = boxes.shape[-1] if boxes.size else BOX
+    if columns not in (BOX, BOX + 1):
+        raise ValueError(f"got boxes of shape {boxes.shape}, expected (N, 4) or, with the roll, (N, 5)")
+    boxes = boxes.reshape(-1, columns)
+    return boxes if columns > BOX else np.column_stack([boxes, np.zeros(len(boxes), np.float32)])
+
+
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union: boxes left, top, width, height, (N, 4) and (M, 4) → (N, M) float64 in [0, 1]."""
+    a, b = (np.asarray(side, np.float64)[:, :BOX] for side in (boxes, others))
+    a, b = a[:, None], b[None]
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    return shared / (a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared)
+
+
+def nms(boxes: np.ndarray, threshold: float, within: float = 1.0) -> np.ndarray:
+    """Non-maximum suppression: indices of the boxes that overlap no earlier kept one.
+
+    Args:
+        boxes: (N, 4) or (N, 5), the best first.
+        threshold: intersection over union above which a box is suppressed.
+        within: the same for the intersection over the smaller one's area: a box inside another.
+    """
+    iou = box_iou(boxes, boxes)
+    area = np.asarray(boxes[:, 2] * boxes[:, 3], np.float64)
+    shared = iou / (1 + iou) * (area[:, None] + area) / np.minimum(area[:, None], area)
+    overlaps = (iou > threshold) | (shared > within)
+    kept: list[int] = []
+    for i in range(len(boxes)):
+        if not overlaps[i, kept].any():
+            kept.append(i)
+    return np.array(kept, int)
+
+
+# Crops ----------------------------------------------------------------------------------------------------------------
+
+
+def transform(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Points (N, K, 2) by affine maps (N, 2, 3), or (K, 2) by one (2, 3)."""
+    return points @ matrices[..., :2].swapaxes(-1, -2) + matrices[..., None, :, 2]
+
+
+def crop_to_image(middle: np.ndarray, down: np.ndarray, half: np.ndarray, side: int) -> np.ndarray:
+    """Similarities from pixels of square crops to pixels of the image.
+
+    Args:
+        middle: (N, 2) pixels of the image.
+        down: (N, 2) unit vectors: where the crop's lower edge lies.
+        half: (N,) pixels of the image: half the crop's side.
+        side: pixels of the crop.
+
+    Returns:
+        (N, 2, 3) float64.
+    """
+    right = np.stack([down[:, 1], -down[:, 0]], axis=1)
+    linear = np.stack([right, down], axis=2) * (half * 2 / side)[:, None, None]
+    shift = middle + linear.sum(axis=2) * (0.5 - side / 2)
+    return np.concatenate([linear, shift[..., None]], axis=2)
+
+
+LARGEST_VIEW = 16  # sides of the image: in a larger view the image is a speck
+
+
+def crop_view(image: np.ndarray, view: np.ndarray, side: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square view out of an image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) grey.
+        view: (3,) or (4,): left, top and side in pixels as if the square stood upright, and the roll in degrees by
+            which it is turned clockwise about its middle.
+        side: of the crop, pixels.
+
+    Returns:
+        crop: (side, side) uint8 grey, which repeats the image's border outside it.
+        matrix: (2, 3) float64, brings pixels of the crop to the image, see :func:`transform`.
+
+    Raises:
+        ValueError: the view lies outside the image, or is more than 16 times as large.
+    """
+    left, top, size, roll = (float(value) for value in (*view, 0.0)[:4])
+    height, width = image.shape[:2]
+    if not np.isfinite([left, top, size, roll]).all() or not 0 < size <= LARGEST_VIEW * max(height, width):
+        raise ValueError(
+            f"got a face box whose view has a side of {size:.6g} pixels, expected more than none and at most "
+            f"{LARGEST_VIEW} times the longer side of the image of {width}×{height} pixels"
+        )
+    middle = np.array([[left, top]]) + size / 2 - 0.5  # a square's edges lie between pixels
+    down = np.array([[-np.sin(np.radians(roll)), np.cos(np.radians(roll))]])
+    matrix = crop_to_image(middle, down, np.array([size / 2]), side)[0]
+    crop = cut_out(image, matrix, side)
+    if crop is None:
+        raise ValueError(
+            f"got a face box whose view {left:.0f}, {top:.0f}, {size:.0f}×{size:.0f} lies outside the image of "
+            f"{width}×{height} pixels"
+        )
+    return crop, matrix
+
+
+def cut_out(image: np.ndarray, matrix: np.ndarray, side: int, finest: float = 1.0) -> np.ndarray | None:
+    """Cut a square out of an image, turned and scaled in one step.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) grey.
+        matrix: (2, 3), a similarity: ``matrix @ (x, y, 1)`` is where the pixel (x, y) of the square lies in the image.
+        side: of the square, pixels.
+        finest: pixels of the image to one of the square, each way, from which on they are averaged first.
+
+    Returns:
+        (side, side) uint8 grey, which repeats the image's border outside it; None where it lies outside altogether.
+    """
+    height, width = image.shape[:2]
+    # The part of the image that the square touches.
+    corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])
+    corners = np.nan_to_num(transform(corners, matrix) + 0.5, nan=np.inf)
+    x0, y0 = np.clip(np.floor(corners.min(axis=0)) - 2, 0, [width, height]).astype(int)
+    x1, y1 = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, [width, height]).astype(int)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    part, scale = image[y0:y1, x0:x1], finest / np.hypot(*matrix[:, 0])
+    matrix = np.array(matrix, np.float64)
+    matrix[:, 2] -= x0, y0
+    if scale < 1:
+        size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        shrunk = np.array([size[0] / (x1 - x0), size[1] / (y1 - y0)])
+        matrix[:, 2] = (matrix[:, 2] + 0.5) * shrunk - 0.5
+        matrix[:, :2] *= shrunk[:, None]
+    if part.ndim == 3:
+        part = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(part, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)

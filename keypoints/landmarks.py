@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+NUM_KEYPOINTS = 68
+IMAGE_SIZE = 224  # pixels a side of the view that a network for whole faces sees
+KEYPOINT_MEAN, KEYPOINT_STD = 100.0, 50.0  # pixels: network units are (pixels - 100) / 50
+
 JAW = slice(0, 17)  # from the person's right ear over the chin (8) to the left ear
 RIGHT_BROW = slice(17, 22)
 LEFT_BROW = slice(22, 27)

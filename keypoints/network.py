@@ -1,57 +1,299 @@
-"""What a network says of views: its keypoints in pixels, how sure it is of each, and the face score."""
+"""The networks at use: ONNX graphs in onnxruntime, from images and boxes to keypoints. PyTorch is not needed.
+
+A keypoint network has two stages. The coarse one sees a square view around a box and finds roughly where the points
+are; the fine one sees a crop that is levelled and sized by these points. In a video the points of the frame before take
+the coarse stage's place.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
-from torch.utils.data import Dataset
+import onnxruntime
 
-from data_load import NUM_KEYPOINTS, Normalize
+from keypoints.geometry import BOX, crop_to_image, crop_view, cut_out, transform, with_roll
+from keypoints.landmarks import (
+    IMAGE_SIZE,
+    KEYPOINT_MEAN,
+    KEYPOINT_STD,
+    LEFT_EYE,
+    MOUTH,
+    NUM_KEYPOINTS,
+    RIGHT_EYE,
+    face_size,
+)
+
+METADATA = "keypoints"  # the key of the graphs' metadata; its value is JSON
+CHUNK = 16  # faces that go through a network together
+FINEST = 1.0  # pixels of the image to one of the fine crop, each way, beyond which they are averaged first
+MOST_BYTES = 2**26  # of a network's file
 
 
-@torch.no_grad()
-def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_size: int = 16) -> np.ndarray:
-    """Keypoints of many images, in pixels of the network's 224×224 input; the network's mode stays.
+class Prediction(NamedTuple):
+    """What a network predicts of N faces.
+
+    Attributes:
+        keypoints: (N, 68, 2) float32, pixels of the image.
+        confidence: N arrays (68,) float32 in [0, 1]; None for each face where the network has none.
+        score: N numbers in [0, 1], likewise.
+    """
+
+    keypoints: np.ndarray
+    confidence: Sequence
+    score: Sequence
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where the network's view of a face lies relative to its box, and the box relative to the keypoints.
+
+    The view must frame a face as in training. The Haar cascade's box ends close to the chin, so the view is larger and
+    lower. Lengths are in sides of the box except ``box_*``, in sizes of the keypoints' box (square root of its area).
+    Medians over training images; :func:`training.framing.measure_framing` finds them, the network's file carries them.
+    """
+
+    scale: float  # side of the view
+    dx: float  # centre of the view, to the right of the box's
+    dy: float  # … and below it
+    box_scale: float  # side of the box
+    box_dx: float  # centre of the box, to the right of the keypoints' box's
+    box_dy: float  # … and below it (negative: above)
+
+    @classmethod
+    def of(cls, values: Any, name: str) -> Framing:
+        """A framing of a dict of numbers.
+
+        Raises:
+            ValueError: they are not these six numbers.
+        """
+        try:
+            return cls(**{key: float(value) for key, value in values.items()})
+        except (AttributeError, TypeError, ValueError):
+            expected = ", ".join(cls.__annotations__)
+            got = str(values)[:200]
+            raise ValueError(f"{name}: got the framing {got!r}, expected the numbers {expected}") from None
+
+    def views(self, boxes: np.ndarray) -> np.ndarray:
+        """The squares that the network sees, which may leave the image.
+
+        Args:
+            boxes: (N, 4) left, top, width, height as the Haar cascade gives them, or (N, 5) with the roll in degrees.
+
+        Returns:
+            (N, 4) float64: left, top and side of the square as if it stood upright, and the roll by which it is turned
+            clockwise about its middle, so that the face stands upright in it.
+        """
+        boxes = with_roll(boxes).astype(np.float64)
+        haar, roll = np.sqrt(boxes[:, 2] * boxes[:, 3]), np.radians(boxes[:, BOX])
+        side = self.scale * haar
+        # "Below" is where the chin is.
+        x = boxes[:, 0] + boxes[:, 2] / 2 + haar * (self.dx * np.cos(roll) - self.dy * np.sin(roll))
+        y = boxes[:, 1] + boxes[:, 3] / 2 + haar * (self.dx * np.sin(roll) + self.dy * np.cos(roll))
+        return np.stack([x - side / 2, y - side / 2, side, boxes[:, BOX]], axis=1)
+
+    def boxes(self, keypoints: np.ndarray) -> np.ndarray:
+        """(N, 68, 2) keypoints, or (68, 2) → (N, 4) float32: the boxes that the Haar cascade would typically give."""
+        keypoints = np.asarray(keypoints, np.float64).reshape(-1, NUM_KEYPOINTS, 2)
+        size = face_size(keypoints)
+        middle = (keypoints.min(axis=1) + keypoints.max(axis=1)) / 2 + 0.5  # a box's edges lie between pixels
+        middle += np.stack([self.box_dx * size, self.box_dy * size], axis=1)
+        side = self.box_scale * size
+        return np.column_stack([middle - side[:, None] / 2, side, side]).astype(np.float32)
+
+
+def open_session(path: str | Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An ONNX file in onnxruntime, on the CPU.
 
     Args:
-        images: a dataset of samples, or a tensor (N, 1, 224, 224) float32 in [0, 1].
+        threads: one is best for single small faces; more only wait for each other.
 
-    Returns:
-        (N, 68, 2) float32.
+    Raises:
+        OSError: the file is missing or can't be read.
+        ValueError: it is no network, or it is larger than 64 MB.
     """
-    training, device = net.training, next(net.parameters()).device
-    net.eval()
-    results = []
+    path = Path(path)
+    size = path.stat().st_size
+    if size > MOST_BYTES or not path.is_file():
+        raise ValueError(f"{path}: got {size:,} bytes, expected an ONNX file of at most {MOST_BYTES:,}")
+    data = path.read_bytes()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning stalls beside other programs
+    options.log_severity_level = 4
     try:
-        for start in range(0, len(images), batch_size):
-            if isinstance(images, torch.Tensor):
-                batch = images[start : start + batch_size]
-            else:
-                batch = torch.stack([images[i]["image"] for i in range(start, min(start + batch_size, len(images)))])
-            results.append(net(batch.to(device)).cpu())
-    finally:
-        net.train(training)
-    return (
-        Normalize.inverse(torch.cat(results)).unflatten(1, (NUM_KEYPOINTS, 2)).numpy()
-        if results
-        else np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
-    )
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's own classes have no common base
+        raise ValueError(f"{path}: expected the ONNX file of a network, got another or a damaged file") from None
 
 
-@torch.no_grad()
-def describe(net: nn.Module, images: torch.Tensor, batch_size: int = 16) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """What a :class:`models.PhotoNet` in eval mode says of views: keypoints as :func:`predict` gives them, and more.
+def stage_files(path: str | Path) -> tuple[Path, Path]:
+    """The files of the coarse and of the fine stage, given either, their common stem, or the weights beside them."""
+    stem = str(path)
+    for ending in (".coarse.onnx", ".fine.onnx", ".onnx", ".safetensors"):
+        stem = stem.removesuffix(ending)
+    return Path(f"{stem}.coarse.onnx"), Path(f"{stem}.fine.onnx")
 
-    Returns:
-        keypoints: (N, 68, 2) float32, pixels of the view.
-        confidence: (N, 68) float32 in [0, 1].
-        score: N numbers in [0, 1].
+
+class StagedNetwork:
+    """A keypoint network of two ONNX graphs; see :mod:`training.export`.
+
+    Args:
+        path: either graph's file, their common stem, or the weights beside them.
+        threads: of onnxruntime.
+
+    Raises:
+        FileNotFoundError: a graph is missing.
+        ValueError: a file is no such graph.
     """
-    device = next(net.parameters()).device
-    said = [net.describe(batch.to(device)) for batch in images.split(batch_size)]
-    points, confidence, score = (torch.cat(part).cpu() for part in zip(*said, strict=True))
-    points = Normalize.inverse(points).unflatten(1, (NUM_KEYPOINTS, 2))
-    return points.numpy(), confidence.numpy(), score.tolist()
+
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        coarse, fine = stage_files(path)
+        for file in (coarse, fine):
+            if not file.exists():
+                raise FileNotFoundError(
+                    f"{file}: no such file; 'python -m training export {str(file).removesuffix(file.name)}…' writes it"
+                )
+        self._coarse, self._fine = open_session(coarse, threads), open_session(fine, threads)
+        try:
+            about = json.loads(self._fine.get_modelmeta().custom_metadata_map[METADATA])
+            self.name, self.spread = str(about["network"]), float(about["spread"])
+            self.view_side, self.crop_side = (s.get_inputs()[0].shape[2] for s in (self._coarse, self._fine))
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise ValueError(f"{fine}: expected a keypoint network exported by training.export, got another") from None
+        self.framing = Framing.of(about.get("framing"), str(fine))
+        self.has_score = len(self._fine.get_outputs()) > 1
+
+    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> Prediction:
+        """Both stages.
+
+        Args:
+            images: N, the one of each box: (H, W, 3) uint8 RGB or (H, W) grey.
+            boxes: (N, 5) left, top, width, height, roll.
+
+        Raises:
+            ValueError: a box's view lies outside the image, or is more than 16 times as large.
+        """
+        views = self.framing.views(boxes)
+        cut = [crop_view(image, view, self.view_side) for image, view in zip(images, views, strict=True)]
+        crops, matrices = [crop for crop, _ in cut], np.stack([matrix for _, matrix in cut])
+        found, features = self._run(self._coarse, {"image": _batch(crops)}), None
+        if len(found) > 1:
+            features = found[1]
+        points = transform(_pixels(found[0], self.view_side), matrices)
+        return self._refine(images, points, features, views[:, 2])
+
+    def follow(self, images: Sequence[np.ndarray], points: np.ndarray) -> Prediction:
+        """The fine stage alone, where points (N, 68, 2) are expected; NaN where a face is not in the image."""
+        return self._refine(images, np.asarray(points, np.float64), None, None)
+
+    def _refine(
+        self, images: Sequence[np.ndarray], points: np.ndarray, features: np.ndarray | None, sides: np.ndarray | None
+    ) -> Prediction:
+        to_image = self._crops(points, sides)
+        crops = [cut_out(image, matrix, self.crop_side, FINEST) for image, matrix in zip(images, to_image, strict=True)]
+        outside = np.array([one is None for one in crops], bool)
+        empty = np.zeros((self.crop_side, self.crop_side), np.uint8)
+        inputs = {"crop": _batch([empty if one is None else one for one in crops])}
+        if self.has_score:
+            to_crop = np.linalg.inv(to_image[:, :, :2])
+            before = (points - to_image[:, None, :, 2]) @ to_crop.swapaxes(1, 2)
+            inputs["before"] = _units(before, self.crop_side)
+            width = self._fine.get_inputs()[2].shape[1]
+            inputs["features"] = np.zeros((len(points), width), np.float32) if features is None else features
+        said = self._run(self._fine, inputs)
+        keypoints = transform(_pixels(said[0], self.crop_side), to_image).astype(np.float32)
+        keypoints[outside] = np.nan
+        if not self.has_score:
+            return Prediction(keypoints, [None] * len(points), [None] * len(points))
+        confidence, score = said[1:3] if features is not None else said[3:5]
+        score[outside] = 0
+        return Prediction(keypoints, confidence, score.tolist())
+
+    def _crops(self, points: np.ndarray, sides: np.ndarray | None) -> np.ndarray:
+        """Similarities (N, 2, 3) from pixels of the fine crop to the image's, for points (N, 68, 2) of the image.
+
+        The crop is levelled by the line from eyes to mouth and sized by the points' root mean square distance from
+        their centroid, within a tenth and four fifths of half a view's side.
+        """
+        centroid = points.mean(axis=1)
+        radius = np.sqrt(np.square(points - centroid[:, None]).sum(axis=2).mean(axis=1))
+        if sides is not None:
+            radius = np.clip(radius, 0.05 * sides, 0.4 * sides)
+        radius = np.maximum(radius, 1e-3)
+        eyes = points[:, RIGHT_EYE.start : LEFT_EYE.stop].mean(axis=1)
+        down = points[:, MOUTH].mean(axis=1) - eyes
+        down = down / np.maximum(np.linalg.norm(down, axis=1, keepdims=True), 1e-4)
+        # The jaw has few points for its length: the middle of the face is below the centroid.
+        middle = centroid + 0.15 * radius[:, None] * down
+        return crop_to_image(middle, down, radius / (2 * self.spread), self.crop_side)
+
+    @staticmethod
+    def _run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        count = len(next(iter(inputs.values())))
+        parts = [
+            session.run(None, {name: value[i : i + CHUNK] for name, value in inputs.items()})
+            for i in range(0, count, CHUNK)
+        ]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+class TorchNetwork:
+    """A PyTorch network that somebody hands over: a 224-pixel view of a face in, 136 numbers out, in one stage.
+
+    Args:
+        net: maps (N, 1, 224, 224) float32, grey in [0, 1], to (N, 136) in network units. It has a ``framing``; where it
+            has ``describe``, that gives points, confidence (N, 68) and score (N,).
+    """
+
+    def __init__(self, net: Any, device: str = "cpu") -> None:
+        self.net, self.device, self.name = net.to(device).eval(), device, type(net).__name__
+        if not getattr(net, "framing", None):
+            raise ValueError(
+                "the network: got none of the numbers of a framing, expected a network whose .framing was set with "
+                "measure_framing"
+            )
+        self.framing = Framing.of(net.framing, "the network")
+        self.has_score = hasattr(net, "describe")
+
+    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> Prediction:
+        """As :meth:`StagedNetwork.locate`."""
+        torch = sys.modules["torch"]  # loaded by whoever made the network
+        views = self.framing.views(boxes)
+        cut = [crop_view(image, view, IMAGE_SIZE) for image, view in zip(images, views, strict=True)]
+        crops, matrices = [crop for crop, _ in cut], np.stack([matrix for _, matrix in cut])
+        parts = []
+        with torch.no_grad():
+            for i in range(0, len(crops), CHUNK):
+                batch = torch.from_numpy(_batch(crops[i : i + CHUNK])).to(self.device)
+                said = self.net.describe(batch) if self.has_score else (self.net(batch),)
+                parts.append([part.float().cpu().numpy() for part in said])
+        points, *more = (np.concatenate(part) for part in zip(*parts, strict=True))
+        points = points.reshape(-1, NUM_KEYPOINTS, 2).astype(np.float64) * KEYPOINT_STD + KEYPOINT_MEAN
+        none = [None] * len(points)
+        confidence, score = (more[0], more[1].tolist()) if self.has_score else (none, none)
+        return Prediction(transform(points, matrices).astype(np.float32), confidence, score)
+
+    def follow(self, images: Sequence[np.ndarray], points: np.ndarray) -> Prediction:
+        """The network has no second stage: its view lies where the box of the points would be."""
+        return self.locate(images, with_roll(self.framing.boxes(points)))
+
+
+def _batch(crops: Sequence[np.ndarray]) -> np.ndarray:
+    """Grey crops as a network takes them: (N, 1, S, S) float32 in [0, 1]."""
+    return np.stack(crops)[:, None].astype(np.float32) / 255
+
+
+def _pixels(points: np.ndarray, side: int) -> np.ndarray:
+    """From -1 at the crop's one edge to 1 at the other, to pixels."""
+    return (points.astype(np.float64) + 1) * (side / 2) - 0.5
+
+
+def _units(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The inverse of :func:`_pixels`, float32."""
+    return ((pixels + 0.5) / (side / 2) - 1).astype(np.float32)

@@ -1,214 +1,30 @@
-"""Faces through a video: each keeps its id, its points are steady, and most frames cost one pass of half the network.
+"""Faces through a video: each keeps its id, its points are steady, and most frames cost the network's fine stage alone.
 
-A face that was found once is *followed*: its points, moved on as it moved, tell where the close view of the network's
-second look lies, so that neither the detector nor the first look is needed (as MediaPipe does: Bazarevsky et al.,
-BlazeFace, 2019, https://arxiv.org/abs/1907.05047). The network's score tells when that fails. Then it looks twice near
-the place, and the detector runs: it also does at the start and now and then, for faces that come in. A video's first
-frame is searched as thoroughly as a still image; later frames run one of the detector's searches each at most, in turn.
-
-Points tremble because each frame is judged anew. The One-Euro filter (Casiez, Roussel and Vogel, 1€ Filter, 2012,
-https://doi.org/10.1145/2207676.2208639) averages over time, the longer the slower something moves. Here it has two
-parts: where the face is, how large, turned and foreshortened (an affine map of a flat face), and how its points lie to
-each other in its own frame. A still head holds a mouth that talks, and a mouth at rest moves with the head.
+A face that was found once is *followed*: its points, moved on as it moved, tell where the network's crop lies, so that
+neither the detector nor the coarse stage is needed (as MediaPipe does: Bazarevsky et al., BlazeFace, 2019,
+https://arxiv.org/abs/1907.05047). The network's score tells when that fails. Then both stages run near the place, and
+the detector runs; it also does at the start and now and then, for faces that come in.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
-from data_load import NUM_KEYPOINTS
-from keypoints.detection import SURE, Face, KeypointDetector, cut_out
-from keypoints.detectors import FaceFinder, overlap
-from keypoints.detectors import upright as with_roll
+from keypoints.detection import Face, KeypointDetector
 from keypoints.expression import Emotion, ExpressionSmoother
+from keypoints.geometry import box_iou, with_roll
 from keypoints.images import as_rgb
-from keypoints.landmarks import LEFT_EYE, MOUTH, REFERENCE_FACE, RIGHT_EYE, face_size, nme
+from keypoints.landmarks import face_size, nme
+from keypoints.signals import Signals
+from keypoints.smoothing import Smoother, Smoothing, check_time, scale_and_turn
 
 NEW, TRACKED, LOST = "new", "tracked", "lost"
-
-
-class OneEuro:
-    """The One-Euro filter: a low pass whose cutoff frequency rises with the speed.
-
-    Args:
-        min_cutoff: Hz, of what stands still: less is steadier.
-        beta: by how many Hz the cutoff rises for a speed of one unit a second: more lags less.
-        d_cutoff: Hz, of the low pass of the speed.
-        noise: units a second: a speed that trembling alone brings about, and that counts as none. It is our addition;
-            with 0 the filter is the paper's.
-
-    >>> steady = OneEuro(min_cutoff=1.0, beta=0.0)
-    >>> [float(steady(np.array([value]), time)[0].round(2)) for time, value in ((0, 0), (0.1, 1), (0.2, 1))]
-    [0.0, 0.39, 0.62]
-    """
-
-    def __init__(self, min_cutoff: float, beta: float, d_cutoff: float = 1.0, noise: float = 0.0) -> None:
-        self.min_cutoff, self.beta, self.d_cutoff, self.noise = min_cutoff, beta, d_cutoff, noise
-        self.time: float | None = None
-
-    def __call__(self, value: np.ndarray, time: float, unit: float = 1.0) -> np.ndarray:
-        """The next value.
-
-        Args:
-            value: (…, D): vectors of D numbers that share a speed.
-            time: seconds. A time that does not come after the last one's changes nothing.
-            unit: in what the speed is measured, for instance the size of the face.
-
-        Returns:
-            (…, D) float64.
-
-        Raises:
-            ValueError: ``time`` is not finite.
-        """
-        _check_time(time)
-        value = np.asarray(value, np.float64)
-        if self.time is None:
-            self.time, self.value, self.velocity = time, value, np.zeros_like(value)
-            return value
-        seconds = time - self.time
-        if seconds <= 0:
-            return self.value
-        velocity = (value - self.value) / (seconds * unit)
-        self.velocity = self.velocity + _share(self.d_cutoff, seconds) * (velocity - self.velocity)
-        speed = np.linalg.norm(self.velocity, axis=-1, keepdims=True)
-        cutoff = self.min_cutoff + self.beta * np.maximum(0, speed - self.noise)
-        self.value = self.value + _share(cutoff, seconds) * (value - self.value)
-        self.time = time
-        return self.value
-
-
-def _check_time(time: float) -> None:
-    if not math.isfinite(time):  # NaN compares as neither earlier nor later and would make all points NaN
-        raise ValueError(f"got time {time}, expected a finite number of seconds")
-
-
-def _share(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
-    """What part of the way to the new value a low pass of first order goes in this time."""
-    rate = 2 * np.pi * cutoff * seconds
-    return rate / (rate + 1)
-
-
-@dataclass(frozen=True)
-class Smoothing:
-    """The parameters of both filters (cutoff, beta, d_cutoff, noise); speeds are in face sizes a second.
-
-    ``python -m training.studies.tracking`` measures what they do and others would.
-    """
-
-    place: tuple[float, float, float, float] = (4.0, 312.0, 12.0, 0.39)
-    shape: tuple[float, float, float, float] = (0.86, 70.0, 2.5, 0.044)
-
-
-_FLAT = REFERENCE_FACE[:, :2] - REFERENCE_FACE[:, :2].mean(axis=0)
-# Points that an affine map makes of the flat face: sums of these three columns, of mean square 1 and orthogonal, so
-# that the length of a change of the coefficients is how far the points move (root mean square).
-_AFFINE = np.linalg.qr(np.column_stack([_FLAT, np.ones(NUM_KEYPOINTS)]))[0] * np.sqrt(NUM_KEYPOINTS)
-
-_TO_AFFINE = np.linalg.pinv(np.column_stack([_FLAT, np.ones(NUM_KEYPOINTS)]))  # points → its matrix, (3, 2)
-
-
-class Smoother:
-    """Steadies the 68 points of one face.
-
-    >>> smoother, points = Smoother(), np.random.default_rng(0).uniform(0, 100, (68, 2))
-    >>> bool(np.allclose(smoother(points, time=0), points)), smoother(points + 1, time=0.04).shape
-    (True, (68, 2))
-    """
-
-    def __init__(self, smoothing: Smoothing | None = None) -> None:
-        smoothing = smoothing or Smoothing()
-        self._place, self._shape = OneEuro(*smoothing.place), OneEuro(*smoothing.shape)
-
-    def __call__(self, keypoints: np.ndarray, time: float) -> np.ndarray:
-        """(68, 2) pixels and seconds → (68, 2) float64."""
-        points = np.asarray(keypoints, np.float64)
-        place = _AFFINE.T @ points / NUM_KEYPOINTS
-        flat = _AFFINE @ place
-        # What the affine map leaves, turned upright and in face sizes.
-        shape = (points - flat) @ (1, 1j) / _scale_and_turn(flat)
-        shape = self._shape(np.column_stack([shape.real, shape.imag]), time) @ (1, 1j)
-        flat = _AFFINE @ self._place(place.ravel(), time, float(face_size(points))).reshape(3, 2)
-        shape = shape * _scale_and_turn(flat)
-        return flat + np.column_stack([shape.real, shape.imag])
-
-
-def _scale_and_turn(points: np.ndarray) -> complex:
-    """How large the face is, pixels, and how turned: the similarity of complex numbers from the flat face."""
-    flat = _FLAT @ (1, 1j)
-    return complex(flat.conj() @ (points @ (1, 1j)) / (flat.conj() @ flat).real * face_size(_FLAT))
-
-
-class Signals:
-    """Whether the eyes are shut and the mouth is open, by aspect ratios with hysteresis.
-
-    Both are measured on the face's points with turn and foreshortening taken out. How high open eyes are differs from
-    person to person, and predicted points follow a blink only part of the way. So the eyes' ratio (Soukupová and Čech,
-    Real-time eye blink detection using facial landmarks, 2016) is compared with its own median of the last moments.
-    That finds blinks; eyes that stay shut are told only where the ratio falls by half.
-
-    Attributes:
-        blink, mouth_open: as of the last look.
-    """
-
-    SHUT, AGAIN_OPEN = 0.88, 0.93  # of the median: below the first a blink begins, above the second it ends
-    DEEP = 0.5  # of the open eyes' ratio: below that they are shut however long it lasts
-    LOOK_BACK, LEARN = 0.32, 5.0  # seconds of the median; in which the open eyes' ratio is learned
-    OPEN, AGAIN_SHUT = 0.12, 0.105  # the mouth: gap to width
-
-    def __init__(self) -> None:
-        self.blink = self.mouth_open = False
-        self._past: deque[tuple[float, float]] = deque()  # times and ratios
-        self._open_eyes = 0.0
-
-    def __call__(self, keypoints: np.ndarray, time: float) -> Signals:
-        """Look at the points of the next frame, (68, 2), not smoothed."""
-        own = upright(keypoints)
-        eyes, mouth = eye_ratio(own), mouth_ratio(own)
-        self.mouth_open = mouth > (self.AGAIN_SHUT if self.mouth_open else self.OPEN)
-        last, seconds = (self._past[-1][1], time - self._past[-1][0]) if self._past else (eyes, 0.0)
-        self._past.append((time, eyes))
-        while self._past[0][0] < time - self.LOOK_BACK - 1e-6:
-            self._past.popleft()
-        if eyes > self._open_eyes or not self.blink:
-            self._open_eyes += (1 - np.exp(-seconds / self.LEARN)) * (eyes - self._open_eyes) if seconds else eyes
-        usual, now = float(np.median([ratio for _, ratio in self._past])), (eyes + last) / 2
-        dips = now < (self.AGAIN_OPEN if self.blink else self.SHUT) * usual
-        self.blink = bool(dips or now < self.DEEP * self._open_eyes)
-        return self
-
-
-def upright(keypoints: np.ndarray) -> np.ndarray:
-    """The points (68, 2) in the face's own frame, (68, 2): turned, sized and stretched as the mean face from ahead."""
-    affine = _TO_AFFINE @ np.asarray(keypoints, np.float64)
-    return (keypoints - affine[2]) @ np.linalg.pinv(affine[:2])
-
-
-def eye_ratio(own: np.ndarray) -> float:
-    """Height of the eyes, both taken together, to the width of the mean face's; of :func:`upright` points.
-
-    >>> eye_ratio(upright(_FLAT)).__round__(2)
-    0.29
-    """
-    eyes, usual = (np.stack([face[RIGHT_EYE], face[LEFT_EYE]]) for face in (own, _FLAT))
-    height = np.linalg.norm(eyes[:, 1:3] - eyes[:, [5, 4]], axis=2).mean()
-    return float(height / np.linalg.norm(usual[:, 0] - usual[:, 3], axis=1).mean())
-
-
-def mouth_ratio(own: np.ndarray) -> float:
-    """The gap between the inner lips to their width."""
-    inner = own[MOUTH][12:]
-    gap = np.linalg.norm(inner[1:4] - inner[[7, 6, 5]], axis=1).mean()
-    return float(gap / max(1e-6, np.linalg.norm(inner[0] - inner[4])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,14 +97,12 @@ RETURN = 0.6, 0.8  # face sizes, and more for each second: how far from where it
 RESIZED = 1.6  # how much larger or smaller a face may be from one look to the next
 SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
-SAMPLED = 1.0  # pixels to one of the close view, each way, beyond which they are averaged: noise and jitter are less
 ASTRAY = 12.0  # percent of the face's size: followed points that are off a fresh look's by more start anew
 TURNED = np.radians(25)  # a face tilted by more is cut out turned, as the detector's searches do
 CUT = 0.35  # correlation of a frame with the last one below which the scene is another
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
-PATIENCE = 0.1  # seconds between the detector's further searches while nobody is seen
-SEARCHES = 2  # further searches after each check, on a frame each, so that the time for a frame has a bound
-SEARCHED_PIXELS = 500_000  # of a frame, in a further search
+PATIENCE = 0.5  # seconds between thorough searches while nobody is found
+SURE = 0.95  # score from which a face counts that was lost and is looked for where it is expected
 
 
 class FaceTracker:
@@ -297,12 +111,9 @@ class FaceTracker:
     A tracker is for one video and one thread: each call changes its state, so frames of several videos or calls from
     several threads would mix their faces. Make one tracker for each; they may share a :class:`KeypointDetector`.
 
-    Start further processes with ``multiprocessing.get_context("spawn")``. A process that is forked after PyTorch has
-    computed with several threads hangs at its first pass, because the threads of PyTorch's pool are not copied.
-
     Args:
-        detector: a :class:`KeypointDetector`, or weights for one; its network must look twice.
-        check: seconds between looks of the detector for faces that came in.
+        detector: a :class:`KeypointDetector`, or its ``model``.
+        check: seconds between searches for faces that came in.
         memory: seconds for which a lost face keeps its id.
         smoothing: the filters' parameters; False leaves the points as the network places them.
 
@@ -326,13 +137,9 @@ class FaceTracker:
     ) -> None:
         if not isinstance(detector, KeypointDetector):
             detector = KeypointDetector(detector) if detector else KeypointDetector()
-        if not hasattr(detector.net, "follow"):
-            name = type(detector.net).__name__
-            raise ValueError(f"got a {name}, expected a network that looks twice (models.TwoLooks)")
-        self.detector, self.net = detector, detector.net
+        self.detector, self._fast = detector, getattr(detector.detect, "fast", lambda: detector.detect)()
         self.check, self.memory, self.smoothing = check, memory, smoothing
         self.faces = self.detections = 0
-        self._turn = 0  # how many further searches there were: which one is next
         self.reset()
 
     def reset(self) -> None:
@@ -341,7 +148,6 @@ class FaceTracker:
         self._time: float | None = None
         self._next_check = -np.inf
         self._next_far = -np.inf
-        self._due = 0  # further searches to come
         self._scene: np.ndarray | None = None
         self._answer: list[TrackedFace] = []
 
@@ -359,7 +165,7 @@ class FaceTracker:
         image = as_rgb(image)
         if time is None:
             time = 0.0 if self._time is None else self._time + 0.04
-        _check_time(time)
+        check_time(time)
         if time == self._time:
             return list(self._answer)
         scene = _scene(image)
@@ -370,7 +176,7 @@ class FaceTracker:
         seen = self._follow(image, time)
         seen += self._again(image, time, seen)
         start = before is None or time <= before
-        seen += self._place(self._search_all(image, time), time, seen) if start else self._detect(image, time, seen)
+        seen += self._detect(image, time, seen, start)
         faces = []
         for track, points, confidence, score in seen:
             if track.lost:
@@ -391,46 +197,22 @@ class FaceTracker:
         return list(self._answer)
 
     def _follow(self, image: np.ndarray, time: float) -> list[_Seen]:
-        """Those of the tracked faces that the second look finds where they are expected."""
-        tracks, views, places, expected = [], [], [], []
-        for track in self._tracks:
-            if track.lost:
-                continue
-            points = track.predict(time)
-            view, place = self._view(image, points)
-            if view is not None:
-                tracks.append(track)
-                views.append(view)
-                places.append(place)
-                expected.append(points)
+        """Those of the tracked faces that the network's fine stage finds where they are expected."""
+        tracks = [track for track in self._tracks if not track.lost]
         if not tracks:
             return []
-        place = np.stack(places)
-        shifted = np.stack(expected) - place[:, None, :, 2]
-        before = np.linalg.solve(place[:, :, :2], shifted.swapaxes(1, 2)).swapaxes(1, 2)
-        device = next(self.net.parameters()).device
-        with torch.inference_mode():
-            batch = torch.from_numpy(np.stack(views)[:, None]).to(device).float() / 255
-            said = self.net.follow(batch, torch.from_numpy(before).float().to(device))
-        points = said[0].cpu().numpy().astype(np.float64) @ place[:, :, :2].swapaxes(1, 2) + place[:, None, :, 2]
-        none = [None] * len(tracks)
-        confidence, score = (none if part is None else part.cpu().numpy() for part in said[1:])
+        expected = np.stack([track.predict(time) for track in tracks])
+        inside = [i for i, points in enumerate(expected) if _inside(points, image)]
+        if not inside:
+            return []
+        tracks = [tracks[i] for i in inside]
+        points, confidence, score = self.detector.network.follow([image] * len(inside), expected[inside])
         seen = []
-        for one in map(_Seen, tracks, points, confidence, score):
+        for one in map(_Seen, tracks, points.astype(np.float64), confidence, score):
             enough = one.track.unconfirmed < ODD_ONES if one.score is None else one.score >= self.detector.min_score
             if enough and _likely(one.track, one.points, time) and _inside(one.points, image):
                 seen.append(one)
         return _each_once(seen, time)
-
-    def _view(self, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """The close view of points, and where it lies: (2, 3) from view units to pixels."""
-        centre = points.mean(axis=0)
-        unit = 2.5 * np.sqrt(((points - centre) ** 2).sum(axis=1).mean())  # well inside what TwoLooks.place takes
-        place = self.net.place(torch.from_numpy((points - centre) / unit)[None].float())[0].double().numpy() * unit
-        place[:, 2] += centre
-        side = self.net.close
-        matrix = np.column_stack([place[:, :2] * 2 / side, place[:, 2] + place[:, :2].sum(axis=1) * (1 / side - 1)])
-        return cut_out(image, matrix, side, finest=SAMPLED), place
 
     def _again(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
         """Both looks near the place of faces that could not be followed: moved too fast, or hidden for a moment."""
@@ -449,7 +231,7 @@ class FaceTracker:
 
     def _box(self, points: np.ndarray) -> np.ndarray:
         """The detector's box of a face, (1, 5), turned with it where it is far from upright."""
-        roll = np.angle(_scale_and_turn(points))
+        roll = np.angle(scale_and_turn(points))
         turn = np.exp(1j * roll) if abs(roll) > TURNED else 1
         centre = points.mean(axis=0) @ (1, 1j)
         flat = (points @ (1, 1j) - centre) / turn
@@ -458,57 +240,33 @@ class FaceTracker:
         place = np.array([middle.real, middle.imag]) - box[2:] / 2
         return np.array([[*place, *box[2:], np.degrees(np.angle(turn))]])
 
-    def _search_all(self, image: np.ndarray, time: float) -> list[Face]:
-        """The faces of a video's first frame."""
-        self.detections += 1
-        self._next_check = time + self.check
-        return self.detector(image)
+    def _detect(self, image: np.ndarray, time: float, seen: list[_Seen], start: bool) -> list[_Seen]:
+        """Faces that come in or back, and followed ones that a new detection corrects, if it is time to look for them.
 
-    def _detect(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
-        """Faces that come in or back, and followed ones that a fresh look corrects, if it is time to look for them."""
-        regular, hurry = time >= self._next_check, len(seen) < max(1, len(self._tracks))
-        if regular:
-            self._next_check = time + self.check
-        alone = not seen and time >= self._next_far
-        if alone:
-            self._next_far = time + PATIENCE
-        further = alone or (self._due > 0 and not regular)
-        self._due = SEARCHES if regular else max(0, self._due - further)
-        if not (regular or hurry or further):
+        A video's first frame is searched as thoroughly as a still image, others only while nobody is found, now and
+        then.
+        """
+        regular, thorough = time >= self._next_check, start or (not seen and time >= self._next_far)
+        if not (regular or thorough or len(seen) < max(1, len(self._tracks))):
             return []
         self.detections += 1
-        first, others = self._searches(image, turned=not seen)
-        fresh: list[Face] = []
-        if regular or hurry:
-            boxes, confirmed = self._strange(with_roll(first()), seen)
-            if regular:
-                for track in (one.track for one in seen):
-                    track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
-            fresh = self.detector.faces(image, boxes)
-        if further and others and not fresh:
-            boxes, _ = self._strange(with_roll(others[self._turn % len(others)]()), seen)
-            self._turn += 1
-            fresh = [face for face in self.detector.faces(image, boxes) if (face.score or 0) >= SURE]
-        return self._place(fresh, time, seen)
-
-    def _searches(self, image: np.ndarray, turned: bool) -> tuple[Callable, list[Callable]]:
-        """The detector's first search, and the others, of the image turned by 90 and 180 degrees as well."""
-        detect = self.detector.detect
-        if not hasattr(detect, "passes"):
-            return partial(detect, image), []
-        first, *others = detect.passes(image)
-        if isinstance(detect, FaceFinder):
-            others = detect.passes(image, most_pixels=SEARCHED_PIXELS)[1:]
-            for roll in (90, -90, 180) if turned else ():
-                others += detect.passes(image, roll, SEARCHED_PIXELS)
-        return first, others
+        if regular:
+            self._next_check = time + self.check
+        if thorough:
+            self._next_far = time + PATIENCE
+        boxes = (self.detector.detect if thorough else self._fast)(image)
+        boxes, confirmed = self._strange(with_roll(boxes), seen)
+        if regular:
+            for track in (one.track for one in seen):
+                track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
+        return self._place(self.detector.faces(image, boxes), time, seen)
 
     def _strange(self, boxes: np.ndarray, seen: list[_Seen]) -> tuple[np.ndarray, set[int]]:
         """Those boxes that frame no followed face as it should be framed; ids of the faces that are framed so."""
         if not seen or not len(boxes):
             return boxes, set()
         known = self.detector.framing.boxes(np.stack([one.points for one in seen]))
-        shared = overlap(boxes, known)
+        shared = box_iou(boxes, known)
         confirmed = {seen[i].track.id for i in np.flatnonzero(shared.max(axis=0) > FRAMED)}
         return boxes[shared.max(axis=1) <= FRAMED], confirmed
 

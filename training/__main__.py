@@ -25,7 +25,6 @@ from data_load import (
     with_all_points,
 )
 from keypoints.command import check_out, printable, run, sentence
-from keypoints.detection import framing_dict, measure_framing
 from keypoints.files import check_writable, lock, write_json
 from keypoints.labels import LabelOptions, LabelWarning
 from keypoints.weights import DEFAULT_MODEL, MODEL_DIR, load_model, save_model
@@ -34,6 +33,7 @@ from training import distributed, photo
 from training.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
 from training.export import export_onnx
 from training.failures import write_page
+from training.framing import framing_dict, measure_framing
 from training.recipe import PHOTO_RECIPE, Recipe, fit
 from training.splits import find_wild, people_split
 

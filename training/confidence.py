@@ -32,8 +32,9 @@ from data_load import (
     person_of,
     read_image,
 )
-from keypoints.detection import Framing, crop_view
 from keypoints.files import check_writable, lock, one_sentence
+from keypoints.geometry import crop_view
+from keypoints.network import Framing
 from keypoints.weights import MODEL_DIR, load_model, save_model
 from models import from_view, logistic
 from training import metrics

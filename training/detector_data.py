@@ -114,7 +114,7 @@ def random_window(picture: Picture, width: int, height: int, rng: np.random.Gene
     else:
         scale = whole * math.exp(rng.uniform(math.log(0.6), math.log(3)))
     draw = rng.random()
-    angle = rng.normal(0, 10) if draw < 0.5 else rng.uniform(-45, 45) if draw < 0.88 else rng.uniform(-180, 180)
+    angle = rng.normal(0, 10) if draw < 0.5 else rng.uniform(-45, 45) if draw < 0.92 else rng.uniform(-180, 180)
     cosine, sine = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
     linear = np.array([[cosine, -sine], [sine, cosine]])
     if rng.random() < 0.5:

@@ -12,13 +12,14 @@ from torch import nn
 from torch.utils.data import Subset
 
 from data_load import FacialKeypointsDataset, evaluation_transform, label_offset, person_of, require_images
-from keypoints.detection import KeypointDetector, face_at
+from keypoints.detection import KeypointDetector
 from keypoints.files import sha256
 from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
-from keypoints.network import predict
 from keypoints.weights import MODEL_DIR, load_model
 from training import metrics
+from training.framing import face_at
+from training.prediction import predict
 from training.recipe import true_keypoints
 from training.splits import WILD_CSV, wild_groups
 
@@ -90,7 +91,7 @@ def evaluate(
             scale = np.array([250 / min(raw[index]["image"].shape[:2]) for index in chosen], np.float32)[:, None, None]
             predicted = predicted + scale * label_offset(predicted / scale)[:, None]
     else:
-        detector, predicted = KeypointDetector(net, bfloat16=False), np.full_like(true, np.nan)
+        detector, predicted = KeypointDetector(net), np.full_like(true, np.nan)
         for i, index in enumerate(chosen):
             image = raw[index]["image"]
             if framing == "box":

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from data_load import DATA_DIR, IMAGE_SIZE, FacialKeypointsDataset
-from keypoints.detection import crop_view
 from keypoints.files import write_atomically
+from keypoints.geometry import crop_view
 from keypoints.landmarks import REFERENCE_FACE, REGIONS, complete_keypoints
 from training import figures, metrics
 from training.evaluation import Evaluation

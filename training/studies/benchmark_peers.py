@@ -55,7 +55,7 @@ class OursCentre(Ours):
 
     def __init__(self, threads, model):
         from data_load import Normalize, evaluation_transform
-        from keypoints.network import predict
+        from training.prediction import predict
 
         super().__init__(threads, model)
         self.transform, self.inverse, self.predict = evaluation_transform(), Normalize.inverse, predict

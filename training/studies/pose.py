@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from data_load import find_data, read_image
-from keypoints.detection import KeypointDetector, face_at
+from keypoints.detection import KeypointDetector
 from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.filters import corners, load_filter
 from keypoints.pose import Pose, estimate_pose, load_pose_model, rotation_angles, turn_in_order
 from keypoints.weights import DEFAULT_MODEL
 from training import metrics
+from training.framing import face_at
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 AXES = ("yaw", "pitch", "roll")

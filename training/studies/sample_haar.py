@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from data_load import find_data
-from keypoints.detection import HaarDetector, face_at
+from keypoints.detectors import HaarDetector
 from keypoints.files import check_writable, one_sentence, write_json
+from training.framing import face_at
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "sample_haar.json"
 EDGES = (0, 10, 20, 30, 45, 60)  # degrees of |yaw|

@@ -23,13 +23,13 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 import models
 from data_load import Data, evaluation_transform, find_data, person_of, training_transform
-from keypoints.detection import framing_dict, measure_framing
 from keypoints.files import check_writable, lock, one_sentence, write_json
-from keypoints.network import predict
 from keypoints.weights import drop_checkpoints, save_model
 from models import Net, network_units, soft_argmax
 from training import metrics
 from training.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
+from training.framing import framing_dict, measure_framing
+from training.prediction import predict
 from training.recipe import Recipe, fit, true_keypoints
 from training.splits import people_split
 
