@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from keypoints.detectors import HaarDetector, NetworkDetector
+from keypoints.detectors import HaarDetector, NetworkDetector, from_five_points
 from keypoints.expression import Emotion, ExpressionClassifier
 from keypoints.files import asset
 from keypoints.geometry import BOX, with_roll
@@ -151,15 +151,22 @@ class KeypointDetector:
         if isinstance(image, (list, tuple)):
             return [self(one) for one in image]
         image = as_rgb(image)
-        return self.faces(image, self.detect(image))
+        return self.faces(image, *detections(self.detect, image))
 
-    def faces(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
-        """Those of (N, 4) or (N, 5) boxes that hold a face, each once, largest first; the image is a uint8 array."""
-        boxes = with_roll(boxes)
-        boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
-        size = (image.shape[1], image.shape[0])
-        predicted = zip(boxes, *self._locate(image, boxes), strict=True)
-        faces = [Face(box[:BOX], points, size, sure, score, float(box[BOX])) for box, points, sure, score in predicted]
+    def faces(self, image: np.ndarray, boxes: np.ndarray, detected: np.ndarray | None = None) -> list[Face]:
+        """The faces among boxes, each once, largest first.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: (N, 4) or (N, 5).
+            detected: (N,) scores of the detector in [0, 1], where it gives any; a face's score is then of both.
+        """
+        boxes, size = with_roll(boxes), (image.shape[1], image.shape[0])
+        points, confidence, scores = self._locate(image, boxes)
+        if detected is not None:
+            scores = joint_scores(scores, detected)
+        order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
+        faces = [Face(boxes[i, :BOX], points[i], size, confidence[i], scores[i], float(boxes[i, BOX])) for i in order]
         return distinct([face for face in faces if face.score is None or face.score >= self.min_score])
 
     def keypoints(self, image: np.ndarray | Image | str | Path, boxes: np.ndarray) -> np.ndarray:
@@ -185,6 +192,39 @@ class KeypointDetector:
         if not np.isfinite(boxes).all() or (boxes[:, 2:BOX] <= 0).any():
             raise ValueError(f"got face boxes {boxes.tolist()}, expected finite numbers with width and height above 0")
         return self.network.locate([image] * len(boxes), boxes) if len(boxes) else NO_PREDICTION
+
+
+def detections(detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The boxes of a detector, (N, 4) or (N, 5), and its scores (N,), or None where it gives none."""
+    if not isinstance(detect, NetworkDetector):
+        return detect(image), None
+    found = detect.find(image)
+    return from_five_points(found.points), found.scores
+
+
+# Of the 106 photographs of WIDER FACE and the 302 of people in the wild that are kept for validation: by both scores
+# 82 % of the faces in groups are found with 0.1 other things an image, by either alone 77 %.
+BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no more
+JOINT = 1.0, 2.0, -0.7  # weights of the network's and of the detector's log-odds, and the bias
+SOFTNESS = 2.0
+
+
+def joint_scores(scores: Sequence, detected: np.ndarray) -> list[float]:
+    """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1]."""
+    found = _log_odds(np.asarray(detected, np.float64) / BEST_DETECTION)
+    if not len(scores) or scores[0] is None:
+        return _sigmoid(found).tolist()
+    total = JOINT[0] * _log_odds(np.array(scores, np.float64)) + JOINT[1] * found + JOINT[2]
+    return _sigmoid(total / SOFTNESS).tolist()
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    probability = np.clip(probability, 1e-4, 1 - 1e-4)
+    return np.log(probability / (1 - probability))
+
+
+def _sigmoid(value: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-value))
 
 
 SAME_FACE = 0.35  # face sizes: keypoints whose centroids are nearer are of one face

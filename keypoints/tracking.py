@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from keypoints.detection import Face, KeypointDetector
+from keypoints.detection import Face, KeypointDetector, detections
 from keypoints.expression import Emotion, ExpressionSmoother
 from keypoints.geometry import box_iou, with_roll
 from keypoints.images import as_rgb
@@ -254,21 +254,22 @@ class FaceTracker:
             self._next_check = time + self.check
         if thorough:
             self._next_far = time + PATIENCE
-        boxes = (self.detector.detect if thorough else self._fast)(image)
-        boxes, confirmed = self._strange(with_roll(boxes), seen)
+        boxes, scores = detections(self.detector.detect if thorough else self._fast, image)
+        strange, confirmed = self._strange(with_roll(boxes), seen)
         if regular:
             for track in (one.track for one in seen):
                 track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
-        return self._place(self.detector.faces(image, boxes), time, seen)
+        faces = self.detector.faces(image, boxes[strange], None if scores is None else scores[strange])
+        return self._place(faces, time, seen)
 
     def _strange(self, boxes: np.ndarray, seen: list[_Seen]) -> tuple[np.ndarray, set[int]]:
-        """Those boxes that frame no followed face as it should be framed; ids of the faces that are framed so."""
+        """Indices of the boxes that frame no followed face as it should be; ids of the faces that are framed so."""
         if not seen or not len(boxes):
-            return boxes, set()
+            return np.arange(len(boxes)), set()
         known = self.detector.framing.boxes(np.stack([one.points for one in seen]))
         shared = box_iou(boxes, known)
         confirmed = {seen[i].track.id for i in np.flatnonzero(shared.max(axis=0) > FRAMED)}
-        return boxes[shared.max(axis=1) <= FRAMED], confirmed
+        return np.flatnonzero(shared.max(axis=1) <= FRAMED), confirmed
 
     def _place(self, fresh: list[Face], time: float, seen: list[_Seen]) -> list[_Seen]:
         """Which face is whose: lost ones that are back, and new ones. Followed ones that went astray are put right."""
