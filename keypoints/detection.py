@@ -137,6 +137,8 @@ class KeypointDetector:
     def __call__(self, image):
         """Find the faces of an image, each once, largest first; no face is an empty list.
 
+        Where :class:`NetworkDetector` finds no certain face, the image is searched turned by 90 and 180 degrees, too.
+
         Args:
             image: a file's path; a PIL image; an array, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or float in
                 [0, 1]; see :func:`keypoints.images.as_rgb`. Or a list of these.
@@ -151,7 +153,14 @@ class KeypointDetector:
         if isinstance(image, (list, tuple)):
             return [self(one) for one in image]
         image = as_rgb(image)
-        return self.faces(image, *detections(self.detect, image))
+        faces = self.faces(image, *detections(self.detect, image))
+        if isinstance(self.detect, NetworkDetector) and self.detect.effort == "full" and best_score(faces) < SETTLED:
+            # An image lies one way: what another way shows must be more certain, and then counts alone.
+            for roll in (90, -90, 180):
+                turned = self.faces(image, *detections(self.detect, image, roll))
+                if best_score(turned) > max(SETTLED, best_score(faces)):
+                    faces = turned
+        return faces
 
     def faces(self, image: np.ndarray, boxes: np.ndarray, detected: np.ndarray | None = None) -> list[Face]:
         """The faces among boxes, each once, largest first.
@@ -194,11 +203,18 @@ class KeypointDetector:
         return self.network.locate([image] * len(boxes), boxes) if len(boxes) else NO_PREDICTION
 
 
-def detections(detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def best_score(faces: Sequence[Face]) -> float:
+    """The highest score of faces; 0 where there are none."""
+    return max((face.score or 0.0 for face in faces), default=0.0)
+
+
+def detections(
+    detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray, roll: int = 0
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The boxes of a detector, (N, 4) or (N, 5), and its scores (N,), or None where it gives none."""
     if not isinstance(detect, NetworkDetector):
         return detect(image), None
-    found = detect.find(image)
+    found = detect.find(image, roll)
     return from_five_points(found.points), found.scores
 
 

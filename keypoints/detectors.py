@@ -43,6 +43,8 @@ class Detections:
 FAST_SIDE = 320  # pixels of the longer side at which large faces are looked for
 FULL_SIDES = (640, 1280)  # … and small ones: twice the image's own, within these
 TILE, SHARED = 1280, 192  # pixels of a tile of a larger image, and those that neighbours share
+BORDER = 0.3  # longer sides of the image, around it: the network was trained on faces within a picture
+SMALLEST = 12  # pixels of a face in the image: of less no network tells a face from a letter
 SAME_BOX = 0.45  # intersection over union from which two boxes are of one face
 INSIDE = 0.75  # part of the smaller box that lies in the other one, from which it is a part of that face
 STRIDES = (8, 16, 32)
@@ -55,8 +57,8 @@ class NetworkDetector:
     Args:
         model: the network's ONNX file; by default the one that comes along.
         effort: "fast" searches once, with the image's longer side at 320 pixels: faces from a fifteenth of it on.
-            "full" searches a second time at twice the image's size, at least 640 and at most 1,280 pixels a side, in
-            tiles where it is larger; and turned by 90 and 180 degrees where that finds nobody.
+            "full" searches the image with a border, too, for faces that fill it, and at twice its size, at least 640
+            and at most 1,280 pixels a side, in tiles where it is larger.
         min_score: from which on a face counts, in [0, 1].
         threads: of onnxruntime.
 
@@ -83,19 +85,24 @@ class NetworkDetector:
         """(H, W, 3) uint8 RGB or (H, W) grey → (N, 5) float32 boxes with the roll, as the Haar cascade frames faces."""
         return from_five_points(self.find(image).points)
 
-    def find(self, image: np.ndarray) -> Detections:
-        """The faces of an image (H, W, 3) uint8 RGB, or (H, W) grey."""
+    def find(self, image: np.ndarray, roll: int = 0) -> Detections:
+        """The faces of an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or (H, W) grey.
+            roll: 0, 90, -90 or 180: by how many degrees the image is turned anticlockwise before the search.
+        """
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-        found = self._upright(grey)
-        if self.effort == "full" and not len(found):
-            turned = [_turned_back(self._upright(cv2.rotate(grey, code)), roll, grey) for roll, code in ROLLS.items()]
-            found = max(turned, key=lambda faces: faces.scores.max(initial=0))
+        found = _turned_back(self._upright(cv2.rotate(grey, ROLLS[roll])), roll, grey) if roll else self._upright(grey)
         return replace(found, points=found.points - 0.5)  # until here a pixel's edge is at 0, now its centre
 
     def _upright(self, grey: np.ndarray) -> Detections:
         longer = max(grey.shape)
         found = [self._search(grey, FAST_SIDE / longer)]
         if self.effort == "full":
+            border = round(BORDER * longer)  # faces that fill the image
+            framed = cv2.copyMakeBorder(grey, border, border, border, border, cv2.BORDER_REPLICATE)
+            found.append(self._search(framed, FAST_SIDE / max(framed.shape), np.full(2, -border, np.float32)))
             scale = float(np.clip(2 * longer, *FULL_SIDES)) / longer
             if longer > 4 * FULL_SIDES[1]:  # faces of such an image may have thousands of pixels
                 found.append(self._search(grey, scale))
@@ -119,7 +126,8 @@ class NetworkDetector:
         output = self._session.run(None, {"image": padded[None, None]})[0][0]
         scores, boxes, points = decode(output, *padded.shape)
         middle = boxes[:, :2] + boxes[:, 2:] / 2
-        kept = (scores >= self.min_score) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
+        large = boxes[:, 2:].prod(axis=1) >= (SMALLEST * scale) ** 2
+        kept = large & (scores >= self.min_score) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
         ratio = np.divide(grey.shape[::-1], size).astype(np.float32)
         boxes, points = boxes[kept] * np.tile(ratio, 2), points[kept] * ratio + origin
         boxes[:, :2] += origin

@@ -185,11 +185,12 @@ def cut_out(image: np.ndarray, matrix: np.ndarray, side: int, finest: float = 1.
     height, width = image.shape[:2]
     # The part of the image that the square touches.
     corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])
-    corners = np.nan_to_num(transform(corners, matrix) + 0.5, nan=np.inf)
-    x0, y0 = np.clip(np.floor(corners.min(axis=0)) - 2, 0, [width, height]).astype(int)
-    x1, y1 = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, [width, height]).astype(int)
-    if x0 >= x1 or y0 >= y1:
+    corners = transform(corners, matrix) + 0.5
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    if not ((low < [width, height]) & (high > 0)).all():  # or NaN
         return None
+    x0, y0 = np.clip(np.floor(low) - 2, 0, [width, height]).astype(int)
+    x1, y1 = np.clip(np.ceil(high) + 2, 0, [width, height]).astype(int)
     part, scale = image[y0:y1, x0:x1], finest / np.hypot(*matrix[:, 0])
     matrix = np.array(matrix, np.float64)
     matrix[:, 2] -= x0, y0

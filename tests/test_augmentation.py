@@ -8,8 +8,8 @@ import torch
 from helpers import find_dot, paint_dot, write_set
 
 from data_load import IMAGE_SIZE, find_data, label_offset
-from keypoints.detection import Framing
 from keypoints.landmarks import FLIP_INDEX, REFERENCE_FACE
+from keypoints.network import Framing
 from training.augmentation import (
     SOURCE_FACE,
     SOURCE_SIZE,

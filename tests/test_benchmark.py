@@ -12,11 +12,12 @@ import pytest
 import torch
 from helpers import face_points
 
-from keypoints.detection import Framing, framing_dict
 from keypoints.files import sha256
+from keypoints.network import Framing
 from keypoints.weights import save_model
 from models import Net
 from training.evaluation import evaluate
+from training.framing import framing_dict
 from training.studies import benchmark, benchmark_peers, report
 
 

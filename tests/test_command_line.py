@@ -25,14 +25,16 @@ from PIL import Image
 from data_load import Data, person_of, read_image
 from keypoints.__main__ import main as keypoints_main
 from keypoints.command import printable
-from keypoints.detection import Face, Framing, KeypointDetector, framing_dict
+from keypoints.detection import Face, KeypointDetector
 from keypoints.files import sha256
+from keypoints.network import Framing
 from keypoints.video import VideoFile
 from keypoints.weights import load_model, save_model, write_tensors
 from models import Net
 from training import recipe as trainer
 from training.__main__ import main as training_main
 from training.evaluation import evaluate
+from training.framing import framing_dict
 from training.splits import people_split
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]

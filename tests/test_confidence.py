@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from data_load import Data, find_data, read_image, read_keypoints
-from keypoints.detection import Framing
 from keypoints.landmarks import REFERENCE_FACE
+from keypoints.network import Framing
 from keypoints.weights import load_model, save_model
 from training import confidence
 from training.metrics import face_size, nme

@@ -9,11 +9,12 @@ import pytest
 import torch
 from helpers import face_points, write_labels
 
-from keypoints.detection import Framing, framing_dict
 from keypoints.files import sha256
+from keypoints.network import Framing
 from keypoints.weights import save_model
 from models import Net
 from training import evaluation, metrics
+from training.framing import framing_dict
 from training.splits import read_splits, wild_groups
 
 

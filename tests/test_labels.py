@@ -12,7 +12,6 @@ import torch
 from helpers import ROOT, csv_header, face_points, write_labels, write_set
 
 from data_load import FacialKeypointsDataset, find_data, read_keypoints, training_transform, with_all_points
-from keypoints.detection import framing_dict, measure_framing
 from keypoints.labels import LabelWarning
 from keypoints.landmarks import complete_keypoints
 from models import Net
@@ -20,6 +19,7 @@ from training import metrics
 from training.__main__ import main
 from training.augmentation import FaceCrops, photo_transform
 from training.evaluation import evaluate
+from training.framing import framing_dict, measure_framing
 from training.recipe import Recipe, fit, known_loss
 
 FACES = np.stack([face_points(60 + i, 55 - i, 30) for i in range(6)])

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data_load import CenterCrop, Normalize, RandomCrop, Rescale, read_keypoints
-from keypoints.detection import Framing, crop_view, to_image
+from keypoints.geometry import crop_view, transform
 from keypoints.landmarks import NOSE_TIP, flip_keypoints
+from keypoints.network import Framing
 from training import metrics
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)  # the same cases each time
@@ -84,7 +85,7 @@ def test_a_crop_shows_what_lies_where_it_says(shape, side, place, roll):
             assert "lies outside the image" in str(error)
             return
         at = np.stack(np.meshgrid(np.arange(8, 216, 16), np.arange(8, 216, 16)), axis=-1).reshape(-1, 2)
-        origin = to_image(at, cut)
+        origin = transform(at, cut)
         inside = ((origin > 1) & (origin < np.array([width, height]) - 2)).all(axis=1)
         shown = crop[at[:, 1], at[:, 0]].astype(float)
         tolerance = 1.0 + side / 224  # rounding to whole values, and pixels that are averages

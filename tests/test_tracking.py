@@ -24,8 +24,9 @@ from helpers import ROOT, face_points
 from data_load import DATA_DIR
 from keypoints import detectors, tracking
 from keypoints.__main__ import _emotion_columns, main, track_header
-from keypoints.detection import KeypointDetector, cut_out
+from keypoints.detection import KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
+from keypoints.geometry import cut_out
 from keypoints.landmarks import REFERENCE_FACE
 from keypoints.tracking import LOST, NEW, SEARCHES, TRACKED, FaceTracker, OneEuro, Signals, Smoother
 from keypoints.video import Rows, Video, VideoFile
