@@ -43,21 +43,15 @@ from torchvision.transforms import Compose
 
 from keypoints.images import decode_image, read_bytes, read_image  # noqa: F401  names that callers know
 from keypoints.labels import check_faces, parse_labels
-from keypoints.landmarks import complete_keypoints
+from keypoints.landmarks import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS, complete_keypoints
 
 Values = TypeVar("Values", "np.ndarray", "torch.Tensor")
-NUM_KEYPOINTS = 68
 DATA_DIR = Path(__file__).resolve().parent / "data"
 MANIFEST = (
     DATA_DIR / "pixels.csv"
 )  # one row for each labelled official image: file, width, height, SHA-1 of its RGB bytes; and for each label file
 ARCHIVE_URL = "https://github.com/udacity/P1_Facial_Keypoints/archive/6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81.zip"
-IMAGE_SIZE = 224  # pixels a side of what the network sees
 LONGEST = 100  # shorter sides in the longer one: with the shorter one made 250, no more than 250×25,000 pixels
-KEYPOINT_MEAN, KEYPOINT_STD = (
-    100.0,
-    50.0,
-)  # pixels; the course's constants, near enough to the labels' own in a 224 crop
 
 
 # Reading labels -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The networks. :mod:`keypoints.weights` saves and loads them; its two functions can be had from here, too."""
+"""The networks. :mod:`training.weights` saves and loads them, :mod:`training.export` writes their ONNX files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
-from keypoints.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model
 
 __all__ = [
-    "DEFAULT_MODEL",
-    "MODEL_DIR",
     "NETWORKS",
-    "RECIPE_MODEL",
     "Net",
     "PhotoNet",
     "TwoLooks",
     "layer_table",
-    "load_model",
-    "save_model",
 ]
 
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks

@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from keypoints.files import sha256
-from keypoints.weights import MODEL_DIR, load_model
 from training.evaluation import RESULTS, evaluate
+from training.weights import MODEL_DIR, load_model
 
 TOLERANCE = 0.05  # percentage points: other processors round differently
 

@@ -36,7 +36,6 @@ from keypoints.detection import KeypointDetector
 from keypoints.expression import UNSURE, Emotion
 from keypoints.images import decode_image, read_image
 from keypoints.tracking import LOST, Expressions, FaceTracker, TrackedFace
-from keypoints.weights import DEFAULT_MODEL
 
 HERE = "127.0.0.1"
 PORT = 7860
@@ -480,7 +479,7 @@ def build(detector: KeypointDetector):
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description="Serve a page to play with.")
     parser.add_argument("--port", type=int, default=PORT, help=f"on {HERE}; by default {PORT}")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="weights to look with")
+    parser.add_argument("--model", type=Path, help="a network's ONNX file (default: the one that comes along)")
     options = parser.parse_args(arguments)
     os.environ.update(QUIET)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder of uploads goes with the page

@@ -15,16 +15,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data_load import NUM_KEYPOINTS
-from keypoints import drawing, filters
+from keypoints import __version__, drawing, filters
 from keypoints.command import check_out, printable, run, sentence
 from keypoints.detection import Face, KeypointDetector
 from keypoints.expression import Emotion
 from keypoints.files import check_writable, lock
 from keypoints.images import find_images, read_image
+from keypoints.landmarks import NUM_KEYPOINTS
 from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
-from keypoints.weights import DEFAULT_MODEL
 
 CSV_HEADER = [
     "file",
@@ -43,8 +42,9 @@ MOVED = ("train", "evaluate", "failures", "export")  # to :mod:`training`
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m keypoints", description="Find faces and their 68 keypoints.")
-    parser.add_argument("--threads", type=int, help="threads for torch (default: as many as cores)")
+    parser = argparse.ArgumentParser(prog="keypoints", description="Find faces and their 68 keypoints.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--threads", type=int, help="threads of a network (default: 1)")
     commands = parser.add_subparsers(dest="command", required=True)
 
     detect = commands.add_parser(
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     detect.add_argument("--draw", type=Path, metavar="DIR", help="write each image with its faces drawn in")
     detect.add_argument(
-        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+        "--model", type=Path, metavar="FILE", help="a network's ONNX file (default: the one that comes along)"
     )
     detect.set_defaults(run=run_detect)
 
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--pose", action="store_true", help="draw the head's axes, too")
     track.add_argument("--show", action="store_true", help="show it in a window; q ends it")
     track.add_argument(
-        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+        "--model", type=Path, metavar="FILE", help="a network's ONNX file (default: the one that comes along)"
     )
     track.set_defaults(run=run_track)
 
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="picture, or folder for several (default: IMAGE_NAME beside each)"
     )
     wear.add_argument(
-        "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
+        "--model", type=Path, metavar="FILE", help="a network's ONNX file (default: the one that comes along)"
     )
     wear.set_defaults(run=run_filter)
 
@@ -132,7 +132,7 @@ def run_detect(options: argparse.Namespace) -> int:
     options.images = find_images(options.images)
     for option, file in (("--csv", options.csv), ("--json", options.json)):
         if file:
-            check_out(option, file, [*options.images, options.model])
+            check_out(option, file, [*options.images, *([options.model] if options.model else [])])
             check_writable(file)  # before many images
     if options.csv and options.json and options.csv.resolve() == options.json.resolve():
         raise ValueError(f"--json {options.json}: got the file of --csv, expected another")
@@ -144,7 +144,7 @@ def run_detect(options: argparse.Namespace) -> int:
             raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
     if options.draw:
         check_writable(options.draw / "picture.jpg")
-    detector, drawn, status = KeypointDetector(options.model), set(), 0
+    detector, drawn, status = KeypointDetector(options.model, threads=options.threads or 1), set(), 0
     header = CSV_HEADER if options.no_emotion else CSV_HEADER + EMOTION_COLUMNS
     with contextlib.ExitStack() as stack:
         table = Rows(options.csv, header) if options.csv else None
@@ -217,11 +217,11 @@ def track_header(emotion: bool) -> list[str]:
 def run_track(options: argparse.Namespace) -> int:
     for option, file in (("--out", options.out), ("--csv", options.csv)):
         if file:
-            check_out(option, file, [options.source, options.model])
+            check_out(option, file, [options.source, *([options.model] if options.model else [])])
     if options.show and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         raise ValueError("got --show where no window can be opened, expected a display")
     effects = [filters.load_filter(name) for name in options.filter or ()]
-    tracker = FaceTracker(options.model)
+    tracker = FaceTracker(KeypointDetector(options.model, threads=options.threads or 1))
     with contextlib.ExitStack() as stack:
         for file in (options.out, options.csv):
             if file:
@@ -337,9 +337,9 @@ def run_filter(options: argparse.Namespace) -> int:
             name += source.suffix if cv2.haveImageWriter(f"a{source.suffix}") else ".jpg"
             folder = options.out or source.parent
             out = folder / name if len(images) > 1 or not options.out else options.out
-            check_out("--out", out, [*images, *written, options.model])
+            check_out("--out", out, [*images, *written, *([options.model] if options.model else [])])
             check_writable(out)
-            detector = detector or KeypointDetector(options.model)
+            detector = detector or KeypointDetector(options.model, threads=options.threads or 1)
             _wear(source, out, detector, effects)
             written.add(out)
         except (OSError, ValueError) as error:
@@ -371,5 +371,10 @@ def main(arguments: list[str] | None = None) -> int:
     return run("keypoints", _parser(), arguments)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The installed command ``keypoints``."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

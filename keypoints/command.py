@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+import cv2
 
 
 def check_out(option: str, out: Path, sources: Iterable[str | Path]) -> None:
@@ -48,7 +48,7 @@ def run(program: str, parser: argparse.ArgumentParser, arguments: list[str] | No
         if options.threads is not None:
             if options.threads < 1:
                 raise ValueError(f"got --threads {options.threads}, expected 1 or more")
-            torch.set_num_threads(options.threads)
+            getattr(options, "set_threads", cv2.setNumThreads)(options.threads)
         return options.run(options)
     except KeyboardInterrupt:
         print(getattr(options, "interrupted", "interrupted"), file=sys.stderr)

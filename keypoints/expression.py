@@ -23,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_load import NUM_KEYPOINTS
-from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, NOSE, REFERENCE_FACE
+from keypoints.files import asset
+from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, NOSE, NUM_KEYPOINTS, REFERENCE_FACE
 from keypoints.pose import Pose, estimate_pose
-from keypoints.weights import MODEL_DIR
 
-EXPRESSION_MODEL = MODEL_DIR / "expressions.npz"
+EXPRESSION_MODEL = asset("expressions.npz")
 EXPRESSIONS = ("neutral", "happiness", "sadness", "surprise", "anger", "disgust", "fear")
 UNSURE = "unsure"
 THRESHOLD = 0.5  # less probable than all others together is not said

@@ -28,12 +28,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, NUM_KEYPOINTS
+from keypoints.files import asset
 from keypoints.images import decode_image, on_background, read_bytes
-from keypoints.landmarks import JAW, LEFT_BROW, RIGHT_BROW
+from keypoints.landmarks import JAW, LEFT_BROW, NUM_KEYPOINTS, RIGHT_BROW
 from keypoints.pose import EXTRA, Pose, estimate_pose
 
-FILTER_DIR = DATA_DIR / "filters"
+FILTER_DIR = asset("filters")
 SHEETS = {"front": (0, 1, 2), "side": (2, 1, 0), "flat": (0, 2, 1)}  # the head's axes along, down and out of a sheet
 LIMITS = {"bend": (0, 100), "round": (0, 10), "tilt": (-90, 90), "shadow": (0, 1)}
 LEAST = {"bend": 0.01, "round": 0.01}  # where it is not 0: what is narrower is a line, and its squares underflow

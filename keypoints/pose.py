@@ -31,11 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_load import NUM_KEYPOINTS
-from keypoints.landmarks import FLIP_INDEX, JAW
-from keypoints.weights import MODEL_DIR
+from keypoints.files import asset
+from keypoints.landmarks import FLIP_INDEX, JAW, NUM_KEYPOINTS
 
-POSE_MODEL = MODEL_DIR / "pose_model.npz"
+POSE_MODEL = asset("pose_model.npz")
 FOCAL = 1.2  # longer sides of an image: a usual camera's focal length (a view of 45°)
 DISTANCES = (16.0, 40.0)  # outer-eye distances: a face that seems nearer than 1.5 m is a cut-out of a larger image
 NOISE = 0.03  # outer-eye distances: how far predicted points scatter, beside what the head's shape leaves open

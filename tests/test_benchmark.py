@@ -14,11 +14,11 @@ from helpers import face_points
 
 from keypoints.files import sha256
 from keypoints.network import Framing
-from keypoints.weights import save_model
 from models import Net
 from training.evaluation import evaluate
 from training.framing import framing_dict
 from training.studies import benchmark, benchmark_peers, report
+from training.weights import save_model
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ from keypoints.detection import Face, KeypointDetector
 from keypoints.files import sha256
 from keypoints.network import Framing
 from keypoints.video import VideoFile
-from keypoints.weights import load_model, save_model, write_tensors
 from models import Net
 from training import recipe as trainer
 from training.__main__ import main as training_main
 from training.evaluation import evaluate
 from training.framing import framing_dict
 from training.splits import people_split
+from training.weights import load_model, save_model, write_tensors
 
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
 HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
@@ -607,7 +607,7 @@ def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, caps
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr("keypoints.weights.write_tensors", full)
+        patched.setattr("training.weights.write_tensors", full)
         assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"training train: {out}: No space left on device"
     assert len(trained) == 2 and [file.name for file in out.parent.iterdir()] == ["net.checkpoint"]

@@ -12,10 +12,10 @@ import torch
 from data_load import Data, find_data, read_image, read_keypoints
 from keypoints.landmarks import REFERENCE_FACE
 from keypoints.network import Framing
-from keypoints.weights import load_model, save_model
 from training import confidence
 from training.metrics import face_size, nme
 from training.splits import WILD_CSV
+from training.weights import load_model, save_model
 
 REGRESSIONS = ("confidence_weights", "score_weights", "follow_confidence_weights", "follow_score_weights")
 

@@ -90,10 +90,10 @@ def test_a_fine_view_shows_a_mark_where_its_keypoint_says():
     views = FineViews({"wild": Faces(crops, np.stack(points), [""] * 4)}, [], [], recipe)
     views.gentle = 1.0
     sides = set()
-    for crop, _, truth, labelled in (views[i] for i in range(12)):
+    for crop, _, truth, by_people in (views[i] for i in range(12)):
         y, x = np.unravel_index(crop[0].numpy().astype(float).argmax(), crop.shape[1:])
         distances = np.linalg.norm(truth[[36, 45]].numpy() * recipe.side - (x + 0.5, y + 0.5), axis=1)
-        assert distances.min() < 3 and labelled
+        assert distances.min() < 3 and by_people
         sides.add(int(distances.argmin()))
     assert sides == {0, 1}
 

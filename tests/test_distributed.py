@@ -13,10 +13,10 @@ from helpers import PHOTOS, ROOT, face_points, write_set
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from data_load import read_image
-from keypoints.weights import load_model
 from training import distributed
 from training.__main__ import main
 from training.distributed import Shares, World
+from training.weights import load_model
 
 
 def batches(samples: int, size: int, drop_last: bool = False) -> BatchSampler:

@@ -11,11 +11,11 @@ from helpers import face_points, write_labels
 
 from keypoints.files import sha256
 from keypoints.network import Framing
-from keypoints.weights import save_model
 from models import Net
 from training import evaluation, metrics
 from training.framing import framing_dict
 from training.splits import read_splits, wild_groups
+from training.weights import save_model
 
 
 @pytest.fixture

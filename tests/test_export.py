@@ -6,10 +6,10 @@ import torch
 
 from data_load import Normalize
 from keypoints.detection import Framing, framing_dict
-from keypoints.weights import save_model
 from models import Net
 from training import export
 from training.__main__ import main
+from training.weights import save_model
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ from keypoints.expression import (
 from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE, flip_keypoints
 from keypoints.pose import estimate_pose
-from keypoints.weights import DEFAULT_MODEL
 from training import expression as trainer
 from training import figures
 from training.studies.expression import scores
+from training.weights import DEFAULT_MODEL
 
 FACE = 80 * REFERENCE_FACE[:, :2] + 200
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from keypoints.landmarks import REFERENCE_FACE
-from keypoints.weights import RECIPE_MODEL, load_model
 from models import (
     EYES,
     MOUTH,
@@ -22,6 +21,7 @@ from models import (
     shrink,
     soft_argmax,
 )
+from training.weights import RECIPE_MODEL, load_model
 
 
 def test_four_images_give_four_times_136_numbers(net, images):

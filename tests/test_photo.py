@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from data_load import find_data
-from keypoints.weights import drop_checkpoints, save_model
 from training import photo
 from training.augmentation import FaceCrops, framed_transform, gentle_transform, photo_transform
 from training.photo import PhotoData
 from training.recipe import PHOTO_RECIPE, fit, settling
+from training.weights import drop_checkpoints, save_model
 
 RECIPE = replace(PHOTO_RECIPE, epochs=3, batch_size=4)
 

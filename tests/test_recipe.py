@@ -16,12 +16,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import Dataset, Subset
 
 from data_load import CenterCrop, Normalize, RandomCrop, ToTensor
-from keypoints.weights import drop_checkpoints, read_tensors, write_tensors
 from models import Net
 from training import metrics
 from training import recipe as trainer
 from training.prediction import predict
 from training.recipe import LOSSES, Recipe, choose_device, fit, true_keypoints
+from training.weights import drop_checkpoints, read_tensors, write_tensors
 
 FAST = Recipe(epochs=4, batch_size=4, learning_rate=1e-2, weight_average=0.9)
 

@@ -21,8 +21,8 @@ from torch import nn
 
 from keypoints import weights
 from keypoints.detection import KeypointDetector
-from keypoints.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
 from models import Net
+from training.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
 
 
 def test_saved_and_loaded_it_gives_the_same_output(net, images, tmp_path):
@@ -187,7 +187,8 @@ MEASURED = """
 import resource, sys
 from keypoints import weights
 from training import recipe as trainer
-from models import Net, load_model
+from models import Net
+from training.weights import load_model
 net = Net()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:

@@ -27,7 +27,6 @@ from data_load import (
 from keypoints.command import check_out, printable, run, sentence
 from keypoints.files import check_writable, lock, write_json
 from keypoints.labels import LabelOptions, LabelWarning
-from keypoints.weights import DEFAULT_MODEL, MODEL_DIR, load_model, save_model
 from models import Net
 from training import distributed, photo
 from training.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_framings, evaluate_weights, table
@@ -36,6 +35,7 @@ from training.failures import write_page
 from training.framing import framing_dict, measure_framing
 from training.recipe import PHOTO_RECIPE, Recipe, fit
 from training.splits import find_wild, people_split
+from training.weights import DEFAULT_MODEL, MODEL_DIR, load_model, save_model
 
 BUILD = RESULTS.parent / "build"
 
@@ -43,6 +43,7 @@ BUILD = RESULTS.parent / "build"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train networks and measure them.")
     parser.add_argument("--threads", type=int, help="threads for torch (default: as many as cores)")
+    parser.set_defaults(set_threads=torch.set_num_threads)
     commands = parser.add_subparsers(dest="command", required=True)
     framings = "; ".join(f"{name}: {text}" for name, text in FRAMINGS.items())
 

@@ -35,12 +35,12 @@ from data_load import (
 from keypoints.files import check_writable, lock, one_sentence
 from keypoints.geometry import crop_view
 from keypoints.network import Framing
-from keypoints.weights import MODEL_DIR, load_model, save_model
 from models import from_view, logistic
 from training import metrics
 from training.augmentation import FaceCrops, RandomDamage, RandomView
 from training.evaluation import evaluate_framings
 from training.splits import WILD_CSV, find_wild, people_split, read_splits
+from training.weights import MODEL_DIR, load_model, save_model
 
 SURE = 5.0  # percent of the face's size: a point nearer to the truth counts as right
 VIEWS = 3  # random views of each face

@@ -16,12 +16,12 @@ from keypoints.detection import KeypointDetector
 from keypoints.files import sha256
 from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
-from keypoints.weights import MODEL_DIR, load_model
 from training import metrics
 from training.framing import face_at
 from training.prediction import predict
 from training.recipe import true_keypoints
 from training.splits import WILD_CSV, wild_groups
+from training.weights import MODEL_DIR, load_model
 
 RESULTS = MODEL_DIR.parent / "results"
 FRAMINGS = {

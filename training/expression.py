@@ -45,7 +45,7 @@ from keypoints.expression import (
 from keypoints.files import check_writable, one_sentence, sha256, write_atomically, write_json
 from keypoints.landmarks import JAW, LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE
 from keypoints.pose import estimate_pose
-from keypoints.weights import DEFAULT_MODEL
+from training.weights import DEFAULT_MODEL
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "emotion"
 NEUTRAL = EXPRESSIONS.index("neutral")

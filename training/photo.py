@@ -16,13 +16,13 @@ from torch.utils.data import ConcatDataset, Subset
 
 from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints, with_all_points
 from keypoints.labels import LabelOptions
-from keypoints.weights import load_model, save_model
 from models import PhotoNet
 from training import distributed
 from training.augmentation import FaceCrops, framed_transform, gentle_transform, photo_framing, photo_transform
 from training.framing import framing_dict, measure_framing
 from training.recipe import Recipe, fit, settling
 from training.splits import WILD_CSV, people_split, read_splits
+from training.weights import load_model, save_model
 
 FRAMES, RENDERED, WILD = "frames", "rendered", "wild"  # the kinds of faces
 

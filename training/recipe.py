@@ -20,10 +20,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from data_load import Normalize
 from keypoints.files import brief, lock
-from keypoints.weights import MOST_BYTES, read_tensors, write_tensors
 from models import TwoLooks
 from training import distributed, metrics
 from training.prediction import predict
+from training.weights import MOST_BYTES, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,8 @@ def labels_seeds() -> list[bytes]:
 def weights_seeds() -> list[bytes]:
     import torch
 
-    from keypoints.weights import MODEL_DIR, load_model, save_model
     from models import Net
+    from training.weights import MODEL_DIR, load_model, save_model
 
     files = []
     with tempfile.TemporaryDirectory() as folder:
@@ -201,7 +201,7 @@ def use_labels(file: Path, case: int) -> None:
 
 def use_weights(file: Path, case: int) -> None:
     from keypoints.detection import KeypointDetector
-    from keypoints.weights import load_model
+    from training.weights import load_model
 
     if load_model(file).framing:
         KeypointDetector(file)

@@ -35,10 +35,10 @@ import data_load  # noqa: E402
 from data_load import find_data, training_transform  # noqa: E402
 from keypoints.__main__ import main as keypoints  # noqa: E402
 from keypoints.video import Video, VideoFile  # noqa: E402
-from keypoints.weights import load_model, read_tensors, save_model  # noqa: E402
 from models import Net  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
+from training.weights import load_model, read_tensors, save_model  # noqa: E402
 
 SEED = 2026
 

@@ -22,7 +22,6 @@ from torchvision.transforms import Compose
 
 from data_load import Normalize, ToTensor, find_data
 from keypoints.files import check_writable, lock, one_sentence, write_json
-from keypoints.weights import save_model
 from models import PhotoNet
 from training import metrics
 from training.augmentation import FaceCrops, RandomDamage, RandomView, photo_transform
@@ -30,6 +29,7 @@ from training.photo import FRAMES, RENDERED, WILD, PhotoData, photo_data
 from training.prediction import predict
 from training.recipe import PHOTO_RECIPE, fit, true_keypoints
 from training.splits import find_wild
+from training.weights import save_model
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "ablation.json"
 BUILD = OUT.parents[1] / "build"

@@ -23,12 +23,12 @@ import numpy as np
 from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints.files import check_writable, sha256, write_json
 from keypoints.landmarks import EYE_CORNERS
-from keypoints.weights import MODEL_DIR, load_model
 from training import metrics
 from training.framing import face_at
 from training.recipe import versions
 from training.studies import report
 from training.studies.benchmark_peers import PEERS, WARM_UP
+from training.weights import MODEL_DIR, load_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 CALIBRATION_IMAGES = 400

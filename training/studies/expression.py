@@ -31,7 +31,6 @@ from keypoints.expression import (
 )
 from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.pose import estimate_pose
-from keypoints.weights import DEFAULT_MODEL
 from training.expression import (
     LOWER,
     NEUTRAL,
@@ -57,6 +56,7 @@ from training.expression import (
     stacked,
 )
 from training.metrics import face_size
+from training.weights import DEFAULT_MODEL
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 FOLDS, SEED, BINS, DRAWS = 5, 0, 10, 2000

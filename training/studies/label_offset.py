@@ -22,12 +22,12 @@ import torch
 from data_load import IMAGE_SIZE, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints.files import check_writable, one_sentence, write_json
 from keypoints.landmarks import flip_keypoints
-from keypoints.weights import load_model
 from training import metrics
 from training.augmentation import FaceCrops, framed_transform
 from training.prediction import predict
 from training.recipe import true_keypoints
 from training.splits import read_splits
+from training.weights import load_model
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "label_offset.json"
 

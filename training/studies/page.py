@@ -25,9 +25,9 @@ import numpy as np
 from data_load import DATA_DIR
 from demo.page import EXPRESSION, POINTS
 from keypoints.files import check_writable, sha256, write_json
-from keypoints.weights import DEFAULT_MODEL
 from training.recipe import versions
 from training.studies.browser import PATIENCE, Browser, find_chromium, write_camera
+from training.weights import DEFAULT_MODEL
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 CLIP = DATA_DIR / "sample" / "clip.mp4"

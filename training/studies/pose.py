@@ -19,9 +19,9 @@ from keypoints.detection import KeypointDetector
 from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.filters import corners, load_filter
 from keypoints.pose import Pose, estimate_pose, load_pose_model, rotation_angles, turn_in_order
-from keypoints.weights import DEFAULT_MODEL
 from training import metrics
 from training.framing import face_at
+from training.weights import DEFAULT_MODEL
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 AXES = ("yaw", "pitch", "roll")

@@ -22,12 +22,12 @@ from keypoints.filters import dress
 from keypoints.landmarks import REGIONS
 from keypoints.tracking import LOST, FaceTracker
 from keypoints.video import Video
-from keypoints.weights import MODEL_DIR, load_model
 from training import evaluation
 from training import figures as plots
 from training.failures import conditions, slices
 from training.studies.slices import SKIN
 from training.studies.study import recorded
+from training.weights import MODEL_DIR, load_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}

@@ -21,12 +21,12 @@ from torch import nn
 
 from data_load import FacialKeypointsDataset, find_data, person_of
 from keypoints.files import check_writable, one_sentence, write_json
-from keypoints.weights import MODEL_DIR, load_model
 from models import TwoLooks, network_units
 from training import metrics
 from training.evaluation import Evaluation, evaluate
 from training.failures import conditions, slices
 from training.splits import WILD_CSV, find_wild, people_split, wild_groups
+from training.weights import MODEL_DIR, load_model
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "slices.json"
 FRONTAL, TURNED = (0, 15), (30, 60)  # degrees of yaw to either side

@@ -24,7 +24,6 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 import models
 from data_load import Data, evaluation_transform, find_data, person_of, training_transform
 from keypoints.files import check_writable, lock, one_sentence, write_json
-from keypoints.weights import drop_checkpoints, save_model
 from models import Net, network_units, soft_argmax
 from training import metrics
 from training.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
@@ -32,6 +31,7 @@ from training.framing import framing_dict, measure_framing
 from training.prediction import predict
 from training.recipe import Recipe, fit, true_keypoints
 from training.splits import people_split
+from training.weights import drop_checkpoints, save_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 BUILD = RESULTS.parent / "build"

@@ -22,10 +22,10 @@ from keypoints.detection import KeypointDetector
 from keypoints.files import check_writable, one_sentence, sha256, write_atomically, write_json
 from keypoints.tracking import LOST, FaceTracker, Signals, Smoother, Smoothing
 from keypoints.video import Video
-from keypoints.weights import DEFAULT_MODEL
 from training import figures as plots
 from training import metrics
 from training.recipe import peak_memory_mb, versions
+from training.weights import DEFAULT_MODEL
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 CLIP = DATA_DIR / "sample" / "clip.mp4"

@@ -57,7 +57,7 @@ def read_tensors(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[dict[s
     if not small and start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise ValueError(
             f"{path}: got a file of torch.save, which could take any amount of memory, expected a safetensors file; "
-            f"if you trust it, convert it with 'python -m keypoints.weights {path}'"
+            f"if you trust it, convert it with 'python -m training.weights {path}'"
         )
     try:
         if not small:
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     No check here protects from a file that was made to take all memory, so it is a step of its own.
     """
-    parser = argparse.ArgumentParser(prog="python -m keypoints.weights", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.weights", description=main.__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.pt", help="one that you trust; FILE.safetensors is written")
     path = parser.parse_args(arguments).file
     try:
