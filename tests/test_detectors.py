@@ -7,136 +7,131 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from helpers import PHOTOS, face_points, paint_dot
+import torch
+from helpers import PHOTOS, face_points
 
 from data_load import read_image
 from keypoints import detectors
-from keypoints.detection import face_at
-from keypoints.detectors import FaceFinder, HaarDetector, Look, YuNetDetector, overlap, suppress, turn, upright
+from keypoints.detectors import HaarDetector, NetworkDetector, YuNetDetector, decode
+from keypoints.geometry import box_iou, nms, with_roll
+from training.detector import cells
+from training.detector import decode as decode_tensors
+from training.framing import face_at
 
 ASTRONAUT = (222, 115)  # the middle of the face
 
 
 @pytest.fixture(scope="module")
 def astronaut() -> np.ndarray:
-    return read_image(PHOTOS / "astronaut.jpg")[:300, 80:380]  # smaller, as is the work
+    return read_image(PHOTOS / "astronaut.jpg")
+
+
+@pytest.fixture(scope="module")
+def network() -> NetworkDetector:
+    return NetworkDetector()
 
 
 # Boxes ----------------------------------------------------------------------------------------------------------------
 
 
-def test_overlap_by_hand():
+def test_box_iou_by_hand():
     boxes = [(0, 0, 10, 10), (5, 0, 10, 10), (20, 20, 5, 5)]
-    np.testing.assert_allclose(overlap(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 1]])
-    assert overlap(np.zeros((0, 4)), boxes).shape == (0, 3)
+    np.testing.assert_allclose(box_iou(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 1]])
+    assert box_iou(np.zeros((0, 4)), boxes).shape == (0, 3)
 
 
-def test_suppression_keeps_the_first_of_each_pile_and_is_idempotent():
+def test_nms_keeps_the_first_of_each_pile_and_is_idempotent():
     corners = [(0, 0), (1, 0), (50, 0), (2, 1), (50, 2), (58, 0)]
     boxes = np.array([(*corner, 10, 10) for corner in corners])
-    kept = suppress(boxes)
+    kept = nms(boxes, 0.3)
     assert kept.tolist() == [0, 2, 5]
-    assert suppress(boxes[kept]).tolist() == [0, 1, 2] and suppress(boxes[:0]).tolist() == []
+    assert nms(boxes[kept], 0.3).tolist() == [0, 1, 2] and nms(boxes[:0], 0.3).tolist() == []
+
+
+def test_nms_suppresses_a_box_within_another_where_it_is_told_to():
+    boxes = np.array([(0, 0, 100, 100), (10, 10, 20, 20), (90, 90, 20, 20)])
+    assert nms(boxes, 0.3).tolist() == [0, 1, 2] and nms(boxes, 0.3, within=0.7).tolist() == [0, 2]
 
 
 def test_boxes_without_a_roll_get_one_of_zero():
-    assert upright([(1, 2, 3, 4)]).tolist() == [[1, 2, 3, 4, 0]] == upright((1, 2, 3, 4)).tolist()
-    assert upright([(1, 2, 3, 4, 5)]).tolist() == [[1, 2, 3, 4, 5]]
-    assert upright([]).shape == (0, 5) == upright(np.zeros((0, 4))).shape
+    assert with_roll([(1, 2, 3, 4)]).tolist() == [[1, 2, 3, 4, 0]] == with_roll((1, 2, 3, 4)).tolist()
+    assert with_roll([(1, 2, 3, 4, 5)]).tolist() == [[1, 2, 3, 4, 5]]
+    assert with_roll([]).shape == (0, 5) == with_roll(np.zeros((0, 4))).shape
     with pytest.raises(ValueError, match=r"got boxes of shape \(1, 3\), expected \(N, 4\)"):
-        upright([(1, 2, 3)])
+        with_roll([(1, 2, 3)])
 
 
-# Looking in other ways ------------------------------------------------------------------------------------------------
+# The network ----------------------------------------------------------------------------------------------------------
 
 
-class FindsTheSpot:
-    """A 'cascade' that puts a box of 40×40 around the bright spot."""
-
-    min_size = 40
-
-    def hits(self, grey):
-        (y, x), *_ = np.argwhere(grey == grey.max())
-        return np.array([(x + 0.5 - 20, y + 0.5 - 20, 40, 40)], np.float32), np.array([7])
-
-
-@pytest.mark.parametrize("roll", [0, -30, 30, 90])
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_the_box_lies_on_the_spot_however_the_image_is_turned(roll, mirrored):
-    image = paint_dot(120, 200, 143, 37)[..., 0]
-    [box], hits = Look(FindsTheSpot(), roll, mirrored)(image)
-    np.testing.assert_allclose(box[:2] + box[2:4] / 2, (143.5, 37.5), atol=1)
-    assert box[2:].tolist() == [40, 40, roll] and hits.tolist() == [7]
+def test_the_library_decodes_as_the_training_does():
+    output = torch.randn(126, 15, generator=torch.Generator().manual_seed(0))
+    scores, boxes, points = decode(output.numpy(), 96, 64)
+    corners, expected = decode_tensors(output, cells(96, 64))
+    np.testing.assert_allclose(boxes[:, :2], corners[:, :2], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(boxes[:, :2] + boxes[:, 2:], corners[:, 2:], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(points, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(scores, output[:, 0].sigmoid(), rtol=1e-5)
 
 
-def test_a_mirrored_look_corrects_to_the_other_side():
-    image = paint_dot(120, 200, 143, 37)[..., 0]
-    for mirrored, x in ((False, 143.5 + 8), (True, 143.5 - 8)):
-        [box], _ = Look(FindsTheSpot(), mirrored=mirrored, scale=0.5, dx=0.2, dy=-0.1)(image)
-        np.testing.assert_allclose(box, (x - 10, 37.5 - 4 - 10, 20, 20, 0), atol=1)
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1, 4])
+def test_a_face_of_any_size_is_found_at_its_place(network, astronaut, scale):
+    image = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    boxes = network(image)
+    assert boxes.dtype == np.float32 and boxes.shape[1] == 5
+    x, y = scale * np.array(ASTRONAUT)
+    near = np.abs(boxes[:, :2] + boxes[:, 2:4] / 2 - (x, y)) < boxes[:, 2:4] / 4
+    assert near.all(axis=1).sum() == 1
 
 
-def test_turning_keeps_every_corner_and_knows_the_way_back():
-    image = paint_dot(90, 140, 20, 60)[..., 0]
-    turned, back = turn(image, 30)
-    y, x = np.unravel_index(turned.argmax(), turned.shape)
-    np.testing.assert_allclose(back @ [x, y, 1], (20, 60), atol=1)
-    bright, _ = turn(np.full((90, 140), 200, np.uint8), 30)
-    assert bright.astype(float).sum() == pytest.approx(200 * 90 * 140, rel=0.01)
+@pytest.mark.parametrize("roll", [90, -90, 180])
+def test_a_search_of_the_turned_image_gives_boxes_of_the_image(network, astronaut, roll):
+    upright, turned = network.find(astronaut), cv2.rotate(astronaut, detectors.ROLLS[roll])
+    back = network.find(turned, roll=-roll if roll != 180 else 180)
+    height, width = astronaut.shape[:2]
+    box = upright.boxes[0]
+    x, y = box[:2] + box[2:] / 2
+    expected = {90: (y, width - x), -90: (height - y, x), 180: (width - x, height - y)}[roll]
+    np.testing.assert_allclose(back.boxes[0, :2] + back.boxes[0, 2:] / 2, expected, atol=3)
+    assert back.scores[0] == pytest.approx(upright.scores[0], abs=0.05)
 
 
-# The finder -----------------------------------------------------------------------------------------------------------
+def test_fast_searches_once_and_finds_large_faces(network, astronaut):
+    fast = network.fast()
+    assert fast.effort == "fast" and network.effort == "full"
+    assert len(fast(astronaut)) >= 1
+    with pytest.raises(ValueError, match="got the effort 'slow', expected 'fast' or 'full'"):
+        NetworkDetector(effort="slow")
 
 
-def centred(boxes: np.ndarray, x: float, y: float) -> np.ndarray:
-    return boxes[(np.abs(boxes[:, :2] + boxes[:, 2:4] / 2 - (x, y)) < boxes[:, 2:4] / 4).all(axis=1)]
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 30), (24, 24)])
+def test_an_image_without_room_for_a_face_has_none(network, shape):
+    assert network(np.full((*shape, 3), 90, np.uint8)).shape == (0, 5)
 
 
-def test_an_upright_face_is_found_in_the_first_pass_and_no_other_is_tried(astronaut, monkeypatch):
-    monkeypatch.setattr(FaceFinder, "further", lambda self, grey: pytest.fail("a further pass"))
-    boxes = FaceFinder()(astronaut)
-    assert boxes.dtype == np.float32 and boxes.shape[1] == 5 and (boxes[:, 4] == 0).all()
-    assert len(centred(boxes, 222 - 80, 115)) == 1
+def test_a_large_image_is_searched_in_tiles_of_bounded_size(network, monkeypatch):
+    sizes, session = [], network._session
+    spy = SimpleNamespace(run=lambda names, inputs: sizes.append(inputs["image"].shape) or session.run(names, inputs))
+    monkeypatch.setattr(network, "_session", spy)
+    network(np.zeros((1500, 9000), np.uint8))
+    assert len(sizes) > 4 and max(size[2] * size[3] for size in sizes) <= detectors.TILE**2
 
 
-@pytest.mark.parametrize("roll", [-35, 35])
-def test_a_tilted_face_is_found_with_its_roll(astronaut, roll):
-    tilted, _ = turn(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY), -roll)
-    matrix = cv2.invertAffineTransform(turn(astronaut[..., 0], -roll)[1])
-    x, y = matrix @ [222 - 80, 115, 1]
-    image = cv2.cvtColor(tilted, cv2.COLOR_GRAY2RGB)
-    assert len(centred(upright(HaarDetector()(image)), x, y)) == 0  # too much for the frontal cascade
-    found = centred(FaceFinder()(image), x, y)
-    assert found[0, 4] == np.sign(roll) * 30
+def test_searches_in_several_threads_find_what_one_finds(network, astronaut):
+    images = [astronaut[:300], astronaut[:, ::-1].copy(), astronaut[:200, 100:300].copy()]
+    for detect in (network, HaarDetector()):
+        alone = [detect(image).tolist() for image in images]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda i, detect=detect: detect(images[i % 3]).tolist(), range(12)))
+        assert found == alone * 4
 
 
-def test_a_small_face_is_found_where_there_is_no_larger_one(astronaut):
-    small = cv2.resize(astronaut, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
-    image = np.full((480, 640, 3), 128, np.uint8)
-    image[200:320, 300:420] = small
-    finder, grey, (x, y) = FaceFinder(), cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (300 + 0.4 * 142, 200 + 0.4 * 115)
-    assert len(centred(finder.first(grey), x, y)) == len(centred(finder.further(grey), x, y)) == 0
-    [box] = centred(finder.small(grey), x, y)
-    assert 32 <= box[2] <= 50
-
-
-def test_boxes_grow_with_the_image(astronaut):
-    large = cv2.resize(astronaut, (1800, 1800), interpolation=cv2.INTER_LINEAR)  # above what is searched at once
-    [small], [box] = (centred(FaceFinder()(image), 142 * s, 115 * s) for image, s in ((astronaut, 1), (large, 6)))
-    np.testing.assert_allclose(box[:4] / 6, small[:4], atol=10)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (3, 30), (24, 24)])
-def test_an_image_without_room_for_a_face_has_none(shape):
-    assert FaceFinder()(np.full((*shape, 3), 90, np.uint8)).shape == (0, 5)
-
-
-def test_a_panorama_is_searched_at_two_million_pixels(monkeypatch):
-    seen = []
-    monkeypatch.setattr(HaarDetector, "hits", lambda self, grey: (seen.append(grey.size), HaarDetector.none)[1])
-    monkeypatch.setattr(HaarDetector, "none", (np.zeros((0, 4), np.float32), np.zeros(0, int)), raising=False)
-    assert len(FaceFinder()(np.zeros((1000, 20000, 3), np.uint8))) == 0
-    assert len(seen) == 1 + len(detectors.FURTHER) + 1 and max(seen) <= 2_001_000
+def test_a_file_that_is_no_network_raises_a_sentence(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"net.onnx: expected the ONNX file of a network, got another"):
+        NetworkDetector(tmp_path / "net.onnx")
+    with pytest.raises(FileNotFoundError, match=r"none.onnx"):
+        NetworkDetector(tmp_path / "none.onnx")
 
 
 # Another detector -----------------------------------------------------------------------------------------------------
@@ -173,14 +168,6 @@ def test_a_file_that_is_no_yunet_raises_a_sentence(tmp_path, capfd):
     (tmp_path / "net.onnx").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"net.onnx: expected the ONNX file of YuNet, got no network"):
         YuNetDetector(tmp_path / "net.onnx")
-
-
-def test_searches_in_several_threads_find_what_one_finds(astronaut):
-    images = [astronaut, astronaut[:, ::-1].copy(), turn(astronaut, 30)[0], astronaut[:200, :200].copy()]
-    alone = [FaceFinder()(image).tolist() for image in images]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: FaceFinder()(images[i % 4]).tolist(), range(32)))
-    assert found == alone * 8
 
 
 @pytest.mark.parametrize("missing", ["CascadeClassifier", "data"])

@@ -28,10 +28,13 @@ from keypoints.detection import KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
 from keypoints.geometry import cut_out
 from keypoints.landmarks import REFERENCE_FACE
-from keypoints.tracking import LOST, NEW, SEARCHES, TRACKED, FaceTracker, OneEuro, Signals, Smoother
+from keypoints.signals import Signals
+from keypoints.smoothing import OneEuro, Smoother
+from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
 from training.confidence import hidden
 from training.metrics import face_size, nme
+from training.weights import DEFAULT_MODEL, load_model
 
 CLIP = DATA_DIR / "sample" / "clip.mp4"
 
@@ -143,19 +146,16 @@ def test_following_places_points_where_both_looks_do(detector):
         assert nme(followed.keypoints[None], face.keypoints[None])[0] < 1
 
 
-def test_a_view_is_cut_where_the_network_would_cut_it(detector):
-    net, side = detector.net, 224
+def test_the_fine_crop_lies_where_the_network_in_pytorch_would_cut_it(detector):
+    net, side = load_model(DEFAULT_MODEL), 224
     row, column = np.mgrid[:side, :side]
     image = np.uint8(np.repeat((100 + 0.4 * column + 0.25 * row)[..., None], 3, axis=2))
     points = face_points(118, 109, 40).astype(np.float64)
     units = torch.from_numpy((points + 0.5) / (side / 2) - 1)[None].float()
     expected, _ = net.close_view(torch.from_numpy(image[None, None, ..., 0]).float(), units)
-    view, place = FaceTracker(detector)._view(image, points)
+    [matrix] = detector.network._crops(points[None], None)
+    view = cut_out(image, matrix, detector.network.crop_side)
     np.testing.assert_allclose(view, expected[0, 0], atol=1.1)
-    inside = np.linalg.solve(place[:, :2], (points - place[:, 2]).T).T
-    np.testing.assert_allclose(
-        inside.mean(axis=0), [0, -0.075], atol=0.04
-    )  # the middle lies a little below the centroid
 
 
 def test_a_cut_out_outside_the_image_is_none():
@@ -184,7 +184,7 @@ def test_one_face_keeps_its_id_and_the_detector_runs_now_and_then(tracker):
     faces = follow(tracker, numbers)
     assert [[face.id for face in found] for found in faces] == [[0]] * 60
     assert [found[0].state for found in faces] == [NEW] + [TRACKED] * 59
-    assert tracker.detections == 3 + 2 * SEARCHES and tracker.faces == 1  # each check but the first is followed by some
+    assert tracker.detections == 3 and tracker.faces == 1
     assert max(error(found, n) for n, found in zip(numbers, faces, strict=True)) < 4
     face = faces[-1][0]
     assert face.keypoints.dtype == np.float32 and face.confidence.shape == (68,) and 0 <= face.score <= 1

@@ -19,9 +19,9 @@ import torch
 from helpers import ROOT
 from torch import nn
 
-from keypoints import weights
 from keypoints.detection import KeypointDetector
 from models import Net
+from training import weights
 from training.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
 
 
@@ -185,7 +185,7 @@ def bombs(folder: Path) -> dict[str, Path]:
 
 MEASURED = """
 import resource, sys
-from keypoints import weights
+from training import weights
 from training import recipe as trainer
 from models import Net
 from training.weights import load_model

@@ -142,9 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export",
         help="write the network for other runtimes",
-        description="Write the network as one ONNX file with a dynamic batch; needs the packages onnx and onnxscript.",
+        description="Write the network's two stages as ONNX files, for any number of faces at once.",
     )
-    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    export.add_argument(
+        "--onnx", type=Path, required=True, metavar="NAME", help="NAME.coarse.onnx and NAME.fine.onnx are written"
+    )
     export.add_argument(
         "--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights (default: the shipped ones)"
     )
@@ -312,8 +314,8 @@ def train_net(options: argparse.Namespace, world: distributed.World) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     check_out("--onnx", options.onnx, [options.model])
-    export_onnx(load_model(options.model), options.onnx)
-    print(f"wrote {options.onnx}: {options.onnx.stat().st_size / 1e6:.1f} MB")
+    for file in export_onnx(load_model(options.model), options.onnx):
+        print(f"wrote {file}: {file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

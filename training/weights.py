@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
+from models import NETWORKS
+from training.export import export_onnx
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "saved_models"
 RECIPE_MODEL = MODEL_DIR / "keypoints_model_1.safetensors"  # the course's recipe
@@ -73,7 +75,9 @@ def read_tensors(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[dict[s
 
 
 def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> None:
-    """Write the weights to ``path`` and their record beside it as JSON; neither is ever there half-written.
+    """Write the weights to ``path``, and beside it their record as JSON and, given a framing, the ONNX files.
+
+    None of them is ever there half-written.
 
     Then the checkpoints of the training that made ``net`` go: what they are kept for is on disk.
 
@@ -88,6 +92,8 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
     path = Path(path)
     about = {"network": type(net).__name__, "arguments": net.arguments, "framing": net.framing}
     write_tensors(path, net.state_dict(), about)
+    if net.framing is not None:
+        export_onnx(net, path)
     if record is not None:
         record = {
             "weights": path.name,
@@ -134,8 +140,6 @@ def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.
     Raises:
         ValueError: as :func:`load_model`.
     """
-    from models import NETWORKS  # which offers this module's functions itself
-
     if not isinstance(about, dict):
         raise ValueError(f"{path}: expected weights saved by save_model, got {brief(about)}")
     network, framing, arguments = about.get("network"), about.get("framing"), about.get("arguments") or {}
