@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Put a filter on every face of images. Without a face the picture is written as it was. PNG and "
         "WebP keep their transparency.",
     )
-    wear.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="files, folders of them, or patterns such as '*.jpg'"
-    )
+    wear.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders of them, or patterns such as '*.jpg'")
     wear.add_argument("--filter", nargs="+", metavar="NAME", help="one or more; see --list")
     wear.add_argument("--list", action="store_true", help="list the filters and stop")
     wear.add_argument(

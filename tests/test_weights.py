@@ -19,8 +19,9 @@ import torch
 from helpers import ROOT
 from torch import nn
 
+from keypoints import weights
+from keypoints.detection import KeypointDetector
 from models import Net
-from training import weights
 from training.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
 
 
@@ -64,7 +65,7 @@ def test_a_file_of_torch_save_is_refused_with_the_command_that_converts_it(net, 
         arguments = {"dropout": 0.1} | ({"whole": 56} if whole == "a record's" else {})
         content = {"network": "Net", "arguments": arguments, "framing": {"scale": 1.5}, "state_dict": content}
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"net\.pt: got a file of torch\.save, .*with 'python -m training\.weights"):
+    with pytest.raises(ValueError, match=r"net\.pt: got a file of torch\.save, .*convert it with 'python -m keypoints"):
         load_model(path)
     weights.main([str(path)])
     loaded = load_model(tmp_path / "net.safetensors")
@@ -184,6 +185,7 @@ def bombs(folder: Path) -> dict[str, Path]:
 
 MEASURED = """
 import resource, sys
+from keypoints import weights
 from training import recipe as trainer
 from models import Net
 from training.weights import load_model
@@ -283,10 +285,11 @@ def test_weights_of_this_network_with_values_it_cannot_have_raise_a_sentence(net
     change = changed.pop("tensors", lambda value: value)
     about = {"network": "Net", "arguments": net.arguments, "framing": FRAMING} | changed
     write_tensors(path, {name: change(value) for name, value in net.state_dict().items()}, about)
-    with pytest.raises(ValueError, match=sentence) as caught:
-        load_model(path)
-    text = str(caught.value)
-    assert text.startswith(str(path)) and "\n" not in text and len(text) < 600
+    for load in (load_model, KeypointDetector):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            load(path)
+        text = str(caught.value)
+        assert text.startswith(str(path)) and "\n" not in text and len(text) < 600
 
 
 def test_a_missing_file_and_a_directory_are_os_errors(tmp_path):
