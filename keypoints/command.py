@@ -8,14 +8,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 
-
-def check_out(option: str, out: Path, sources: Iterable[str | Path]) -> None:
+def check_out(option: str, out: Path, sources: Iterable[str | Path | None]) -> None:
     """Refuse a folder, and to write over what is read."""
     if out.is_dir():
         raise ValueError(f"{option} {out}: got a folder, expected a file")
-    if out.is_file() and any(Path(source).exists() and out.samefile(source) for source in sources):
+    if out.is_file() and any(source and Path(source).exists() and out.samefile(source) for source in sources):
         raise ValueError(f"{option} {out}: the source would be overwritten, expected another file")
 
 
@@ -48,7 +46,7 @@ def run(program: str, parser: argparse.ArgumentParser, arguments: list[str] | No
         if options.threads is not None:
             if options.threads < 1:
                 raise ValueError(f"got --threads {options.threads}, expected 1 or more")
-            getattr(options, "set_threads", cv2.setNumThreads)(options.threads)
+            options.set_threads(options.threads)
         return options.run(options)
     except KeyboardInterrupt:
         print(getattr(options, "interrupted", "interrupted"), file=sys.stderr)

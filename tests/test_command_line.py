@@ -144,7 +144,7 @@ def test_rows_are_on_disk_as_they_come_and_stay_when_detect_is_interrupted(weigh
         seen.append(file)
         return read_image(file)
 
-    monkeypatch.setattr("keypoints.__main__.read_image", read)
+    monkeypatch.setattr("keypoints.commands.read_image", read)
     outputs = ["--csv", str(tmp_path / "o.csv"), "--json", str(tmp_path / "o.jsonl")]
     assert main(["detect", ASTRONAUT, ASTRONAUT, *outputs, "--model", weights]) == 130
     assert sorted(file.name for file in tmp_path.glob("o.*")) == ["o.csv.part", "o.jsonl.part"]

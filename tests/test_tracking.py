@@ -23,7 +23,8 @@ from helpers import ROOT, face_points
 
 from data_load import DATA_DIR
 from keypoints import detectors, tracking
-from keypoints.__main__ import _emotion_columns, main, track_header
+from keypoints.__main__ import main
+from keypoints.commands import _emotion_columns, track_header
 from keypoints.detection import KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
 from keypoints.geometry import cut_out
