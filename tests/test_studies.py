@@ -15,7 +15,7 @@ from data_load import find_data, label_offset, training_transform
 from models import Net
 from training.evaluation import Evaluation
 from training.recipe import Recipe, fit
-from training.studies import cost, slices, study
+from training.studies import common, cost, slices, study
 from training.studies import label_offset as offset_study
 
 
@@ -77,7 +77,7 @@ def test_studies_go_on_where_they_stopped(tmp_path, monkeypatch, capsys):
         return {"nme_box": 1.0, "nme_box_median": 1.0, "seconds": 1.0}
 
     monkeypatch.setenv("KEYPOINTS_DATA", "sample")
-    monkeypatch.setattr(study, "BUILD", tmp_path)
+    monkeypatch.setattr(common, "BUILD", tmp_path)
     monkeypatch.setattr(study.Study, "run", run)
     with pytest.raises(KeyboardInterrupt):
         study.main(["batch_size"])
@@ -97,7 +97,7 @@ def test_an_unknown_study_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         study.main(["loses"])
     assert stopped.value.code == 2
-    assert "got study 'loses', expected one of losses" in capsys.readouterr().err
+    assert "got 'loses', expected one of losses" in capsys.readouterr().err
 
 
 def test_the_committed_studies_are_of_this_network_and_recipe():
@@ -131,13 +131,13 @@ def test_a_line_is_found_in_spite_of_a_stray_point():
     size = np.linspace(50, 150, 30)
     shift = 0.3 + 0.01 * size
     shift[4] = 40
-    assert np.allclose(offset_study.line(size, shift), (0.3, 0.01), atol=1e-3)
+    assert np.allclose(offset_study.fit_line(size, shift), (0.3, 0.01), atol=1e-3)
 
 
 def test_offsets_of_sizes_are_those_of_faces():
     face = np.random.default_rng(0).uniform(0, 1, (68, 2))
     face = (face - face.min(axis=0)) / np.ptp(face, axis=0) * 80
-    assert np.allclose(offset_study.label_offset_of(np.array([80.0]))[0], label_offset(face), atol=1e-5)
+    assert np.allclose(offset_study.offset_of_sizes(np.array([80.0]))[0], label_offset(face), atol=1e-5)
 
 
 def test_turned_heads_are_set_against_frontal_ones():
@@ -176,5 +176,5 @@ def test_the_first_look_is_the_network_stopped_half_way():
     net, image = Net().eval(), torch.rand(2, 1, 224, 224)
     with torch.no_grad():
         first, second = net(image, every_look=True)
-        assert torch.allclose(slices.FirstLook(net)(image), first, atol=1e-6)
+        assert torch.allclose(slices.CoarseStage(net)(image), first, atol=1e-6)
         assert not torch.allclose(first, second, atol=1e-3)

@@ -26,7 +26,7 @@ from keypoints.files import check_writable, sha256, write_json
 from keypoints.landmarks import EYE_CORNERS
 from keypoints.weights import MODEL_DIR, load_model
 from training import metrics
-from training.recipe import versions
+from training.records import versions
 from training.studies import report
 from training.studies.benchmark_peers import PEERS, WARM_UP
 
