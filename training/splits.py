@@ -119,6 +119,18 @@ def find_wild(folder: str | Path | None = None) -> Path | None:
     return folder
 
 
+def require_wild(folder: str | Path | None = None) -> Path:
+    """Return the folder of the wild set, see :func:`find_wild`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    found = find_wild(folder)
+    if found is None:
+        raise FileNotFoundError("the wild photos are not here: name their folder in KEYPOINTS_WILD or with --wild")
+    return found
+
+
 def wild_groups(part: str = "validation") -> dict[str, int]:
     """The wild photos of 'training' or 'validation': file name → number of the group it belongs to."""
     groups = read_splits()["wild"][part]
@@ -215,9 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=SPLITS, metavar="FILE", help="default: data/splits.json")
     options = parser.parse_args(arguments)
     try:
-        folder = find_wild(options.wild)
-        if folder is None:
-            raise FileNotFoundError("the wild set is missing: name its folder with --wild")
+        folder = require_wild(options.wild)
         part_of = draw_people(
             {
                 person_of(name)
