@@ -18,7 +18,7 @@ from training import recipe as trainer
 from training.__main__ import main
 from training.photo import balanced
 from training.recipe import Recipe
-from training.studies import ablation, label_offset, study
+from training.studies import ablation, common, label_offset, study
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_train_works_on_the_sample_alone(few, tmp_path, options):
 
 
 def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "BUILD", tmp_path)
+    monkeypatch.setattr(common, "BUILD", tmp_path)
     monkeypatch.setattr(study, "STUDIES", {"epochs": {"1": {"epochs": 1}}})
     assert study.main(["epochs"]) == 0
     assert list(json.loads((tmp_path / "studies.json").read_text(encoding="utf-8"))["runs"]) == ["epochs=1"]

@@ -35,7 +35,7 @@ import data_load  # noqa: E402
 from data_load import find_data, training_transform  # noqa: E402
 from keypoints.__main__ import main as keypoints  # noqa: E402
 from keypoints.video import Video, VideoFile  # noqa: E402
-from keypoints.weights import load_model, read_tensors, save_model  # noqa: E402
+from keypoints.weights import load_model, save_model  # noqa: E402
 from models import Net  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
@@ -130,7 +130,7 @@ def training() -> Job:
             log.write(f"{number}\n")
 
     def in_checkpoint(folder: Path) -> list[dict]:
-        return read_tensors(folder / "net.checkpoint")[1]["history"]
+        return torch.load(folder / "net.checkpoint", weights_only=True)["history"]
 
     def work(folder: Path) -> None:
         save = trainer._save_checkpoint
@@ -149,6 +149,7 @@ def training() -> Job:
         record = fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
         time.sleep(0.5)  # that kills fall between the training and its weights, too
         save_model(net, folder / "net.safetensors", record)
+        (folder / "net.checkpoint").unlink()
 
     def whole(folder: Path) -> None:
         done, resumed[folder] = lines(folder / "epochs"), lines(folder / "starts")
