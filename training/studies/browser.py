@@ -87,7 +87,10 @@ class Browser:
 
     def allow_webcam(self, address: str, allowed: bool = True) -> None:
         """Answer for the user whether the pages of an address get the webcam."""
-        self.page.context.grant_permissions(["camera"] if allowed else [], origin=address)  # rejects all others
+        context = self.call("Target.getTargetInfo")["targetInfo"]["browserContextId"]
+        setting = {"permission": {"name": "camera"}, "setting": "granted" if allowed else "denied", "origin": address}
+        # Playwright can grant permissions, but not deny them.
+        self._browser.new_browser_cdp_session().send("Browser.setPermission", {**setting, "browserContextId": context})
 
     def resize(self, width: int, height: int) -> None:
         """Show the page as on a screen of this size; a phone's below 600 pixels."""
