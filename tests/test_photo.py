@@ -81,8 +81,3 @@ def test_a_training_cut_off_in_its_second_part_goes_on_to_the_same_weights(data,
 def test_one_epoch_is_not_settled(data, tmp_path):
     _, record = photo.train(PhotoNet(), data, replace(RECIPE, epochs=1), tmp_path / "short.safetensors")
     assert "settled" not in record and len(record["history"]) == 1
-
-
-def test_every_training_face_is_shown_in_the_new_way(data):
-    data.show(framed_transform())
-    assert all(torch.equal(data.together()[i]["image"], data.together()[i]["image"]) for i in range(8))

@@ -157,12 +157,12 @@ def find_zero(model: PoseModel, photos: Path) -> float:
 
 
 @one_sentence()
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pose", description=__doc__.splitlines()[0])
     parser.add_argument("--geometry", type=Path, default=Path("build/geometry.npz"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to find the zero of the pitch with")
     parser.add_argument("--out", type=Path, default=POSE_MODEL, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.geometry.exists():
         raise FileNotFoundError(f"{options.geometry} is not here: data/sample/geometry.py writes it, with Blender")
     check_writable(options.out)

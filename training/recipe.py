@@ -153,7 +153,7 @@ def train_epoch(
         average: the running average of the weights, if one is kept.
         report: called after each step with the mean loss so far.
         clip: the largest norm of a step's gradient.
-        call: what is called instead of ``net``, see :func:`training.distributed.share_gradients`.
+        call: what is called instead of ``net``, see :func:`training.distributed.synchronise_gradients`.
 
     Returns:
         the mean loss.
@@ -167,7 +167,7 @@ def train_epoch(
         parts = math.ceil(len(images) / AT_ONCE)
         optimizer.zero_grad(set_to_none=True)
         for number, (part, true) in enumerate(zip(images.chunk(parts), keypoints.flatten(1).chunk(parts), strict=True)):
-            with distributed.held_back(call, number + 1 < parts):
+            with distributed.no_sync(call, number + 1 < parts):
                 guesses = call(part, every_look=True) if looks_twice(net) else call(part)
                 loss = known_loss(criterion, guesses, true.expand_as(guesses))  # both looks learn
                 loss = loss * (len(part) / len(images))
@@ -253,7 +253,7 @@ def _fit(
         generator=generator,
         drop_last=len(training_set) % recipe.batch_size == 1 and len(training_set) > 1,
     )
-    loader = distributed.share_batches(loader)
+    loader = distributed.shard_batches(loader)
     steps = recipe.epochs * len(loader)
     warm_up = max(recipe.warm_up, min(0.3, 3 / steps))  # OneCycleLR divides by zero for a warm-up of one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -273,7 +273,7 @@ def _fit(
         history = _resume(Path(checkpoint), state, identity)
         distributed.agreed(True)  # all have read it before the first may remove it
 
-    shared = distributed.share_gradients(net)
+    shared = distributed.synchronise_gradients(net)
     progress = _Progress(recipe.epochs, len(loader), len(history), quiet=not world.first)
     for epoch in range(len(history), recipe.epochs):
         began = time.perf_counter()
