@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from data_load import Normalize
 from keypoints.files import brief, lock, write_atomically
@@ -223,15 +224,7 @@ def fit(
         return _fit(net, training_set, validation_set, recipe or Recipe(), device, checkpoint, files)
 
 
-def _fit(
-    net: nn.Module,
-    training_set: Dataset,
-    validation_set: Dataset | None,
-    recipe: Recipe,
-    device: str,
-    checkpoint: str | Path | None,
-    files: Sequence[str],
-) -> dict:
+def _fit(net, training_set, validation_set, recipe: Recipe, device, checkpoint, files) -> dict:
     if len(training_set) == 0:
         raise ValueError("got no training samples, expected at least one")
     if recipe.epochs < 1:
@@ -274,14 +267,23 @@ def _fit(
         distributed.agreed(True)  # all have read it before the first may remove it
 
     shared = distributed.synchronise_gradients(net)
-    progress = _Progress(recipe.epochs, len(loader), len(history), quiet=not world.first)
-    for epoch in range(len(history), recipe.epochs):
+    done, total = len(history), recipe.epochs
+    # A bar on a terminal; elsewhere, as in a notebook or a log file, only the line of each epoch.
+    bar = tqdm(total=steps, initial=done * len(loader), unit="batch", disable=None if world.first else True)
+
+    def report(loss: float) -> None:
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        bar.update()
+
+    began_training = time.perf_counter()
+    for epoch in range(done, total):
         began = time.perf_counter()
+        bar.set_description(f"epoch {epoch + 1}/{total}")
         # Every epoch has its own seed, so that a resumed run draws what the uninterrupted one would have drawn.
         torch.manual_seed(recipe.seed * 1000 + epoch + 1_000_003 * world.rank)  # every process has its own crops
         generator.manual_seed(recipe.seed * 1000 + epoch)
         loss = distributed.mean(
-            train_epoch(net, loader, criterion, optimizer, schedule, average, progress.step, recipe.clip, shared)
+            train_epoch(net, loader, criterion, optimizer, schedule, average, report, recipe.clip, shared)
         )
         entry = {"epoch": epoch + 1, "training_loss": loss}
         if validation_set is not None and world.first:
@@ -295,8 +297,11 @@ def _fit(
         history.append(entry)
         if checkpoint is not None and world.first:
             _save_checkpoint(Path(checkpoint), state, identity, history)
-        progress.epoch(entry)
-    progress.close()
+        if world.first:
+            left = (time.perf_counter() - began_training) / (epoch + 1 - done) * (total - epoch - 1)
+            tqdm.write(f"epoch {epoch + 1}/{total}: {_describe(entry)}, {left:.0f} s left")
+            sys.stdout.flush()
+    bar.close()
 
     net.load_state_dict(average.module.state_dict())
     net.eval()
@@ -311,6 +316,13 @@ def _fit(
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
+
+
+def _describe(entry: dict) -> str:
+    text = f"training loss {entry['training_loss']:.4f}"
+    if "nme_box" in entry:
+        text += f", validation loss {entry['validation_loss']:.4f}, NME_box {entry['nme_box']:.2f} %"
+    return text
 
 
 def _averaging(decay: float):
@@ -349,39 +361,3 @@ def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
         got, expected = (brief({name: of.get(name) for name in differs}) for of in (made_with, identity))
         raise ValueError(f"{checkpoint}: got a checkpoint of {got}, expected {expected}; delete it to start anew")
     return history
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere, as in a notebook or a log file, one line an epoch."""
-
-    def __init__(self, epochs: int, steps: int, done: int, quiet: bool = False) -> None:
-        self.epochs, self.began, self.bar, self.first = epochs, time.perf_counter(), None, done
-        self.quiet = quiet
-        if sys.stderr.isatty() and not quiet:
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=epochs * steps, initial=done * steps, unit="batch", desc=f"epoch {done + 1}/{epochs}")
-
-    def step(self, loss: float) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            self.bar.update()
-
-    def epoch(self, entry: dict) -> None:
-        if self.quiet:
-            return
-        done = entry["epoch"]
-        left = (time.perf_counter() - self.began) / (done - self.first) * (self.epochs - done)
-        line = f"epoch {done}/{self.epochs}: training loss {entry['training_loss']:.4f}"
-        if "nme_box" in entry:
-            line += f", validation loss {entry['validation_loss']:.4f}, NME_box {entry['nme_box']:.2f} %"
-        line += f", {left:.0f} s left"
-        if self.bar is not None:
-            self.bar.set_description(f"epoch {min(done + 1, self.epochs)}/{self.epochs}")
-            self.bar.write(line)
-        else:
-            print(line, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
