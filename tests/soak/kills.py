@@ -283,16 +283,11 @@ def main() -> int:
     cv2.setNumThreads(1)
     failed = 0
     with serving() as (url, manifest), short_clip() as clip:
-        jobs = {
-            "training": training,
-            "detecting": detecting,
-            "fetching": lambda: fetching(url, manifest),
-            "tracking": lambda: tracking(clip),
-        }
+        needs = {"fetching": (url, manifest), "tracking": (clip,)}
         for name in options.jobs:
             try:
                 rng = np.random.default_rng([SEED, names.index(name)])
-                result = {"failed": 0, **torture(jobs[name](), options.kills, rng)}
+                result = {"failed": 0, **torture(globals()[name](*needs.get(name, ())), options.kills, rng)}
             except AssertionError as error:  # it ends at the first
                 result = {"failed": 1, "kills": options.kills, "finished": 0, "what": str(error)}
             failed += result["failed"]
