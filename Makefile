@@ -22,13 +22,14 @@ export PYTHONHASHSEED := 0
 # PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup notebooks test soak refresh data verify train photo twin evaluate failures benchmark demo lab clean
+.PHONY: help setup notebooks test packages soak refresh data verify train photo twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make setup       set up .venv and nothing else"
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
 	@echo "make test        set up .venv, check style and types, run pytest and nbval, always on the sample"
+	@echo "make packages    write what is installed, with its licences: tests/constraints.txt, tests/licences.csv"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
 	@echo "make demo        a page for photos and the webcam on this machine, in .venv-demo"
 	@echo "make lab         open the notebooks in JupyterLab"
@@ -90,6 +91,13 @@ test: .venv/made-for-tests
 	@$(PY) -m mypy
 	@$(PY) -m pytest
 	@KEYPOINTS_DATA=sample $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
+
+packages: .venv/made-for-tests
+	@{ echo "# Everything that was installed when the tests last passed; written by make packages."; \
+	  $(PY) -m pip freeze --exclude pip | sed 's/+[^ ;]*//'; } > tests/constraints.txt
+	@$(PY) -m pip install --quiet --target build/pip-licenses pip-licenses
+	@PYTHONPATH=build/pip-licenses $(PY) -m piplicenses --format=csv --from=mixed --output-file tests/licences.csv \
+	  --ignore-packages pip-licenses prettytable tomli
 
 soak: .venv/made-for-tests
 	@$(PIP_INSTALL) -r tests/soak/requirements.txt

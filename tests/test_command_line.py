@@ -337,7 +337,7 @@ def test_evaluate_prints_a_line_a_framing_of_one_s_own_images_and_writes_their_f
 def test_without_a_set_the_test_set_is_measured_and_what_is_missing_is_said(
     weights, small_set, no_figures_written, monkeypatch, capsys
 ):
-    monkeypatch.setattr("training.__main__.find_data", lambda: Data("sample", small_set.root))
+    monkeypatch.setattr("training.train.find_data", lambda: Data("sample", small_set.root))
     monkeypatch.setattr("training.__main__.find_wild", lambda folder: None)
     assert main(["evaluate", "--framing", "centre", "--model", weights]) == 0
     content = json.loads((no_figures_written / "build" / "evaluation.json").read_text(encoding="utf-8"))
@@ -545,7 +545,7 @@ def test_an_interrupted_train_says_how_to_go_on(photo_set, tmp_path, capsys, mon
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.__main__.fit", interrupt)
+    monkeypatch.setattr("training.train.fit", interrupt)
     assert main(["train", *photo_set, "--out", str(tmp_path / "mine.safetensors")]) == 130
     assert "the same command goes on from the last whole epoch" in capsys.readouterr().err
 
@@ -585,7 +585,7 @@ def test_bad_training_arguments_are_one_sentence_and_exit_status_2(
 def test_where_the_weights_cannot_be_written_nothing_is_trained(
     photo_set, tmp_path, capsys, monkeypatch, name, sentence
 ):
-    monkeypatch.setattr("training.__main__.fit", None)
+    monkeypatch.setattr("training.train.fit", None)
     (tmp_path / "note").write_text("a file")
     (tmp_path / "with_record" / "w.json").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""How the scores of PhotoNet are fitted: on a small world of sample faces, and the parts of it by hand."""
+"""PhotoNet's confidence is fitted on a small world of sample faces; its parts are tested by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REGRESSIONS = ("confidence_weights", "score_weights", "follow_confidence_weights
 
 @pytest.fixture
 def photo_net(tmp_path):
-    """The shipped network, knowing nothing of how sure it is, and its file with a record."""
+    """The shipped network without its confidence, and its file with a record."""
     net, path = load_model(), tmp_path / "photo.safetensors"
     for name in REGRESSIONS:
         getattr(net, name).zero_()
@@ -58,7 +58,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(confidence, "read_splits", lambda: {"wild": groups})
 
 
-def test_scores_fitted_anew_tell_faces_from_walls_and_go_into_the_weights_and_their_record(photo_net, world, capsys):
+def test_fitted_scores_separate_faces_from_walls_and_are_saved_with_their_record(photo_net, world, capsys):
     _, path = photo_net
     before = json.loads(path.with_suffix(".json").read_text())
     confidence.main(["--model", str(path)])
@@ -78,13 +78,13 @@ def test_scores_fitted_anew_tell_faces_from_walls_and_go_into_the_weights_and_th
 
 
 def test_without_the_photos_nothing_is_fitted(photo_net, monkeypatch):
-    monkeypatch.setattr(confidence, "find_wild", lambda: None)
+    monkeypatch.delenv("KEYPOINTS_WILD", raising=False)
     monkeypatch.setattr(confidence, "find_data", lambda name: None)
     with pytest.raises(FileNotFoundError, match="name their folder in KEYPOINTS_WILD"):
         confidence.calibrate(photo_net[0])
 
 
-def test_points_of_the_frame_before_lie_near_and_lost_ones_do_not():
+def test_moved_points_lie_near_and_lost_ones_do_not():
     face = 100 + 80 * (REFERENCE_FACE[:, :2] / face_size(REFERENCE_FACE[:, :2]))
     there = np.repeat(face[None].astype(np.float32), 400, axis=0)
     torch.manual_seed(0)
@@ -93,22 +93,31 @@ def test_points_of_the_frame_before_lie_near_and_lost_ones_do_not():
     assert np.mean(errors[True] > confidence.ASTRAY) > 0.8
 
 
-def test_a_box_that_shows_no_face_is_cut_as_a_face_s_box_is(tmp_path):
+def test_negative_crop_is_the_crop_of_a_face_box(tmp_path):
     picture = helpers.paint_dot(200, 300, 90.0, 110.0, sigma=2)
     helpers.write_set(tmp_path, "photos", ["dot.jpg"], [picture], helpers.face_points(90, 110, 30)[None])
     framing = Framing(scale=1.5, dx=0.0, dy=0.1, box_scale=1.2, box_dx=0.0, box_dy=-0.15)
-    views = confidence.negative_views([("dot.jpg", 70, 86, 40, 40, 3)], tmp_path / "photos", framing)
+    views = confidence.negative_crops([("dot.jpg", 70, 86, 40, 40, 3)], tmp_path / "photos", framing)
     assert views.shape == (1, 1, 224, 224) and views.dtype == torch.float32 and float(views.max()) <= 1
     # The view is 1.5 boxes wide, its middle a tenth of the box below the box's: (90, 110) is in its middle.
     np.testing.assert_allclose(helpers.find_dot(views[0, 0].numpy()), [111.5, 111.5], atol=2)
 
 
-def test_what_was_seen_with_the_points_far_off_counts_as_wrong(photo_net, world):
+def test_points_far_from_the_labels_count_as_wrong(photo_net, world):
     sample = find_data("sample")
     faces = confidence.FaceCrops(sample.csv_file("training"), sample.image_dir("training"), ["person_000_00.jpg"])
     torch.manual_seed(0)
-    views = confidence.random_views(faces, damaged=False)
-    evidence, _, right = confidence.judge(photo_net[0], views)
+    views = confidence.random_crops(faces, damaged=False)
+    evidence, _, right = confidence.predict_features(photo_net[0], views)
     assert evidence.shape == (3, 68, 4) and right.mean() > 0.9
     moved = [{**view, "keypoints": view["keypoints"] + 0.5} for view in views]
-    assert confidence.judge(photo_net[0], moved)[2].mean() < 0.1
+    assert confidence.predict_features(photo_net[0], moved)[2].mean() < 0.1
+
+
+def test_regression_of_one_class_returns_its_odds():
+    weights = confidence.fit_logistic(torch.randn(8, 2, 3), torch.stack([torch.ones(8), torch.zeros(8)], dim=1))
+    assert not weights[:, :-1].any() and weights[0, -1] == -weights[1, -1] > 2
+
+
+def test_auc_counts_ties_half():
+    assert confidence.binary_auc(np.array([0.9, 0.4]), np.array([0.1, 0.4])) == 0.875

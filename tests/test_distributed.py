@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from data_load import read_image
 from training import distributed
 from training.__main__ import main
-from training.distributed import Shares, World
+from training.distributed import ShardedBatches, World
 from training.weights import load_model
 
 
@@ -26,7 +26,7 @@ def batches(samples: int, size: int, drop_last: bool = False) -> BatchSampler:
 
 @pytest.mark.parametrize(("samples", "size", "processes"), [(24, 6, 2), (25, 6, 2), (28, 6, 2), (40, 10, 3), (5, 6, 2)])
 def test_the_shares_of_a_batch_are_the_batch_that_one_process_would_take(samples, size, processes):
-    shares = [Shares(batches(samples, size), World(rank, processes)) for rank in range(processes)]
+    shares = [ShardedBatches(batches(samples, size), World(rank, processes)) for rank in range(processes)]
     parts = [list(share) for share in shares]
     assert {len(part) for part in parts} == {len(share) for share in shares} and len(parts[0]) == len(shares[0])
     whole = [batch for batch in batches(samples, size) if len(batch) >= 2 * processes]
@@ -40,7 +40,7 @@ def test_one_process_alone_is_left_as_it_is():
     net, loader = torch.nn.Linear(1, 1), DataLoader(range(4), 2)
     with distributed.together() as world:
         assert world == World() == distributed.world() and world.first
-        assert distributed.share_gradients(net) is net and distributed.share_batches(loader) is loader
+        assert distributed.synchronise_gradients(net) is net and distributed.shard_batches(loader) is loader
         assert distributed.mean(3.5) == 3.5 and distributed.from_first("a") == "a"
         assert distributed.agreed(True) is True and distributed.agreed(False) is False
         assert distributed.own_device(torch.device("cpu")) == torch.device("cpu")
@@ -48,13 +48,13 @@ def test_one_process_alone_is_left_as_it_is():
 
 def test_gradients_of_all_but_the_last_part_of_a_batch_stay_here(tmp_path):
     net = torch.nn.Linear(1, 1)
-    with distributed.held_back(net, True):
+    with distributed.no_sync(net, True):
         pass  # alone there is nobody to keep them from
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         shared = torch.nn.parallel.DistributedDataParallel(net)
         for held in (True, False):
-            with distributed.held_back(shared, held):
+            with distributed.no_sync(shared, held):
                 assert shared.require_backward_grad_sync is not held
             assert shared.require_backward_grad_sync
     finally:
@@ -64,7 +64,7 @@ def test_gradients_of_all_but_the_last_part_of_a_batch_stay_here(tmp_path):
 def test_batches_too_small_for_the_processes_raise_a_sentence(monkeypatch):
     monkeypatch.setattr(distributed, "world", lambda: World(1, 4))
     with pytest.raises(ValueError, match=r"got 30 samples in batches of 6 for 4 processes, expected a batch of .* 8"):
-        distributed.share_batches(DataLoader(range(30), 6))
+        distributed.shard_batches(DataLoader(range(30), 6))
 
 
 def test_two_processes_train_as_one_does(tmp_path, capsys):

@@ -90,25 +90,19 @@ def write(path, record):
     path.write_text(json.dumps(record), encoding="utf-8")
 
 
-def test_people_never_seen_are_told_by_the_twin_alone(shipped):
+def test_unseen_people_are_measured_by_the_twin_alone(shipped):
     path, _, twin = shipped
     assert evaluation.by_person(path) is None  # there is no record of a twin
     write(path.with_name("mine_twin.json"), twin)
     found = evaluation.by_person(path)
     assert (found["weights"], found["seed"], found["data"]) == ("twin.safetensors", 1, "official")
     assert found["validation"] == twin["by_person"]["validation"] and found["test"] == twin["by_person"]["test"]
+    for other in ({"recipe": {"epochs": 9, "seed": 0}}, {"parameters": 1}, {"network": "Big"}, {"data": "sample"}):
+        write(path.with_name("mine_twin.json"), twin | other)
+        assert evaluation.by_person(path) is None, other  # of another recipe
 
 
-@pytest.mark.parametrize(
-    "other", [{"recipe": {"epochs": 9, "seed": 0}}, {"parameters": 1}, {"network": "Big"}, {"data": "sample"}]
-)
-def test_a_record_of_another_recipe_is_no_twin(shipped, other):
-    path, _, twin = shipped
-    write(path.with_name("mine_twin.json"), twin | other)
-    assert evaluation.by_person(path) is None
-
-
-def test_the_twin_itself_tells_its_own_figures_unless_its_record_is_of_other_weights(shipped):
+def test_twin_has_its_own_figures_unless_its_record_is_of_other_weights(shipped):
     path, own, twin = shipped
     write(path.with_suffix(".json"), own | {"by_person": twin["by_person"]})
     assert evaluation.by_person(path)["sha256"] == sha256(path)

@@ -348,7 +348,7 @@ def test_posed_pictures_are_read_and_lost_faces_are_named(tmp_path):
     made = trainer.read_posed(tmp_path, detector)["made"]
     assert made.lost == ("black.jpg",) and made.people.tolist() == ["ann"]
     assert [EXPRESSIONS[label] for label in made.labels] == ["fear"]
-    assert made.points.shape == (1, 1 + trainer.LOOKS, 68, 2)
+    assert made.points.shape == (1, 1 + trainer.CROPS, 68, 2)
     np.testing.assert_array_equal(made.points[0, 0], detector(tmp_path / "head.jpg")[0].keypoints)
     assert np.abs(made.points[0, 1:] - made.points[0, 0]).mean() < 2  # other framings, the same face
 
@@ -364,7 +364,7 @@ def test_faces_are_looked_at_again_when_their_table_has_changed(tmp_path, monkey
 
     for text in ("one", "one", "two"):
         table.write_text(text, encoding="utf-8")
-        last = trainer.kept("made", table, read)["made"]
+        last = trainer.cached("made", table, read)["made"]
     assert looks == ["one", "two"]
     np.testing.assert_allclose(last.points, made_faces(2, 2).points, atol=1e-4)
 

@@ -80,11 +80,8 @@ def test_bins_hold_the_right_faces_with_the_worst_first(result):
     far, empty = told["yaw", "45–90°"], told["yaw", "20–30°"]
     assert far.nme_box is None and far.worst == [] and empty.nme_box is None
     assert sum(b.images for (by, _), b in told.items() if by == "size") == 4  # quarters: everybody in one of them
-
-
-def test_a_condition_that_all_faces_share_is_one_bin(result):
     bins = [b for b in failures.slices(result, {"size": np.full(4, 50.0)}) if b.by == "size"]
-    assert [(b.label, b.images) for b in bins] == [("50–50 px", 4)]
+    assert [(b.label, b.images) for b in bins] == [("50–50 px", 4)]  # a condition that all faces share is one bin
 
 
 def test_the_page_shows_lost_faces_and_names_labels_believed_wrong(small_set, tmp_path, monkeypatch):

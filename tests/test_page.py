@@ -313,7 +313,7 @@ def server(folder):
 @pytest.fixture(scope="module")
 def chromium(folder):
     write_camera(CLIP, folder / "clip.mjpeg")
-    with Browser(camera=folder / "clip.mjpeg") as browser:
+    with Browser(folder / "clip.mjpeg") as browser:
         yield browser
 
 
@@ -322,10 +322,9 @@ def browser(server, chromium):
     """The page, just opened: it shows its first example. Afterwards the browser has nothing to complain of."""
     chromium.resize(1280, 900)
     chromium.allow_webcam(server.address)
-    chromium.open("about:blank")  # the last test's page complains of being left
-    chromium.wait("location.href === 'about:blank'")
+    chromium.page.goto("about:blank")  # the last test's page complains of being left
     chromium.complaints.clear()
-    chromium.open(server.address)
+    chromium.page.goto(server.address)
     chromium.wait("document.querySelector('#photo table') && window.chosen")
     yield chromium
     # An upload is deleted as soon as it is read; a slow browser may ask for its preview after that.
@@ -342,7 +341,7 @@ def upload(browser: Browser, file: Path) -> None:
     """Choose a file and wait until the page shows or says something else."""
     shown = "['img', '.says'].map((name) => document.querySelector('#photo ' + name)?.outerHTML).join()"
     browser.run(f"window.stage = () => {shown}; window.before = stage()")
-    browser.upload("#sources input[type=file]", file)
+    browser.page.set_input_files("#sources input[type=file]", file)
     browser.wait("stage() !== before")
 
 
@@ -440,13 +439,13 @@ def test_a_broken_file_and_a_photo_without_a_face_end_in_a_sentence(browser, tmp
 def test_the_keyboard_is_enough(browser):
     before, seen = photo(browser), []
     for _ in range(30):
-        browser.press("Tab")
+        browser.page.keyboard.press("Tab")
         seen.append(browser.run("document.activeElement.name || document.activeElement.innerText"))
         if seen[-1] == "sunglasses":
             break
     assert seen[-1] == "sunglasses", seen
     assert browser.run("getComputedStyle(document.activeElement.closest('label')).outlineStyle") == "solid"
-    browser.press(" ")
+    browser.page.keyboard.press(" ")
     browser.wait(f"document.querySelector('#photo img').src.length !== {len(before)}")
     assert "sunglasses" in browser.run("document.querySelector('#photo img').alt")
     assert any("Grace Hopper" in name for name in seen)
@@ -469,8 +468,8 @@ def test_the_webcam_is_followed_until_it_is_stopped(browser):
     for _ in range(3):  # by keyboard, from the tab's title
         if browser.run("document.activeElement.closest('#webcam') !== null"):
             break
-        browser.press("Tab")
-    browser.press(" ")
+        browser.page.keyboard.press("Tab")
+    browser.page.keyboard.press(" ")
     browser.wait("document.querySelector('#webcam .rate').textContent.endsWith(' frames/s')")
     assert browser.run("document.querySelector('#webcam .says').textContent") == "1 face."
     rate = float(browser.run("document.querySelector('#webcam .rate').textContent").split()[0])
@@ -479,7 +478,7 @@ def test_the_webcam_is_followed_until_it_is_stopped(browser):
     assert browser.run(f"[{picture}.naturalWidth, {picture}.naturalHeight]") == [320, 320]
     choose(browser, ["tophat", page.POSE])
     browser.wait(f"{picture}.alt.startsWith('The picture with pose, top hat; face 0: ')")
-    browser.press(" ")
+    browser.page.keyboard.press(" ")
     browser.wait("document.querySelector('#webcam video').srcObject === null")
     assert browser.run("document.querySelector('#webcam button').textContent") == "Start the webcam"
 
@@ -487,7 +486,7 @@ def test_the_webcam_is_followed_until_it_is_stopped(browser):
 @needs_browser
 def test_leaving_the_tab_lets_the_webcam_go(browser):
     open_tab(browser, "Webcam")
-    browser.run("document.querySelector('#webcam button').click()")
+    browser.page.click("#webcam button")
     browser.wait("document.querySelector('#webcam .rate').textContent")
     browser.run("window.tracks = document.querySelector('#webcam video').srcObject.getTracks()")
     open_tab(browser, "Photo")
@@ -498,7 +497,7 @@ def test_leaving_the_tab_lets_the_webcam_go(browser):
 def test_a_webcam_that_is_refused_is_explained(browser, server):
     browser.allow_webcam(server.address, False)
     open_tab(browser, "Webcam")
-    browser.run("document.querySelector('#webcam button').click()")
+    browser.page.click("#webcam button")
     browser.wait("document.querySelector('#webcam .says').textContent.includes('does not let this page use')")
     assert browser.run("document.querySelector('#webcam button').textContent") == "Start the webcam"
 
@@ -509,7 +508,7 @@ def test_a_phone_shows_all_of_it(browser, tab):
     browser.resize(375, 740)
     open_tab(browser, tab)
     if tab == "Webcam":
-        browser.run("document.querySelector('#webcam button').click()")
+        browser.page.click("#webcam button")
         browser.wait("document.querySelector('#webcam table')")
     assert browser.run("document.documentElement.scrollWidth") == 375
     wide = "(e) => e.offsetParent && e.getBoundingClientRect().right > 376"

@@ -6,10 +6,13 @@ import importlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,35 +93,28 @@ def test_the_committed_figures_of_the_soak_meet_its_goals():
     assert found["coverage"]["percent"] >= importlib.import_module("covered").GOAL
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("job", ["training", "detecting", "fetching", "tracking"])
-def test_killed_at_any_moment_nothing_is_lost(job):
-    import cv2
-    import torch
-
-    kills = importlib.import_module("kills")
+@pytest.fixture
+def threads_restored():
     threads, searching = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)  # threads of a parent do not survive a fork
     cv2.setNumThreads(1)
-    try:
-        with kills.serving() as (url, manifest), kills.short_clip() as clip:
-            jobs = {
-                "training": kills.training,
-                "detecting": kills.detecting,
-                "fetching": lambda: kills.fetching(url, manifest),
-                "tracking": lambda: kills.tracking(clip),
-            }
-            result = kills.torture(jobs[job](), 2, np.random.default_rng(0))
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(searching)
+    yield
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(searching)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("job", ["training", "detecting", "fetching", "tracking"])
+def test_killed_at_any_moment_nothing_is_lost(job, threads_restored):
+    kills = importlib.import_module("kills")
+    with kills.serving() as (url, manifest), kills.short_clip() as clip:
+        needs = {"fetching": (url, manifest), "tracking": (clip,)}
+        result = kills.torture(getattr(kills, job)(*needs.get(job, ())), 2, np.random.default_rng(0))
     assert result["kills"] == 2 and result["finished"] >= 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_job_that_leaves_half_a_file_is_noticed(tmp_path):
-    import time
-
     kills = importlib.import_module("kills")
 
     def work(folder):
@@ -135,14 +131,6 @@ def test_a_job_that_leaves_half_a_file_is_noticed(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_callers_in_several_threads_get_what_one_gets():
-    import cv2
-    import torch
-
-    threads, searching = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        found = calls.callers(96, threads=8)
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(searching)
+def test_callers_in_several_threads_get_what_one_gets(threads_restored):
+    found = calls.callers(96, threads=8)
     assert found["wrong"] == 0 and found["grown_mb"] < calls.MOST_GROWN

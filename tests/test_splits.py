@@ -9,17 +9,12 @@ from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_key
 from training import splits
 
 
-def test_nobody_is_in_two_parts_and_every_person_of_the_manifest_is_in_one():
+def test_committed_people_are_in_one_part_each_as_the_rule_draws_them():
     parts = splits.read_splits()["by_person"]
     people = [person for members in parts.values() for person in members]
-    assert len(people) == len(set(people))
     listed = pd.read_csv(DATA_DIR / "pixels.csv").iloc[:, 0].astype(str)  # training/Name_12.jpg
-    assert set(people) == {person_of(name) for name in listed[listed.str.startswith("training/")]}
-
-
-def test_the_committed_people_are_those_that_the_rule_draws():
-    parts = splits.read_splits()["by_person"]
-    drawn = splits.draw_people({person for members in parts.values() for person in members})
+    assert sorted(people) == sorted({person_of(name) for name in listed[listed.str.startswith("training/")]})
+    drawn = splits.draw_people(set(people))
     assert {part: sorted(p for p, where in drawn.items() if where == part) for part in parts} == parts
 
 
@@ -43,25 +38,21 @@ def test_two_people_can_not_be_parted_in_three():
 
 
 def test_no_photo_of_the_wild_is_on_both_sides():
-    wild = splits.read_splits()["wild"]
-    names = {part: [name for group in groups for name in group] for part, groups in wild.items()}
-    assert {part: len(members) for part, members in names.items()} == {
-        "training": 1672 - len(names["validation"]),
-        "validation": len(set(names["validation"])),
-    }
-    photos = {
-        part: {name.rsplit("_", 1)[0] if name.startswith("helen") else name for name in members}
-        for part, members in names.items()
-    }
-    assert not photos["training"] & photos["validation"]
-    assert 0.15 < len(names["validation"]) / 1672 < 0.25
+    names = {part: [n for group in groups for n in group] for part, groups in splits.read_splits()["wild"].items()}
+    listed = names["training"] + names["validation"]
+    assert len(listed) == len(set(listed)) == 1672 and 0.15 < len(names["validation"]) / 1672 < 0.25
+    training, validation = (
+        {name.rsplit("_", 1)[0] if name.startswith("helen") else name for name in names[part]}
+        for part in ("training", "validation")
+    )
+    assert not training & validation
 
 
 def test_faces_of_one_photo_neighbours_and_look_alikes_stay_together():
     names = ["helen_5_1.jpg", "lfpw_image_0002.jpg", "helen_5_2.jpg", "helen_9000000_1.jpg", "lfpw_image_0700.jpg"]
-    likeness = np.eye(5)
-    likeness[1, 4] = likeness[4, 1] = splits.LIKENESS
-    groups = splits.group_wild(names, likeness)
+    similarity = np.eye(5)
+    similarity[1, 4] = similarity[4, 1] = splits.SIMILARITY
+    groups = splits.group_wild(names, similarity)
     assert sorted(map(sorted, groups)) == [
         ["helen_5_1.jpg", "helen_5_2.jpg"],
         ["helen_9000000_1.jpg"],
@@ -74,8 +65,8 @@ def test_a_picture_is_most_like_itself_whatever_the_brightness():
     keypoints = rng.uniform(40, 80, (68, 2)).astype(np.float32)
     pictures = [rng.integers(0, 120, (120, 120, 3)).astype(np.uint8) for _ in range(5)]
     pictures.append(pictures[0] + 60)
-    alike = splits.likenesses(np.stack([splits.appearance(picture, keypoints) for picture in pictures]))
-    assert alike[0, 5] > 0.95 and abs(alike[0, 1:5]).max() < splits.LIKENESS
+    alike = splits.similarities(np.stack([splits.appearance(picture, keypoints) for picture in pictures]))
+    assert alike[0, 5] > 0.95 and abs(alike[0, 1:5]).max() < splits.SIMILARITY
 
 
 def test_a_wild_folder_without_its_labels_is_told(tmp_path, monkeypatch):

@@ -16,9 +16,7 @@ from data_load import find_data
 from training import confidence, expression, pose
 from training import recipe as trainer
 from training.__main__ import main
-from training.photo import balanced
-from training.recipe import Recipe
-from training.studies import ablation, label_offset, study
+from training.studies import ablation, common, label_offset, study
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def test_train_works_on_the_sample_alone(few, tmp_path, options):
 
 
 def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "BUILD", tmp_path)
+    monkeypatch.setattr(common, "BUILD", tmp_path)
     monkeypatch.setattr(study, "STUDIES", {"epochs": {"1": {"epochs": 1}}})
     assert study.main(["epochs"]) == 0
     assert list(json.loads((tmp_path / "studies.json").read_text(encoding="utf-8"))["runs"]) == ["epochs=1"]
@@ -59,9 +57,10 @@ def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
         (confidence.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_2.safetensors")], "is missing: run"),
         (expression.main, ["--emotion", "none", "--out", "out.npz"], "none"),
         (ablation.main, [], "is missing: run 'python -m data_load fetch'"),
+        (pose.main, ["--geometry", "none.npz"], "none.npz is not here: data/sample/geometry.py writes it"),
         (label_offset.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_1.safetensors")], "is missing"),
     ],
-    ids=["confidence", "emotion", "ablation", "label_offset"],
+    ids=["confidence", "emotion", "ablation", "pose", "label_offset"],
 )
 def test_a_training_that_needs_more_says_what(few, tmp_path, monkeypatch, capsys, command, arguments, sentence):
     monkeypatch.chdir(tmp_path)
@@ -69,17 +68,6 @@ def test_a_training_that_needs_more_says_what(few, tmp_path, monkeypatch, capsys
         command(arguments)
     [line] = capsys.readouterr().err.splitlines()
     assert caught.value.code == 2 and sentence in line
-
-
-def test_the_pose_training_names_what_writes_its_geometry(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["pose", "--geometry", str(tmp_path / "none.npz")])
-    with pytest.raises(SystemExit):
-        pose.main()
-    assert "none.npz is not here: data/sample/geometry.py writes it" in capsys.readouterr().err
-
-
-def test_kinds_are_balanced_where_there_is_one():
-    assert balanced({"frames": [[0] * 5]}) == {"frames": [[0] * 5]}
 
 
 def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch, capsys):
@@ -94,7 +82,6 @@ def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch,
     assert main(["train", "--epochs", "1", "--out", str(out)]) == 0
     assert refused == [2] and "another process is writing" in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "mine.json", "mine.safetensors"]
-    assert Recipe().epochs == 8
 
 
 def test_threads_sleep_while_they_wait():

@@ -1,8 +1,8 @@
-"""Training views for photographs: faces cut out of any labelled image, then turned, moved, lit and spoilt at random.
+"""Augmentation for photographs: faces cropped from any labelled image, then rotated, moved, lit and damaged at random.
 
-The recipe's four transforms show a network faces as video frames have them. Photographs are tilted, larger and smaller
-than the detector's box says, lit from one side, compressed, half hidden. All of that is made here, in one warp of the
-source image and a few operations on its grey values.
+The recipe's four transforms suit video frames. Faces in photographs are tilted, larger or smaller than the detector's
+box, lit from one side, compressed or partly occluded. One warp of the source image and a few operations on its grey
+values simulate that.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from data_load import IMAGE_SIZE, Normalize, ToTensor, label_offset, read_image,
 from keypoints.landmarks import complete_keypoints, flip_keypoints
 from training import metrics
 
-SOURCE_SIZE = 320  # pixels a side of the crops kept in memory; enough for a turned view of a face too large for its box
+SOURCE_SIZE = (
+    320  # pixels a side of the crops kept in memory; enough for a rotated crop of a face too large for its box
+)
 SOURCE_FACE = 120.0  # pixels: the face's size in them (root of its box's area); the wild photos have some 128
-# The view that a network for photographs sees, in sizes of the face: side; centre below the keypoints' box's.
+# The crop for a network for photographs, in sizes of the face: its side; its centre below that of the keypoints' box.
 VIEW_SCALE, VIEW_DY = 2.1, -0.095
 # How the Haar box lies around faces: standard deviations of its centre, right and down, in sizes of the face, and of
-# the logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); drawn half as
-# wide again, since trackers and other detectors are no better, and down as far as a profile's box may be off.
+# the logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); enlarged by
+# half, since trackers and other detectors are no better, and downwards as far as a profile's box may be off.
 SCATTER = (0.13, 0.07, 0.13)
 
 
 def source_crop(image: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a face out with much around it, at one scale for all.
+    """Crop a face with a wide margin, at one scale for all.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         keypoints: (68, 2) pixels.
 
     Returns:
-        (320, 320) uint8 grey, borders repeated outside the image, and the keypoints in it, (68, 2) float32.
+        (320, 320) uint8 grey, borders repeated, and the keypoints in it, (68, 2) float32.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints = np.asarray(keypoints, np.float64)
@@ -62,8 +64,8 @@ class FaceCrops(Dataset):
         csv_file, root_dir: labels in the official layout, and the folder of their images.
         names: those to take (default: all).
         transform: takes {'image': (320, 320) uint8 grey, 'keypoints': (68, 2) float32}, returns a sample.
-        official: whether the labels are the official set's, which lie right and below of what they name: see
-            :func:`data_load.label_offset`. They are moved back.
+        official: whether the labels are the official set's, which lie right and below of the features; they are moved
+            back by :func:`data_load.label_offset`.
         missing, bad_labels: see :func:`data_load.read_keypoints`.
 
     Raises:
@@ -100,7 +102,7 @@ class FaceCrops(Dataset):
 
 
 def cut_view(sample: dict, matrix: np.ndarray) -> dict:
-    """Warp a sample to the network's size: matrix (2, 3) brings positions of the sample to those of the view."""
+    """Warp a sample to the network's size; matrix (2, 3) maps pixels of the sample to those of the crop."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
     image = cv2.warpAffine(sample["image"], matrix, size, borderMode=cv2.BORDER_REPLICATE)
     keypoints = sample["keypoints"] @ matrix[:, :2].T + matrix[:, 2]
@@ -108,7 +110,7 @@ def cut_view(sample: dict, matrix: np.ndarray) -> dict:
 
 
 class FramedView:
-    """The view as the truth frames it; nothing random."""
+    """Crop a face as its keypoints frame it; nothing random."""
 
     def __call__(self, sample: dict) -> dict:
         size = metrics.face_size(sample["keypoints"])
@@ -123,15 +125,15 @@ def _middle(keypoints: np.ndarray) -> np.ndarray:
 
 
 def generator() -> np.random.Generator:
-    """A generator of NumPy's that ``torch.manual_seed`` decides, in the main process as in workers."""
+    """Return a NumPy generator that is seeded by PyTorch's, in the main process as in workers."""
     return np.random.default_rng(int(torch.randint(2**31, ())))
 
 
 @dataclass
 class RandomView:
-    """A view framed as a detector might, of a face turned as it may be held, mirrored half the time.
+    """Crop a face as a detector might, rotated, and mirrored half the time.
 
-    One affine warp: rotation (normal, ``tilt`` degrees; a quarter of the views evenly within ±``wide``), size and place
+    One affine warp: rotation (normal, ``tilt`` degrees; a quarter of the crops evenly within ±``wide``), size and place
     by :data:`SCATTER`, a little stretch and shear.
     """
 
@@ -156,10 +158,10 @@ class RandomView:
 
 @dataclass
 class RandomDamage:
-    """What cameras, lamps, codecs and hands do to a grey uint8 image: each now and then, the light always a little.
+    """Simulate blur, occlusion, light, noise and compression of a grey uint8 image.
 
     Args:
-        share: of the images; the others stay as they are.
+        share: of the images that are damaged.
     """
 
     share: float = 1.0
@@ -168,15 +170,15 @@ class RandomDamage:
         if self.share < 1 and float(torch.rand(())) >= self.share:
             return sample
         rng, image = generator(), sample["image"]
-        soft, hidden, uneven, noisy, coded = rng.random(5)
+        soft, occluded, uneven, noisy, coded = rng.random(5)
         if soft < 0.25:
             image = low_resolution(image, rng.uniform(0.15, 0.6))
         elif soft < 0.4:
             image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.5))
-        if hidden < 0.3:
+        if occluded < 0.3:
             image = image.copy()
             for _ in range(rng.integers(1, 3)):
-                hide(image, rng)
+                occlude(image, rng)
         # Gamma, contrast and brightness, by a table of what becomes of each of the 256 values.
         values = np.linspace(0, 1, 256) ** math.exp(rng.normal(0, 0.25)) - 0.5
         values = values * math.exp(rng.normal(0, 0.2)) + 0.5 + rng.normal(0, 0.1)
@@ -196,15 +198,15 @@ class RandomDamage:
 
 
 def low_resolution(image: np.ndarray, share: float) -> np.ndarray:
-    """The image as if it had been ``share`` as many pixels wide and high."""
+    """Reduce the resolution to ``share`` as many pixels, at the same size."""
     height, width = image.shape
     size = max(1, round(width * share)), max(1, round(height * share))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def hide(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Paint something over a part of the image, in place: an ellipse or a rectangle, even or of noise."""
+def occlude(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Paint over a part of the image, in place: an ellipse or a rectangle, of one grey or of noise."""
     height, width = image.shape
     size = rng.uniform(0.07, 0.4, 2) * [width, height]
     x, y = rng.uniform(0.1, 0.9, 2) * [width, height]
@@ -218,7 +220,7 @@ def hide(image: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def photo_framing(measured: dict) -> dict:
-    """The framing that shows PhotoNet faces as :class:`FramedView` does, for boxes that lie as ``measured`` says.
+    """Return the crop geometry with which boxes that lie as ``measured`` give the crops of :class:`FramedView`.
 
     Args:
         measured: ``box_scale``, ``box_dx`` and ``box_dy`` of :func:`keypoints.detection.measure_framing`.
@@ -230,15 +232,15 @@ def photo_framing(measured: dict) -> dict:
 
 
 def photo_transform() -> Compose:
-    """How a network for photographs sees its training faces: source crop in, sample of the network's out."""
+    """Return the augmentation of a network for photographs: from source crop to sample."""
     return Compose([RandomView(), RandomDamage(), Normalize(), ToTensor()])
 
 
 def gentle_transform() -> Compose:
-    """The same as most faces are at use: turned less, and two in five of them spoilt."""
+    """Return a weaker augmentation, closer to faces in use: less rotation, and damage to two in five."""
     return Compose([RandomView(tilt=9, wide=30), RandomDamage(share=0.4), Normalize(), ToTensor()])
 
 
 def framed_transform() -> Compose:
-    """The same without anything random, framed by the truth."""
+    """Return the transform without anything random, framed by the labels."""
     return Compose([FramedView(), Normalize(), ToTensor()])

@@ -2,10 +2,10 @@
 
 ``torchrun --nproc_per_node=2 -m training train …`` starts the same program twice. Each process takes its part of every
 batch; after each backward pass the gradients are averaged (Li et al., 2020, https://arxiv.org/abs/2006.15704), so that
-all of them take the same step. Only the first one prints and writes files. Without torchrun nothing here does anything.
+all of them take the same step. Only the first one prints and writes files. Without torchrun these functions do nothing.
 
-BatchNorm sees the whole batch on GPUs (SyncBatchNorm). PyTorch has that for GPUs only: on CPUs BatchNorm sees the
-process's own part, and the first process's running means are the ones that are kept.
+On GPUs BatchNorm uses the whole batch (SyncBatchNorm, which PyTorch has for GPUs only). On CPUs it uses the process's
+own part, and the first process's running means are kept.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader
 
 @dataclass(frozen=True)
 class World:
-    """Who takes part in a training.
+    """The processes of a training.
 
     Attributes:
         rank: the number of this process, from 0.
         size: how many there are.
-        local_rank: the number of this process on its machine: which GPU is its own.
+        local_rank: the number of this process on its machine, and of its GPU.
     """
 
     rank: int = 0
@@ -36,12 +36,12 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Tell whether this is the process that prints and writes."""
         return self.rank == 0
 
 
 def world() -> World:
-    """The processes that train together now; one alone outside :func:`together`."""
+    """Return the processes that train together now; a single one outside :func:`together`."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return World()
     return World(distributed.get_rank(), distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
@@ -49,10 +49,10 @@ def world() -> World:
 
 @contextmanager
 def together(device: str = "cpu") -> Iterator[World]:
-    """Meet the processes that torchrun started with this one, and part from them at the end.
+    """Join the process group of the processes that torchrun started, and leave it at the end.
 
     Args:
-        device: 'cuda' and 'auto' on a machine with CUDA talk through nccl, all others through gloo.
+        device: 'cuda' and 'auto' on a machine with CUDA use nccl, all others gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield World()
@@ -68,16 +68,16 @@ def together(device: str = "cpu") -> Iterator[World]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU that belongs to this process, where there are several processes and no GPU was named."""
+    """Return the GPU of this process, if there are several processes and no GPU was named."""
     here = world()
     return torch.device("cuda", here.local_rank) if here.size > 1 and str(device) == "cuda" else device
 
 
-def share_gradients(net: nn.Module) -> nn.Module:
-    """What to call in training instead of ``net``: it has the same weights, and averages their gradients.
+def synchronise_gradients(net: nn.Module) -> nn.Module:
+    """Wrap ``net`` for training: the wrapper has the same weights and averages their gradients over the processes.
 
-    All processes start with the first one's weights. On GPUs the BatchNorm layers of ``net`` are exchanged for those
-    that see the whole batch; names and values of the weights stay.
+    All processes start with the first one's weights. On GPUs the BatchNorm layers of ``net`` become SyncBatchNorm;
+    names and values of the weights stay.
     """
     if world().size == 1:
         return net
@@ -87,19 +87,19 @@ def share_gradients(net: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(net, [device] if device.type == "cuda" else None)
 
 
-def held_back(net: nn.Module, held: bool) -> AbstractContextManager:
-    """While ``held``, what :func:`share_gradients` gave keeps gradients to itself: more of the same batch follow."""
+def no_sync(net: nn.Module, wait: bool) -> AbstractContextManager:
+    """Do not average gradients yet if ``wait``: more of the same batch follow."""
     wrapped = isinstance(net, nn.parallel.DistributedDataParallel)
-    return net.no_sync() if wrapped and held else nullcontext()
+    return net.no_sync() if wrapped and wait else nullcontext()
 
 
-class Shares:
-    """This process's part of every batch: a batch sampler over one that draws the same everywhere.
+class ShardedBatches:
+    """A batch sampler of this process's part of every batch.
 
     Args:
         batches: a batch sampler, seeded alike in all processes.
-        of: the processes. A batch that would leave one of them less than two samples is left out, since BatchNorm needs
-            two; with a last batch of another size this can only be the last.
+        of: the processes. A batch with less than two samples for one of them is dropped, as BatchNorm needs two; that
+            can only be the last.
     """
 
     def __init__(self, batches, of: World) -> None:
@@ -116,8 +116,8 @@ class Shares:
         return (samples // size if size >= 2 * self.world.size else 0) + (last >= 2 * self.world.size)
 
 
-def share_batches(loader: DataLoader) -> DataLoader:
-    """A loader of this process's part of the batches that ``loader`` gives, in the same order.
+def shard_batches(loader: DataLoader) -> DataLoader:
+    """Return a loader of this process's part of the batches of ``loader``, in the same order.
 
     Raises:
         ValueError: the batches are too small for so many processes, or there is none.
@@ -125,7 +125,7 @@ def share_batches(loader: DataLoader) -> DataLoader:
     here = world()
     if here.size == 1:
         return loader
-    shares = Shares(loader.batch_sampler, here)
+    shares = ShardedBatches(loader.batch_sampler, here)
     if not len(shares):
         raise ValueError(
             f"got {len(loader.batch_sampler.sampler)} samples in batches of {loader.batch_size} for {here.size} "
@@ -135,25 +135,25 @@ def share_batches(loader: DataLoader) -> DataLoader:
 
 
 def mean(value: float) -> float:
-    """The mean of the processes' values."""
+    """Return the mean of the processes' values."""
     if world().size == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64, device=_talks_on())
+    total = torch.tensor(value, dtype=torch.float64, device=_backend_device())
     distributed.all_reduce(total)
     return total.item() / world().size
 
 
 def from_first(value):
-    """The first process's value, in all of them; anything that pickles."""
+    """Return the first process's value in all of them; anything that pickles."""
     if world().size == 1:
         return value
     values = [value]
-    distributed.broadcast_object_list(values, device=_talks_on())
+    distributed.broadcast_object_list(values, device=_backend_device())
     return values[0]
 
 
 def agreed(value: bool) -> bool:
-    """A yes or no that has to be the same in all processes.
+    """Check that a boolean is the same in all processes, and return it.
 
     Raises:
         ValueError: it is not.
@@ -164,5 +164,5 @@ def agreed(value: bool) -> bool:
     return value
 
 
-def _talks_on() -> torch.device:
+def _backend_device() -> torch.device:
     return torch.device("cuda", world().local_rank) if distributed.get_backend() == "nccl" else torch.device("cpu")

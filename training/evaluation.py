@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -67,9 +68,9 @@ def evaluate(
         framing: a key of :data:`FRAMINGS`. With 'haar' a face counts as found when the tight box of some predicted
             face holds the true points' centroid; of several the nearest counts.
         names: measure these images only; all by default.
-        who: tells from a file's name who is on it: the intervals are over people.
-        offset: add :func:`data_load.label_offset` to what the network says, as the official labels have it and a
-            network whose points lie on the features has not.
+        who: file name → person; the intervals are over people.
+        offset: add :func:`data_load.label_offset` to the predictions of a network whose points lie on the features, as
+            the official labels have it.
         missing, bad_labels: see :func:`data_load.read_keypoints`. Masked points count in no figure; the face's box,
             size and centroid are then those of its known points and the reference face's estimates of the others.
 
@@ -109,7 +110,7 @@ def evaluate(
 
 
 def _choose(dataset: FacialKeypointsDataset, names: Iterable[str] | None) -> list[int]:
-    """Indices of the images to measure, once it is sure that they are there and hold a face."""
+    """Return the indices of the images to measure; check that they are there and hold a face."""
     wanted = set(dataset.names if names is None else names)
     if absent := wanted - set(dataset.names):
         raise ValueError(f"{dataset.csv_file}: got no labels of {min(absent)!r} ({len(absent)} such images)")
@@ -133,17 +134,10 @@ def evaluate_framings(
     csv_file: str | Path,
     root_dir: str | Path,
     framings: Sequence[str] = tuple(FRAMINGS),
-    names: Iterable[str] | None = None,
-    who: Callable[[str], Hashable] = person_of,
-    offset: bool = False,
-    missing: str = "refuse",
-    bad_labels: str = "refuse",
+    **options: Any,
 ) -> dict[str, dict]:
-    """Framing → figures; the other arguments are those of :func:`evaluate`."""
-    return {
-        framing: evaluate(net, csv_file, root_dir, framing, names, who, offset, missing, bad_labels).figures
-        for framing in framings
-    }
+    """Return framing → figures; the options are those of :func:`evaluate`."""
+    return {framing: evaluate(net, csv_file, root_dir, framing, **options).figures for framing in framings}
 
 
 def evaluate_weights(
@@ -181,23 +175,23 @@ def evaluate_weights(
         "weights": Path(model).name,
         "sha256": sha256(model),
         "test": test,
-        "wild": wild and evaluate_framings(net, wild / WILD_CSV, wild, in_the_wild, groups, groups.__getitem__),
+        "wild": wild
+        and evaluate_framings(net, wild / WILD_CSV, wild, in_the_wild, names=groups, who=groups.__getitem__),
     }
 
 
 def by_person(model: str | Path) -> dict | None:
-    """Figures of people never seen, which only a record can tell: they were measured when training ended.
+    """Read the figures of unseen people, which were measured when training ended, from a record.
 
-    Weights that were trained on everybody can't tell them. Their *twin* does, a network of the same recipe that was
-    trained without some people (``python -m training train --twin``); its record lies in ``results/``.
+    Weights that were trained on everybody have none; the record of their *twin* has them, a by-person model of the same
+    recipe that was trained without some people (``python -m training train --twin``). It lies in ``results/``.
 
     Args:
-        model: a weights file. Its own record is asked first, then ``results/<its stem>_twin.json``.
+        model: a weights file. Its own record comes first, then ``results/<its stem>_twin.json``.
 
     Returns:
-        weights (whose figures they are), sha256, seed, data; validation and test (framing → figures): of the people
-        that choices were made on, and of those kept for the end. None where there is no such record, or the twin's
-        recipe, network or data is another one.
+        weights, sha256, seed and data of the measured network; validation and test: framing → figures. None where there
+        is no such record, or the twin's recipe, network or data differs.
     """
     model = Path(model)
     own, twin = _record(model.with_suffix(".json")), _record(RESULTS / f"{model.stem}_twin.json")
@@ -215,7 +209,7 @@ def _record(path: Path) -> dict:
 
 
 def _kind(record: dict) -> tuple:
-    """What twins have in common: all but the people and the seed."""
+    """Return what twins have in common: all but the people and the seed."""
     recipe = {key: value for key, value in record.get("recipe", {}).items() if key != "seed"}
     return record["network"], record["parameters"], record.get("data"), recipe
 
@@ -226,14 +220,13 @@ COLUMNS = ["found", "NME_box, %", "NME_iod, %", "iod > 10 %", "AUC, %", *REGIONS
 
 
 def table_rows(content: dict) -> list[tuple[str, str, str, dict | None]]:
-    """The lines of an evaluation's table: set, weights, framing, figures.
+    """Return the lines of an evaluation's table: set, weights, framing, figures.
 
     Args:
         content: data (a name) and models, each what :func:`evaluate_weights` gives and by_person.
 
     Returns:
-        Figures are None where there can be no honest ones, of people whom the weights were trained on; their twin's
-        line follows.
+        Figures are None for people in the weights' training set; their twin's lines follow.
     """
     rows = []
     for model in content["models"]:
@@ -251,7 +244,7 @@ def table_rows(content: dict) -> list[tuple[str, str, str, dict | None]]:
 
 
 def table_cells(figures: dict | None) -> list[str]:
-    """The cells below :data:`COLUMNS`, with 95 % intervals over people; the last six are NME_box by part, percent."""
+    """Return the cells below :data:`COLUMNS`, with 95 % intervals; the last six are NME_box by part, percent."""
     if figures is None:
         return [""] * len(COLUMNS)
 
@@ -270,7 +263,7 @@ def table_cells(figures: dict | None) -> list[str]:
 
 
 def table(content: dict) -> str:
-    """The table of an evaluation as text."""
+    """Return the table of an evaluation as text."""
     lines = [["set", "weights", "framing", *COLUMNS]]
     lines += [[*names, *table_cells(figures)] for *names, figures in table_rows(content)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

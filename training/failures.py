@@ -51,10 +51,10 @@ class Bin:
 
 
 def yaw_of(keypoints: np.ndarray) -> np.ndarray:
-    """How far faces are turned, roughly, in degrees: (N, 68, 2) pixels → (N,); > 0 where the nose moves to the left.
+    """Estimate the yaw of faces in degrees, (N, 68, 2) pixels → (N,); > 0 where the nose moves to the left.
 
-    The affine camera that maps the reference face onto the points best, brought to the nearest rotation (scaled
-    orthography: Tomasi and Kanade, 1992, https://doi.org/10.1007/BF00129684); yaw is where its nose looks. On the 750
+    The affine camera that maps the reference face onto the points best is replaced by the nearest rotation (scaled
+    orthography: Tomasi and Kanade, 1992, https://doi.org/10.1007/BF00129684). On the 750
     heads of the sample, whose true yaw is known, the mean error is 1.5° (3.6° beyond 30°), 95 % are within 4.9°.
     """
     keypoints = np.asarray(keypoints, np.float64)
@@ -67,10 +67,10 @@ def yaw_of(keypoints: np.ndarray) -> np.ndarray:
 
 
 def sharpness(image: np.ndarray, keypoints: np.ndarray) -> float:
-    """Variance of the Laplacian on the face, in grey levels squared (Pech-Pacheco et al., 2000,
+    """Return the variance of the Laplacian on the face, in grey levels squared (Pech-Pacheco et al., 2000,
     https://doi.org/10.1109/ICPR.2000.903548): low where it is blurred, dark or flat.
 
-    The face is brought to half of 224 pixels first, about as the network sees it.
+    The face is first scaled to half of 224 pixels, about its size in the network's input.
     """
     keypoints = complete_keypoints(keypoints)
     size = metrics.face_size(keypoints)
@@ -81,11 +81,11 @@ def sharpness(image: np.ndarray, keypoints: np.ndarray) -> float:
 
 
 def conditions(dataset: FacialKeypointsDataset, indices: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-    """What may make a face hard, from the true points and the image: yaw (degrees, either side), sharpness and size.
+    """Measure what may make a face hard: yaw (degrees, either side), sharpness and size.
 
     Args:
         dataset: without transforms.
-        indices: those to look at, N of them; all by default. Their images are read.
+        indices: of N faces, all by default. Their images are read.
 
     Returns:
         yaw, sharpness (see :func:`sharpness`) and size (square root of the box's area, pixels), (N,) each.
@@ -100,10 +100,10 @@ def conditions(dataset: FacialKeypointsDataset, indices: Sequence[int] | None = 
 
 
 def slices(result: Evaluation, values: dict[str, np.ndarray], each: int = 4) -> list[Bin]:
-    """An evaluation cut by part of the face and by conditions.
+    """Split an evaluation by part of the face and by conditions.
 
     Args:
-        values: see :func:`conditions`. Yaw is cut at :data:`YAW_EDGES`, the others into quarters of the faces.
+        values: see :func:`conditions`. Yaw is split at :data:`YAW_EDGES`, the others into quarters of the faces.
         each: how many of the worst faces a bin names.
     """
     points = np.full(result.true.shape[:2], np.nan)
@@ -133,7 +133,7 @@ def _bin(by: str, label: str, members: np.ndarray, errors: np.ndarray, each: int
 
 
 def slice_table(bins: Sequence[Bin]) -> pd.DataFrame:
-    """The bins as a table: by, bin, images, found, NME_box (percent), worst (percent)."""
+    """Return the bins as a table: by, bin, images, found, NME_box (percent), worst (percent)."""
     return pd.DataFrame(
         {
             "by": [b.by for b in bins],
@@ -147,7 +147,7 @@ def slice_table(bins: Sequence[Bin]) -> pd.DataFrame:
 
 
 def doubtful_labels() -> dict[str, str]:
-    """Labels of the official set that we believe wrong: ``split/file`` → why."""
+    """Read the labels of the official set that we believe wrong: ``split/file`` → why."""
     return pd.read_csv(DOUBTFUL_LABELS, index_col="file")["why"].to_dict()
 
 

@@ -1,4 +1,4 @@
-"""Every drawing: keypoints on images, grids of samples, curves, learned filters.
+"""All plots: keypoints on images, grids of samples, curves, learned filters.
 
 A prediction is a filled dot, the truth a hollow ring: they differ in shape, not only in colour. Functions that take
 ``ax`` draw into it and return it; the others return a figure.
@@ -25,7 +25,7 @@ from keypoints.pose import Pose
 from training import metrics
 
 TRUTH = "#27e0ff"  # told apart from a prediction's colour and a box's by colour-blind eyes too
-FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements that speak for and against an expression
+FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements for and against an expression
 ARROWS = 8  # for each movement, at the points that it moves most
 STYLE = {
     "figure.dpi": 90,
@@ -46,7 +46,7 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Give all figures of this process the look of this repository; in a notebook also keep its file small."""
+    """Set the style of all figures of this process; in a notebook also keep its file small."""
     plt.rcParams.update(STYLE)
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
@@ -56,7 +56,7 @@ def use_style() -> None:
 
 
 def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
-    """An image without axes: (H, W, 3) uint8, (H, W) grey of any dtype, or a tensor (1, H, W)."""
+    """Draw an image without axes: (H, W, 3) uint8, (H, W) grey of any dtype, or a tensor (1, H, W)."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
@@ -89,7 +89,7 @@ def draw_keypoints(
     size: float = 8,
     bones: bool = False,
 ) -> Axes:
-    """An image with predicted keypoints as dots and true ones as rings.
+    """Draw an image with predicted keypoints as dots and true ones as rings.
 
     Args:
         keypoints, truth: (68, 2) pixels, or (N, 68, 2) for several faces.
@@ -112,6 +112,16 @@ def draw_keypoints(
     return ax
 
 
+def _grid(number: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``number`` cells of this size in inches, row by row."""
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * height), squeeze=False)
+    for ax in axes.flat[number:]:
+        ax.set_visible(False)
+    return figure, list(axes.flat[:number])
+
+
 def show_keypoints(
     images: Sequence[np.ndarray],
     keypoints: Sequence | None = None,
@@ -121,31 +131,20 @@ def show_keypoints(
     side: float = 2.6,
     bones: bool = False,
 ) -> Figure:
-    """A grid of images with their keypoints; arguments as in :func:`draw_keypoints`, one of each an image.
+    """Show a grid of images with their keypoints; arguments as in :func:`draw_keypoints`, one of each an image.
 
     Args:
         side: of a cell, inches.
     """
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * side, rows * (side + 0.25)), squeeze=False)
-    for i, ax in enumerate(axes.flat):
-        if i < len(images):
-            draw_keypoints(
-                ax,
-                images[i],
-                None if keypoints is None else keypoints[i],
-                None if truth is None else truth[i],
-                "" if titles is None else titles[i],
-                bones=bones,
-            )
-        else:
-            ax.set_visible(False)
+    figure, axes = _grid(len(images), columns, side, side + 0.25)
+    for i, ax in enumerate(axes):
+        predicted, true = (None if values is None else values[i] for values in (keypoints, truth))
+        draw_keypoints(ax, images[i], predicted, true, "" if titles is None else titles[i], bones=bones)
     return figure
 
 
 def show_scheme(face: np.ndarray) -> Figure:
-    """The 68-point scheme on a face, (68, 2): each point with its index, each part in its colour."""
+    """Draw the 68-point scheme on a face, (68, 2): each point with its index, each part in its colour."""
     figure, ax = plt.subplots(figsize=(6.2, 6.2))
     for bone in landmarks.BONES:
         ax.plot(*face[list(bone)].T, color="#b5b5b5", linewidth=1, zorder=1)
@@ -163,7 +162,7 @@ def show_scheme(face: np.ndarray) -> Figure:
 def show_best_median_worst(
     images: Sequence[np.ndarray], predicted: np.ndarray, truth: np.ndarray, each: int = 4
 ) -> Figure:
-    """Faces at fixed places of the sorted errors: the best, the middle and the worst, equally large.
+    """Show faces at fixed ranks of the errors: the best, the median and the worst, equally large.
 
     Args:
         images: N images (or anything indexed by number); predicted, truth: (N, 68, 2), pixels of them.
@@ -171,24 +170,20 @@ def show_best_median_worst(
     """
     errors = metrics.nme(predicted, truth, "box")
     order, each = np.argsort(errors, kind="stable"), min(each, len(errors))
-    middle = (len(order) - each) // 2
+    first = (len(order) - each) // 2
     figure, axes = plt.subplots(3, each, figsize=(each * 2.5, 8), squeeze=False)
-    for row, (name, chosen) in zip(
-        axes,
-        (("best", order[:each]), ("median", order[middle : middle + each]), ("worst", order[-each:][::-1])),
-        strict=True,
-    ):
+    kinds = {"best": order[:each], "median": order[first : first + each], "worst": order[-each:][::-1]}
+    for row, (name, chosen) in zip(axes, kinds.items(), strict=True):
         for ax, i in zip(row, chosen, strict=True):
-            draw_keypoints(
-                ax, images[i], predicted[i], truth[i], f"{name} of {len(errors)}: NME_box {errors[i]:.1f} %", size=5
-            )
+            title = f"{name} of {len(errors)}: NME_box {errors[i]:.1f} %"
+            draw_keypoints(ax, images[i], predicted[i], truth[i], title, size=5)
     return figure
 
 
 def show_faces(
     rows: Sequence[Sequence[tuple[str, int]]], samples: Sequence[dict], predicted: np.ndarray, truth: np.ndarray
 ) -> Figure:
-    """Rows of faces with a title each, every picture cut to the face.
+    """Show rows of faces with a title each, every picture zoomed to the face.
 
     Args:
         rows: of each face its title and its index into the others.
@@ -205,31 +200,26 @@ def show_faces(
 
 
 def show_curves(history: Sequence[dict], title: str = "") -> Figure:
-    """Loss and error over the epochs of a record: training solid, validation dash-dotted."""
-    epochs = [entry["epoch"] for entry in history]
-    validated = "nme_box" in history[0]
+    """Plot loss and error over the epochs of a record: training solid, validation dash-dotted."""
+    values = {key: [entry[key] for entry in history] for key in history[0]}
+    validated = "nme_box" in values
     figure, axes = plt.subplots(1, 1 + validated, figsize=(4.4 * (1 + validated), 3), squeeze=False)
-    axes[0, 0].plot(
-        epochs, [entry["training_loss"] for entry in history], "-", marker=".", label="training (random crops, dropout)"
-    )
+    loss, error = axes[0, 0], axes[0, -1]
+    epochs, label = values["epoch"], "training (random crops, dropout)"
+    loss.plot(epochs, values["training_loss"], "-", marker=".", label=label)
     if validated:
-        axes[0, 0].plot(
-            epochs,
-            [entry["validation_loss"] for entry in history],
-            "-.",
-            marker=".",
-            label="validation (centre crop, averaged weights)",
-        )
-        axes[0, 1].plot(epochs, [entry["nme_box"] for entry in history], "-.", marker=".", color="C1")
-        axes[0, 1].set(xlabel="epoch", ylabel="validation NME_box (%)", ylim=(0, None))
-    axes[0, 0].set(xlabel="epoch", ylabel="SmoothL1 loss", yscale="log")
-    axes[0, 0].legend(fontsize=8)
+        label = "validation (centre crop, averaged weights)"
+        loss.plot(epochs, values["validation_loss"], "-.", marker=".", label=label)
+        error.plot(epochs, values["nme_box"], "-.", marker=".", color="C1")
+        error.set(xlabel="epoch", ylabel="validation NME_box (%)", ylim=(0, None))
+    loss.set(xlabel="epoch", ylabel="SmoothL1 loss", yscale="log")
+    loss.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
 
 
 def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") -> Figure:
-    """One line a run, the first at the top: its mean error as a dot, the 95 % interval over people as a line.
+    """Plot one line a run, the first at the top: its mean error as a dot, the 95 % interval over people as a line.
 
     Args:
         runs: label → figures with nme_box and interval (low, high or None), percent; nme_box_median, where it is there,
@@ -246,13 +236,13 @@ def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") 
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), **place)
     ax.set_yticks(range(len(runs)), list(runs))
-    ax.set(xlabel="NME_box (%) of people never seen", ylim=(len(runs) - 0.4, -0.8), title=title)
+    ax.set(xlabel="NME_box (%) of unseen people", ylim=(len(runs) - 0.4, -0.8), title=title)
     ax.grid(axis="y", visible=False)
     return figure
 
 
 def show_profile(epochs: dict[str, dict[str, float]], unit: str = "ms an image") -> Figure:
-    """Where an epoch's time goes: name of the epoch → step → time; one bar an epoch, steps below 1 % together."""
+    """Plot where an epoch's time goes: name of the epoch → step → time; one bar an epoch, steps below 1 % together."""
     figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.5 * len(epochs)))
     names = list(dict.fromkeys(name for steps in epochs.values() for name in steps))
     small = {n for n in names if all(steps.get(n, 0) < 0.01 * sum(steps.values()) for steps in epochs.values())}
@@ -271,7 +261,7 @@ def show_profile(epochs: dict[str, dict[str, float]], unit: str = "ms an image")
 
 
 def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:
-    """Cumulative error distributions: name → (N,) errors in percent, infinity where no face was found."""
+    """Plot cumulative error distributions: name → (N,) errors in percent, infinity where no face was found."""
     figure, ax = plt.subplots(figsize=(4.6, 3.2))
     thresholds = np.linspace(0, limit, 200)
     for name, values in errors.items():
@@ -282,20 +272,15 @@ def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:
 
 
 def show_kernels(kernels: np.ndarray, columns: int = 8) -> Figure:
-    """Convolution kernels (N, h, w) on one symmetric scale: red positive, blue negative, white zero."""
-    rows = -(-len(kernels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.95, rows * 1.1), squeeze=False)
-    limit = np.abs(kernels).max()
-    for i, ax in enumerate(axes.flat):
-        if i < len(kernels):
-            draw_signed(ax, kernels[i], str(i), limit)
-        else:
-            ax.set_visible(False)
+    """Show convolution kernels (N, h, w) on one symmetric scale: red positive, blue negative, white zero."""
+    figure, axes = _grid(len(kernels), columns, 0.95, 1.1)
+    for i, ax in enumerate(axes):
+        draw_signed(ax, kernels[i], str(i), np.abs(kernels).max())
     return figure
 
 
 def draw_signed(ax: Axes, values: np.ndarray, title: str = "", limit: float | None = None) -> Axes:
-    """Numbers around zero, (H, W), on a scale from -limit (blue) over zero (white) to limit (red)."""
+    """Draw numbers around zero, (H, W), on a scale from -limit (blue) over zero (white) to limit (red)."""
     limit = np.abs(values).max() if limit is None else limit
     ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
     ax.set_axis_off()
@@ -304,7 +289,7 @@ def draw_signed(ax: Axes, values: np.ndarray, title: str = "", limit: float | No
 
 
 def draw_map(ax: Axes, values: np.ndarray, title: str = "", alpha: float = 1.0) -> Axes:
-    """A map of the network, (28, 28), in the place of the 224×224 pixels that it covers."""
+    """Draw a heatmap of the network, (28, 28), over the 224×224 pixels that it covers."""
     ax.imshow(values, extent=(-0.5, IMAGE_SIZE - 0.5, IMAGE_SIZE - 0.5, -0.5), cmap="magma", alpha=alpha)
     ax.grid(False)
     ax.set_title(title)
@@ -312,24 +297,15 @@ def draw_map(ax: Axes, values: np.ndarray, title: str = "", alpha: float = 1.0) 
 
 
 def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None = None) -> Axes:
-    """Boxes (N, 4) left, top, width, height as outlines."""
-    for i, (left, top, width, height) in enumerate(np.asarray(boxes).reshape(-1, 4)):
-        ax.add_patch(
-            plt.Rectangle(
-                (left - 0.5, top - 0.5),
-                width,
-                height,
-                fill=False,
-                edgecolor=color,
-                linewidth=1.8,
-                label=label if i == 0 else None,
-            )
-        )
+    """Draw boxes (N, 4) left, top, width, height as outlines."""
+    for i, (left, top, *size) in enumerate(np.asarray(boxes).reshape(-1, 4)):
+        style = {"fill": False, "edgecolor": color, "linewidth": 1.8, "label": None if i else label}
+        ax.add_patch(plt.Rectangle((left - 0.5, top - 0.5), *size, **style))
     return ax
 
 
 def draw_pose(ax: Axes, pose: Pose, size: float = 0.7, box: bool = True) -> Axes:
-    """The head's axes, from the tip of the nose, and a box around the head, both in perspective.
+    """Draw the head's axes, from the tip of the nose, and a box around the head, both in perspective.
 
     Red to the person's left, green up, blue where the nose points. The box's front, around the face, is drawn thick.
 
@@ -355,9 +331,9 @@ def draw_emotion(
     reasons: int = 3,
     stretch: float = 2,
 ) -> Axes:
-    """An expression with the movements that moved the decision: arrows on the face, words below it.
+    """Draw an expression with the movements that explain it: arrows on the face, words below it.
 
-    An arrow shows which way an action moved the points; for the expression they are green, against it magenta.
+    An arrow shows how an action moved the points; green for the expression, magenta against it.
 
     Args:
         keypoints: (68, 2) pixels; pose, emotion: of the same face. title: what to write before the word.
@@ -384,7 +360,7 @@ def draw_emotion(
 
 
 def draw_confusion(ax: Axes, confusion: np.ndarray, title: str = "") -> Axes:
-    """How often each expression (row) was called each (column), (7, 7) counts; shades are shares of the row."""
+    """Draw a confusion matrix: true (row) and predicted (column) expressions, (7, 7) counts; shades are row shares."""
     counts = np.asarray(confusion)
     ax.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     ax.grid(False)
@@ -399,7 +375,7 @@ def draw_confusion(ax: Axes, confusion: np.ndarray, title: str = "") -> Axes:
 
 
 def show_expression_curve(times: Sequence[float], emotions: Sequence[Emotion]) -> Figure:
-    """The probabilities of the seven expressions over time, in seconds."""
+    """Plot the probabilities of the seven expressions over time, in seconds."""
     figure, ax = plt.subplots(figsize=(9, 2.8))
     for number, word in enumerate(EXPRESSIONS):
         ax.plot(times, [emotion.probabilities[word] for emotion in emotions], color=f"C{number}", label=word)

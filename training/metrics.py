@@ -38,6 +38,29 @@ def ced(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return 100 * np.searchsorted(np.sort(errors), thresholds, side="right") / len(errors)
 
 
+def calibration_error(
+    confidence: np.ndarray, right: np.ndarray, bins: int = 10
+) -> tuple[float, list[tuple[int, float, float]]]:
+    """Return the expected calibration error, over bins of equally many cases (Nguyen and O'Connor, 2015,
+    https://arxiv.org/abs/1508.05154).
+
+    scikit-learn's ``calibration_curve`` does not return the sizes of the bins, and ties at quantiles make them uneven.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        right: (N,) 0 or 1.
+
+    Returns:
+        the mean distance between confidence and accuracy, and (cases, mean confidence, accuracy) of each bin.
+
+    >>> calibration_error(np.array([0.2, 0.2, 0.9, 0.9]), np.array([0, 1, 1, 1]), bins=2)[0].__round__(6)
+    0.2
+    """
+    parts = [part for part in np.array_split(np.argsort(confidence, kind="stable"), bins) if len(part)]
+    rows = [(len(part), float(confidence[part].mean()), float(right[part].mean())) for part in parts]
+    return sum(number * abs(said - so) for number, said, so in rows) / len(confidence), rows
+
+
 def interval(values: np.ndarray, people: Sequence, seed: int = 0) -> tuple[float, float] | None:
     """The 95 % interval of the mean over faces, were other people of the same kind measured.
 

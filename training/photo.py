@@ -1,7 +1,7 @@
-"""What models.PhotoNet learns from: video frames, photographs and rendered heads, with the same views of all.
+"""Training of models.PhotoNet: on video frames, photographs and rendered heads, with the same augmentation for all.
 
 The people of ``data/splits.json`` that are held out for validation and test are in no training set here, so every
-figure of a network made from these is of people it never saw.
+figure of the trained network is of unseen people.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 
 from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints, with_all_points
 from keypoints.labels import LabelOptions
-from models import PhotoNet
 from training import distributed
 from training.augmentation import FaceCrops, framed_transform, gentle_transform, photo_framing, photo_transform
 from training.framing import framing_dict, measure_framing
@@ -29,11 +28,11 @@ FRAMES, RENDERED, WILD = "frames", "rendered", "wild"  # the kinds of faces
 
 @dataclass(frozen=True)
 class PhotoData:
-    """Faces to train on by kind, and those to judge by.
+    """Faces to train on by kind, and those to validate on.
 
     Attributes:
-        training: kind → its sets; a set that stands there twice is seen twice an epoch.
-        frames: the validation people of the labelled frames; their labels lie where the features are.
+        training: kind → its sets; a set that is listed twice is used twice an epoch.
+        frames: the validation people of the labelled frames, the labels moved onto the features.
         wild: the validation photos, None where the wild set is not there.
         held_out: the validation and the test people.
         framing: see :func:`training.augmentation.photo_framing`, measured on the training people.
@@ -47,20 +46,25 @@ class PhotoData:
 
     @property
     def validation(self) -> FaceCrops:
-        """What choices are made on: the photos where they are there, else the frames."""
+        """Return the photos where they are there, else the frames."""
         return self.frames if self.wild is None else self.wild
 
     @property
     def counts(self) -> dict[str, int]:
-        """Faces an epoch, by kind."""
+        """Return the faces an epoch, by kind."""
         return {kind: sum(len(faces) for faces in sets) for kind, sets in self.training.items()}
 
     def together(self, kinds: Sequence[str] | None = None) -> ConcatDataset:
-        """The training faces of these kinds, by default of all, as one set."""
+        """Return the training faces of these kinds, by default of all, as one set."""
         return ConcatDataset([faces for kind in kinds or self.training for faces in self.training[kind]])
 
+    def files(self, kinds: Sequence[str] | None = None) -> list[str]:
+        """Return the names of the images of :meth:`together`, then of the validation images."""
+        sets = [faces for kind in kinds or self.training for faces in self.training[kind]]
+        return [name for faces in [*sets, self.validation] for name in faces.names]
+
     def show(self, transform: Callable[[dict], dict]) -> None:
-        """Show all training faces in another way from now on."""
+        """Set the transform of all training faces."""
         for faces in self.together().datasets:
             faces.transform = transform
 
@@ -75,7 +79,7 @@ def photo_data(
     missing: str = "refuse",
     bad_labels: str = "refuse",
 ) -> PhotoData:
-    """Read everything that is there.
+    """Read all sets that are there.
 
     Args:
         name: of the labelled frames' set; the labels of 'official' are moved to the features. Where it is 'sample',
@@ -117,7 +121,7 @@ def photo_data(
 
 
 def balanced(sets: dict[str, list]) -> dict[str, list]:
-    """The same with each kind repeated so often that an epoch has about as many faces of each.
+    """Repeat each kind so often that an epoch has about as many faces of each.
 
     >>> {kind: len(parts) for kind, parts in balanced({"many": [[0] * 50], "few": [[0] * 12, [0] * 5]}).items()}
     {'many': 1, 'few': 6}
@@ -126,42 +130,44 @@ def balanced(sets: dict[str, list]) -> dict[str, list]:
     return {kind: parts * round(max(counts.values()) / counts[kind]) for kind, parts in sets.items()}
 
 
-def train(data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tuple[PhotoNet, dict]:
-    """Train a PhotoNet, then let it settle on gentler views; goes on with a run to ``out`` that was cut off.
+def checkpoints(out: Path) -> list[Path]:
+    """Return the files from which a training to ``out`` continues; the caller deletes them after saving the weights."""
+    trained = out.with_name(f"{out.stem}_unsettled.safetensors")
+    return [out.with_suffix(".checkpoint"), out.with_suffix(".settling.checkpoint"), trained,
+            trained.with_suffix(".json")]  # fmt: skip
+
+
+def train(net: nn.Module, data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
+    """Train a network, then fine-tune it with gentler augmentation; continue an interrupted training to ``out``.
 
     Args:
-        recipe: of the training; see :func:`training.recipe.settling` for what follows it.
-        out: where the weights will be written; checkpoints lie beside it until :func:`models.save_model` has done so.
+        net: an untrained network.
+        recipe: of the training; see :func:`training.recipe.settling` for the fine-tuning.
+        out: where the caller will write the weights; the files of :func:`checkpoints` lie beside it.
 
     Returns:
         the network and its record: as :func:`training.recipe.fit` gives it, of both parts of the training together,
         and ``settled``, the recipe and the history of the second.
     """
-    torch.manual_seed(recipe.seed)
-    net, settle = PhotoNet(), settling(recipe)
+    settle, (checkpoint, settling_checkpoint, trained, record_file) = settling(recipe), checkpoints(out)
     net.framing = data.framing
+    sets, files = (data.together(), data.validation), data.files()
     if settle.epochs == 0:
-        return net, fit(net, data.together(), data.validation, recipe, device, out.with_suffix(".checkpoint"))
-    trained = out.with_name(f"{out.stem}_unsettled.safetensors")
+        return net, fit(net, *sets, recipe, device, checkpoint, files)
     identity = {"recipe": asdict(recipe), "faces": data.counts}
-    known = json.loads(trained.with_suffix(".json").read_text(encoding="utf-8")) if trained.exists() else {}
+    known = json.loads(record_file.read_text(encoding="utf-8")) if trained.exists() else {}
     if distributed.agreed(all(known.get(name) == value for name, value in identity.items())):
         net, record = load_model(trained), known["record"]
     else:
-        record = fit(net, data.together(), data.validation, recipe, device, out.with_suffix(".checkpoint"))
+        record = fit(net, *sets, recipe, device, checkpoint, files)
         if distributed.world().first:
             save_model(net, trained, {**identity, "record": record})
+            checkpoint.unlink()
     data.show(gentle_transform())
-    second = fit(net, data.together(), data.validation, settle, device, out.with_suffix(".settling.checkpoint"))
-    net.checkpoints += (trained, trained.with_suffix(".json"))
-    return net, settled(record, second)
-
-
-def settled(first: dict, second: dict) -> dict:
-    """The record of a training in two parts."""
-    return {
-        **first,
-        "seconds": first["seconds"] + second["seconds"],
-        "peak_memory_mb": max(first["peak_memory_mb"], second["peak_memory_mb"]),
+    second = fit(net, *sets, settle, device, settling_checkpoint, files)
+    return net, {
+        **record,
+        "seconds": record["seconds"] + second["seconds"],
+        "peak_memory_mb": max(record["peak_memory_mb"], second["peak_memory_mb"]),
         "settled": {name: second[name] for name in ("recipe", "history")},
     }

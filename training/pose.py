@@ -21,9 +21,10 @@ from torch import nn
 
 from data_load import NUM_KEYPOINTS, read_image
 from keypoints.detection import KeypointDetector
-from keypoints.files import check_writable, one_sentence, write_atomically, write_json
+from keypoints.files import check_writable, one_sentence, write_json
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, JAW, PARTS
 from keypoints.pose import POSE_MODEL, YAW_STEP, PoseModel, align, estimate_pose, load_pose_model, turn_in_order
+from training.records import write_arrays
 
 COMPONENTS = 24  # leaves 0.012 outer-eye distances of a random head unexplained, less than any keypoint scatters
 MIRROR = np.r_[FLIP_INDEX, 69, 68, 70, 72, 71, 73, 74]  # of the 75 points: the ears and the band's sides, too
@@ -133,12 +134,22 @@ def in_zero(arrays: dict[str, np.ndarray], zero: float) -> dict[str, np.ndarray]
     return {name: value @ turn for name, value in arrays.items()}
 
 
+def read_photos(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read photographs with reference angles.
+
+    Returns:
+        labels.csv (name, yaw, pitch, roll) and keypoints.csv, (N, 68, 2) in its order.
+    """
+    labels = pd.read_csv(folder / "labels.csv", index_col="name")
+    given = pd.read_csv(folder / "keypoints.csv", index_col=0).loc[labels.index].to_numpy(float)
+    return labels, given.reshape(-1, NUM_KEYPOINTS, 2)
+
+
 def find_zero(model: PoseModel, photos: Path) -> float:
-    """The zero for which the pitch of photographs is right in the middle, from the keypoints that come with them."""
-    labels = pd.read_csv(photos / "labels.csv", index_col="name")
-    given = pd.read_csv(photos / "keypoints.csv", index_col=0).loc[labels.index].to_numpy(float)
+    """Return the zero for which the median error of the photographs' pitch is 0."""
+    labels, given = read_photos(photos)
     detector, off = KeypointDetector(), []
-    for name, points in zip(labels.index, given.reshape(-1, NUM_KEYPOINTS, 2), strict=True):
+    for name, points in zip(labels.index, given, strict=True):
         image = read_image(photos / name)
         seen = detector.keypoints(image, detector.framing.boxes(points))[0]
         off += [labels.pitch[name] - estimate_pose(p, image.shape[1::-1], model=model).pitch for p in (points, seen)]
@@ -146,12 +157,12 @@ def find_zero(model: PoseModel, photos: Path) -> float:
 
 
 @one_sentence()
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pose", description=__doc__.splitlines()[0])
     parser.add_argument("--geometry", type=Path, default=Path("build/geometry.npz"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to find the zero of the pitch with")
     parser.add_argument("--out", type=Path, default=POSE_MODEL, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.geometry.exists():
         raise FileNotFoundError(f"{options.geometry} is not here: data/sample/geometry.py writes it, with Blender")
     check_writable(options.out)
@@ -171,15 +182,10 @@ def main() -> None:
         arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}
     arrays |= {"zero": np.array(zero), "unit": np.array(unit)}
     arrays = {name: a.astype(np.float16 if a.size > 1000 else np.float32) for name, a in arrays.items()}
-    write_atomically(options.out, lambda part: _save(part, arrays))
+    write_arrays(options.out, arrays)
     record = {"heads": len(views["points"]), "views": len(views["pose"]), "components": COMPONENTS, "zero": zero}
     record |= {"unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0, "core_seconds": round(process_time())}
     write_json(options.out.with_suffix(".json"), record)
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # np.savez would add .npz to the name of a part
-        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
-import platform
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,14 +17,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from data_load import Normalize
-from keypoints.files import brief, lock
+from keypoints.files import brief, lock, write_atomically
 from models import TwoLooks
 from training import distributed, metrics
 from training.prediction import predict
-from training.weights import MOST_BYTES, read_tensors, write_tensors
+from training.records import peak_memory_mb, versions
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class Recipe:
     epochs: int = 8  # the course's limit of patience on a CPU
     batch_size: int = 10  # small: many steps in few epochs
     learning_rate: float = 1e-2  # the peak of OneCycle: reached after the warm-up, near zero at the end
-    warm_up: float = 0.1  # the share of the steps that climb to it: the few steps there are should count
-    beta2: float = 0.99  # Adam looks back 100 steps, not 1,000: there are only some 2,800
+    warm_up: float = 0.1  # share of the steps until the peak: short, since there are few steps
+    beta2: float = 0.99  # Adam averages over 100 steps, not 1,000: there are only some 2,800
     loss: str = "smooth_l1"  # a key of LOSSES
     beta: float = 0.05  # SmoothL1 turns from square to absolute at 0.05 × 50 = 2.5 pixels
-    weight_average: float = 0.998  # the average looks back about 500 steps
-    clip: float | None = None  # the largest norm of a step's gradient; None: whatever comes
+    weight_average: float = 0.998  # averages over about 500 steps
+    clip: float | None = None  # the largest norm of a step's gradient; None: any
     bfloat16: bool = False  # convolutions with 16 bits: twice as fast on processors made for it, slower on others
-    seed: int = 0  # initial weights are the caller's; this one fixes order, crops and dropout
+    seed: int = 0  # of order, crops and dropout; the caller seeds the initial weights
 
 
 class LogCosh(nn.Module):
@@ -91,12 +93,16 @@ PHOTO_RECIPE = Recipe(epochs=30, batch_size=20, learning_rate=4e-3, weight_avera
 
 
 def settling(recipe: Recipe) -> Recipe:
-    """What follows a recipe of PhotoNet's, a third as long: steps are smaller, and the views gentler."""
+    """Return the recipe of PhotoNet's fine-tuning, a third as long as the training, with smaller steps."""
     return replace(recipe, epochs=recipe.epochs // 3, learning_rate=1.5e-3, warm_up=0.05, seed=recipe.seed + 7)
 
 
 def choose_device(name: str = "cpu") -> torch.device:
-    """'auto' takes CUDA, then Apple's MPS, then the CPU; another name is taken as it is."""
+    """Choose a device by name; 'auto' takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ValueError: an unknown name, or a device that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = name.split(":")[0]
@@ -108,7 +114,7 @@ def choose_device(name: str = "cpu") -> torch.device:
 
 
 def true_keypoints(dataset: Dataset) -> np.ndarray:
-    """The labels of a transformed dataset in pixels of the network's input: (N, 68, 2) float32."""
+    """Return the labels of a transformed dataset in pixels of the network's input: (N, 68, 2) float32."""
     return np.stack([Normalize.inverse(dataset[i]["keypoints"]).numpy() for i in range(len(dataset))])
 
 
@@ -131,16 +137,27 @@ def known_loss(criterion: nn.Module, guesses: torch.Tensor, true: torch.Tensor) 
 
 
 def train_epoch(
-    net, loader, criterion, optimizer, schedule, average, report=lambda loss: None, clip=None, call=None
+    net: nn.Module,
+    loader: DataLoader,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    average: AveragedModel | None,
+    report: Callable[[float], None] = lambda loss: None,
+    clip: float | None = None,
+    call: nn.Module | None = None,
 ) -> float:
-    """Show the network every training image once; returns the mean loss.
+    """Train on every image once.
 
     Args:
         schedule: sets the learning rate anew after each step.
-        average: the running average of the weights.
+        average: the running average of the weights, if one is kept.
         report: called after each step with the mean loss so far.
         clip: the largest norm of a step's gradient.
-        call: what is called instead of ``net``, see :func:`training.distributed.share_gradients`.
+        call: what is called instead of ``net``, see :func:`training.distributed.synchronise_gradients`.
+
+    Returns:
+        the mean loss.
     """
     call = call or net
     net.train()
@@ -151,7 +168,7 @@ def train_epoch(
         parts = math.ceil(len(images) / AT_ONCE)
         optimizer.zero_grad(set_to_none=True)
         for number, (part, true) in enumerate(zip(images.chunk(parts), keypoints.flatten(1).chunk(parts), strict=True)):
-            with distributed.held_back(call, number + 1 < parts):
+            with distributed.no_sync(call, number + 1 < parts):
                 guesses = call(part, every_look=True) if looks_twice(net) else call(part)
                 loss = known_loss(criterion, guesses, true.expand_as(guesses))  # both looks learn
                 loss = loss * (len(part) / len(images))
@@ -161,7 +178,8 @@ def train_epoch(
             nn.utils.clip_grad_norm_(net.parameters(), clip)
         optimizer.step()
         schedule.step()
-        average.update_parameters(net)
+        if average is not None:
+            average.update_parameters(net)
         count += len(images)
         report(total / count)
     return total / count
@@ -174,6 +192,7 @@ def fit(
     recipe: Recipe | None = None,
     device: str = "cpu",
     checkpoint: str | Path | None = None,
+    files: Sequence[str] = (),
 ) -> dict:
     """Train ``net`` in place: the recipe's loss, Adam, OneCycle; it ends with the averaged weights, in eval mode.
 
@@ -183,13 +202,14 @@ def fit(
 
     Args:
         training_set: samples with image (1, 224, 224) float32 and keypoints (68, 2) float32, network units; missing
-            points are NaN, and nothing is learnt from them.
-        validation_set: samples of other people, nothing random in them; looked at after each epoch, never learnt from.
+            points are NaN, and the loss leaves them out.
+        validation_set: samples of other people without random transforms; evaluated after each epoch.
         recipe: see :class:`Recipe`.
         device: 'cpu', 'cuda', 'mps' or 'auto'.
-        checkpoint: a file written after each epoch. Where it exists, training goes on from it, with the same result as
-            without the interruption, and at once from a finished one. It stays until :func:`models.save_model` has
-            written the weights: till then all that was learnt is in this file.
+        checkpoint: a file written after each epoch. Where it exists, training continues from it, with the same result
+            as without the interruption, and returns at once from a finished one. The caller deletes it once the weights
+            are saved.
+        files: which images the sets hold; a checkpoint of other files is refused.
 
     Returns:
         a record, ready for JSON: recipe, versions, seconds, peak memory, and one entry an epoch with training_loss,
@@ -201,17 +221,10 @@ def fit(
     """
     alone = nullcontext() if checkpoint is None or not distributed.world().first else lock(checkpoint)
     with alone:
-        return _fit(net, training_set, validation_set, recipe or Recipe(), device, checkpoint)
+        return _fit(net, training_set, validation_set, recipe or Recipe(), device, checkpoint, files)
 
 
-def _fit(
-    net: nn.Module,
-    training_set: Dataset,
-    validation_set: Dataset | None,
-    recipe: Recipe,
-    device: str,
-    checkpoint: str | Path | None,
-) -> dict:
+def _fit(net, training_set, validation_set, recipe: Recipe, device, checkpoint, files) -> dict:
     if len(training_set) == 0:
         raise ValueError("got no training samples, expected at least one")
     if recipe.epochs < 1:
@@ -224,7 +237,7 @@ def _fit(
     average = AveragedModel(net, avg_fn=_averaging(recipe.weight_average), use_buffers=True)
     criterion = LOSSES[recipe.loss](recipe.beta)
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate, betas=(0.9, recipe.beta2))
-    # One sample alone is a noisy step, and BatchNorm after a linear layer refuses it: a last batch of one is left out.
+    # A last batch of one is dropped: its step is noisy, and BatchNorm after a linear layer refuses it.
     generator = torch.Generator()
     loader = DataLoader(
         training_set,
@@ -233,9 +246,9 @@ def _fit(
         generator=generator,
         drop_last=len(training_set) % recipe.batch_size == 1 and len(training_set) > 1,
     )
-    loader = distributed.share_batches(loader)
+    loader = distributed.shard_batches(loader)
     steps = recipe.epochs * len(loader)
-    warm_up = max(recipe.warm_up, min(0.3, 3 / steps))  # OneCycleLR divides by zero where the climb is one step long
+    warm_up = max(recipe.warm_up, min(0.3, 3 / steps))  # OneCycleLR divides by zero for a warm-up of one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=steps, pct_start=warm_up
     )
@@ -246,22 +259,31 @@ def _fit(
         "network": type(net).__name__,
         "parameters": sum(p.numel() for p in net.parameters()),
         "samples": len(training_set),
-        "names": _digest(training_set),
-        "validation": None if validation_set is None else [len(validation_set), _digest(validation_set)],
+        "files": hashlib.sha256("\n".join(files).encode()).hexdigest(),
+        "validation": None if validation_set is None else len(validation_set),
     }
     if checkpoint is not None and distributed.agreed(Path(checkpoint).exists()):
         history = _resume(Path(checkpoint), state, identity)
         distributed.agreed(True)  # all have read it before the first may remove it
 
-    shared = distributed.share_gradients(net)
-    progress = _Progress(recipe.epochs, len(loader), len(history), quiet=not world.first)
-    for epoch in range(len(history), recipe.epochs):
+    shared = distributed.synchronise_gradients(net)
+    done, total = len(history), recipe.epochs
+    # A bar on a terminal; elsewhere, as in a notebook or a log file, only the line of each epoch.
+    bar = tqdm(total=steps, initial=done * len(loader), unit="batch", disable=None if world.first else True)
+
+    def report(loss: float) -> None:
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        bar.update()
+
+    began_training = time.perf_counter()
+    for epoch in range(done, total):
         began = time.perf_counter()
-        # Every epoch has a seed of its own, so that a resumed run draws what the uninterrupted one would have drawn.
-        torch.manual_seed(recipe.seed * 1000 + epoch + 1_000_003 * world.rank)  # every process has crops of its own
+        bar.set_description(f"epoch {epoch + 1}/{total}")
+        # Every epoch has its own seed, so that a resumed run draws what the uninterrupted one would have drawn.
+        torch.manual_seed(recipe.seed * 1000 + epoch + 1_000_003 * world.rank)  # every process has its own crops
         generator.manual_seed(recipe.seed * 1000 + epoch)
         loss = distributed.mean(
-            train_epoch(net, loader, criterion, optimizer, schedule, average, progress.step, recipe.clip, shared)
+            train_epoch(net, loader, criterion, optimizer, schedule, average, report, recipe.clip, shared)
         )
         entry = {"epoch": epoch + 1, "training_loss": loss}
         if validation_set is not None and world.first:
@@ -275,13 +297,14 @@ def _fit(
         history.append(entry)
         if checkpoint is not None and world.first:
             _save_checkpoint(Path(checkpoint), state, identity, history)
-        progress.epoch(entry)
-    progress.close()
+        if world.first:
+            left = (time.perf_counter() - began_training) / (epoch + 1 - done) * (total - epoch - 1)
+            tqdm.write(f"epoch {epoch + 1}/{total}: {_describe(entry)}, {left:.0f} s left")
+            sys.stdout.flush()
+    bar.close()
 
     net.load_state_dict(average.module.state_dict())
     net.eval()
-    if checkpoint is not None and world.first:
-        net.checkpoints = (Path(checkpoint),)
     return {
         "recipe": {**asdict(recipe), "optimizer": "Adam", "schedule": "OneCycleLR"},
         "samples": len(training_set),
@@ -295,8 +318,15 @@ def _fit(
     }
 
 
+def _describe(entry: dict) -> str:
+    text = f"training loss {entry['training_loss']:.4f}"
+    if "nme_box" in entry:
+        text += f", validation loss {entry['validation_loss']:.4f}, NME_box {entry['nme_box']:.2f} %"
+    return text
+
+
 def _averaging(decay: float):
-    """Exponential moving average whose memory grows with the steps taken, so that the start is soon forgotten."""
+    """Return an exponential moving average whose memory grows with the steps, so that it soon forgets the start."""
 
     def average(averaged: torch.Tensor, current: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         weight = min(decay, (1 + int(steps)) / (10 + int(steps)))
@@ -305,144 +335,29 @@ def _averaging(decay: float):
     return average
 
 
-def _parts(state: dict) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
-    """What the parts of a training hold: all tensors by name, and the rest by part, which JSON can hold."""
-    tensors: dict[str, torch.Tensor] = {}
-    rest: dict[str, dict] = {}
-    for part, of in state.items():
-        content = of.state_dict()
-        if part == "optimizer":
-            flat = {f"{i}.{name}": value for i, values in content["state"].items() for name, value in values.items()}
-            content = {"param_groups": content["param_groups"], **flat}
-        tensors |= {f"{part}.{name}": value for name, value in content.items() if isinstance(value, torch.Tensor)}
-        rest[part] = {name: value for name, value in content.items() if not isinstance(value, torch.Tensor)}
-    return tensors, rest
-
-
-def _load_parts(state: dict, tensors: dict[str, torch.Tensor], rest: dict[str, dict]) -> None:
-    """Undo :func:`_parts` in place; raises nearly anything where they do not fit."""
-    for part, own in _parts(state)[1].items():
-        if rest[part].keys() != own.keys():
-            raise ValueError(f"something of the {part} is missing")
-        content = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
-        if part == "optimizer":
-            parameters = [parameter for group in state[part].param_groups for parameter in group["params"]]
-            values: dict[int, dict] = {}
-            for key, value in content.items():
-                number, _, name = key.partition(".")
-                like = parameters[int(number)]
-                if value.shape == like.shape:  # in its memory format, as steps make it
-                    value = torch.empty_like(like).copy_(value)
-                values.setdefault(int(number), {})[name] = value
-            content = {"state": values}
-        state[part].load_state_dict(content | rest[part])
-
-
 def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: list[dict]) -> None:
-    tensors, rest = _parts(state)
-    write_tensors(checkpoint, tensors, {"identity": identity, "history": history, "state": rest})
-
-
-def _names(dataset: Dataset) -> list[str]:
-    """The files of a dataset or of a part of one, as far as it knows them: another set must not resume from here."""
-    if isinstance(dataset, Subset):
-        names = _names(dataset.dataset)
-        return [names[i] for i in dataset.indices] if names else []
-    if isinstance(dataset, ConcatDataset):
-        return [name for part in dataset.datasets for name in _names(part)]
-    return list(getattr(dataset, "names", []))
-
-
-def _digest(dataset: Dataset) -> str:
-    return hashlib.sha256("\n".join(_names(dataset)).encode()).hexdigest()
+    content, buffer = {name: part.state_dict() for name, part in state.items()}, io.BytesIO()
+    torch.save({"identity": identity, "history": history, "state": content}, buffer)
+    write_atomically(checkpoint, lambda part: part.write_bytes(buffer.getvalue()))
 
 
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
     try:
-        size = sum(value.nbytes for value in state["net"].state_dict().values())
-        tensors, about = read_tensors(checkpoint, 4 * MOST_BYTES + 4 * size)  # own, average, and Adam's two means
-        made_with, history = about["identity"], about["history"]
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        made_with, history = content["identity"], content["history"]
         differs = [name for name in identity if made_with.get(name) != identity[name]]
-        if not differs:
-            _load_parts(state, tensors, about["state"])
+        for name, part in [] if differs else state.items():
+            if content["state"][name].keys() != part.state_dict().keys():  # a schedule takes whatever it is given
+                raise ValueError(f"something of the {name} is missing")
+            part.load_state_dict(content["state"][name])
         if not history or [entry["epoch"] for entry in history] != list(range(1, len(history) + 1)):
             raise ValueError("epochs are missing")
     except OSError:
         raise
-    except Exception:  # torch raises nearly anything on what does not fit
+    except Exception:  # torch may raise any exception
         what = "expected a checkpoint of fit, of this version"
         raise ValueError(f"{checkpoint}: {what}; delete it to start anew") from None
     if differs:
         got, expected = (brief({name: of.get(name) for name in differs}) for of in (made_with, identity))
         raise ValueError(f"{checkpoint}: got a checkpoint of {got}, expected {expected}; delete it to start anew")
     return history
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere, as in a notebook or a log file, one line an epoch."""
-
-    def __init__(self, epochs: int, steps: int, done: int, quiet: bool = False) -> None:
-        self.epochs, self.began, self.bar, self.first = epochs, time.perf_counter(), None, done
-        self.quiet = quiet
-        if sys.stderr.isatty() and not quiet:
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=epochs * steps, initial=done * steps, unit="batch", desc=f"epoch {done + 1}/{epochs}")
-
-    def step(self, loss: float) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            self.bar.update()
-
-    def epoch(self, entry: dict) -> None:
-        if self.quiet:
-            return
-        done = entry["epoch"]
-        left = (time.perf_counter() - self.began) / (done - self.first) * (self.epochs - done)
-        line = f"epoch {done}/{self.epochs}: training loss {entry['training_loss']:.4f}"
-        if "nme_box" in entry:
-            line += f", validation loss {entry['validation_loss']:.4f}, NME_box {entry['nme_box']:.2f} %"
-        line += f", {left:.0f} s left"
-        if self.bar is not None:
-            self.bar.set_description(f"epoch {min(done + 1, self.epochs)}/{self.epochs}")
-            self.bar.write(line)
-        else:
-            print(line, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def peak_memory_mb() -> float | None:
-    """The process's largest resident size so far in MB (10^6 bytes); None where the system doesn't tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)  # bytes on macOS, KiB elsewhere
-
-
-def versions() -> dict:
-    """What a record needs to be reproduced: versions and processor."""
-    import cv2
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()

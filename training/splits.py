@@ -1,8 +1,8 @@
-"""Which images are trained on, chosen by and tested on: by person, and for photos in the wild by photo.
+"""Training, validation and test splits: by person, and for photos in the wild by photo.
 
 ``data/splits.json`` lists them: people of the official training set, and photos of the wild set in groups that stay
-together. Choices are made on the validation people; the test people are for the last figure only. Files and people are
-named there, nothing else of either set is in the repository.
+together. Hyperparameters are chosen on the validation people; the test people are for the final figure only. The file
+holds names of files and people, nothing else of either set is in the repository.
 
 Command line: ``python -m training.splits`` writes the file anew, from the official set and the wild one.
 """
@@ -26,25 +26,25 @@ from keypoints.files import write_json
 from training.metrics import face_size
 
 SPLITS = DATA_DIR / "splits.json"
-SHARE = 0.15  # of all people: as many to validate as to test
+SHARE = 0.15  # of all people, for validation and for test
 WILD_CSV = "wild_keypoints.csv"  # lies beside the photos
 
-# LFPW's photos come in the order of the people that were searched for on the web. Whoever was searched for turns up
-# again and again in a run of some 70 numbers, often from one sitting; the others of a run are by-catch. So whole runs
-# are held out: the two (found by eye) that hold the most different people. Somebody famous may be by-catch of two runs.
+# LFPW's photos are in the order of the people that were searched for on the web. The person that was searched for
+# recurs in a run of some 70 numbers, often from one sitting. So whole runs are held out: the two (found by eye) that
+# hold the most different people. Somebody famous may appear in two runs.
 LFPW_VALIDATION = (range(526, 600), range(747, 807))
 HELEN_VALIDATION = 0.2  # share of HELEN's photos, in whole groups
 # HELEN's photos carry Flickr's numbers, which count uploads: up to here apart they are often of one sitting.
 HELEN_SITTING = 1_000_000
-# From this likeness on two photos are kept together. By eye: the 13 pairs from 0.70 to 0.76 are all one photograph
-# or one sitting; of the 30 from 0.60 to 0.70 a third is not (dark suits on white walls); of the 48 pairs most alike
-# that the split parts, up to 0.66, none shows one person twice. Two different people of the official set reach 0.62 at
+# Two photos with at least this similarity stay together. By eye: the 13 pairs from 0.70 to 0.76 are all one photograph
+# or one sitting; of the 30 from 0.60 to 0.70 a third is not (dark suits on white walls); of the 48 most similar pairs
+# across the split, up to 0.66, none shows one person twice. Two different people of the official set reach 0.62 at
 # most, a wild photo and an official image 0.67.
-LIKENESS = 0.7
+SIMILARITY = 0.7
 
 
 def read_splits(path: str | Path = SPLITS) -> dict:
-    """What the committed file says.
+    """Read the committed file.
 
     Returns:
         by_person: training, validation and test, each a list of people (as :func:`data_load.person_of` names them).
@@ -57,7 +57,7 @@ def read_splits(path: str | Path = SPLITS) -> dict:
 
 
 def people_split(names: list[str]) -> dict[str, list[int]]:
-    """Indices of the images to train on, to choose by and to test on, such that nobody is in two of them.
+    """Return indices of the images to train, validate and test on; nobody is in two of them.
 
     People of the official training set go where ``data/splits.json`` has them. Any other set, the sample or a user's
     own, is drawn by the same rule: 15 % of the people to validate, those of :func:`data_load.split_by_person`, and as
@@ -85,7 +85,7 @@ def people_split(names: list[str]) -> dict[str, list[int]]:
 
 
 def draw_people(people: set[str]) -> dict[str, str]:
-    """The rule behind :func:`people_split`: person → 'training', 'validation' or 'test'; the same on every machine."""
+    """Draw the split of :func:`people_split`, person → 'training', 'validation' or 'test'; always the same."""
     if len(people) < 3:
         raise ValueError(f"got images of {len(people)} people, expected at least three to train, validate and test")
     names = [f"{person}_0.jpg" for person in sorted(people)]
@@ -101,7 +101,7 @@ def draw_people(people: set[str]) -> dict[str, str]:
 
 
 def find_wild(folder: str | Path | None = None) -> Path | None:
-    """The folder of the wild set: its photos with ``wild_keypoints.csv`` beside them, or None where there is none.
+    """Return the folder of the wild set, with ``wild_keypoints.csv`` beside the photos; None where there is none.
 
     Args:
         folder: by default the environment variable ``KEYPOINTS_WILD``, else ``data/wild`` where that is.
@@ -119,22 +119,34 @@ def find_wild(folder: str | Path | None = None) -> Path | None:
     return folder
 
 
+def require_wild(folder: str | Path | None = None) -> Path:
+    """Return the folder of the wild set, see :func:`find_wild`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    found = find_wild(folder)
+    if found is None:
+        raise FileNotFoundError("the wild photos are not here: name their folder in KEYPOINTS_WILD or with --wild")
+    return found
+
+
 def wild_groups(part: str = "validation") -> dict[str, int]:
-    """The wild photos of 'training' or 'validation': file name → number of the group it belongs to."""
+    """Return the wild photos of 'training' or 'validation': file name → number of its group."""
     groups = read_splits()["wild"][part]
     return {name: number for number, group in enumerate(groups) for name in group}
 
 
-def group_wild(names: list[str], likeness: np.ndarray) -> list[list[str]]:
-    """Join photos that must not be parted: faces of one photo, photos of one sitting, one photograph twice.
+def group_wild(names: list[str], similarity: np.ndarray) -> list[list[str]]:
+    """Group photos that must stay together: faces of one photo, photos of one sitting, one photograph twice.
 
     Args:
         names: ``helen_PHOTO_FACE.jpg`` or ``lfpw_image_NUMBER.jpg``.
-        likeness: (N, N) of :func:`likenesses`.
+        similarity: (N, N) of :func:`similarities`.
     """
     photos = sorted((number_of(name), i) for i, name in enumerate(names) if name.startswith("helen"))
     links = [(i, j) for (a, i), (b, j) in itertools.pairwise(photos) if b - a <= HELEN_SITTING]
-    links += [(i, j) for i, j in np.argwhere(np.triu(likeness, 1) >= LIKENESS).tolist()]
+    links += [(i, j) for i, j in np.argwhere(np.triu(similarity, 1) >= SIMILARITY).tolist()]
     group = np.arange(len(names))
     for i, j in links:
         group[group == group[j]] = group[i]
@@ -142,7 +154,7 @@ def group_wild(names: list[str], likeness: np.ndarray) -> list[list[str]]:
 
 
 def draw_wild(groups: list[list[str]]) -> dict[str, list[list[str]]]:
-    """The runs of LFPW and a share of HELEN to validate on, in whole groups; the rest to train on."""
+    """Take runs of LFPW and a share of HELEN, in whole groups, for validation; the rest for training."""
     drawn: dict[str, list[list[str]]] = {"training": [], "validation": []}
     left = round(HELEN_VALIDATION * sum(name.startswith("helen") for group in groups for name in group))
     for group in sorted(groups, key=lambda group: hashlib.sha1(f"0/{group[0]}".encode()).digest()):
@@ -157,7 +169,7 @@ def draw_wild(groups: list[list[str]]) -> dict[str, list[list[str]]]:
 
 
 def number_of(name: str) -> int:
-    """The photo's number in a wild file's name: ``helen_PHOTO_FACE.jpg`` or ``lfpw_image_NUMBER.jpg``.
+    """Return the photo's number in a wild file's name: ``helen_PHOTO_FACE.jpg`` or ``lfpw_image_NUMBER.jpg``.
 
     Raises:
         ValueError: another name.
@@ -168,11 +180,11 @@ def number_of(name: str) -> int:
     return int(match[1] or match[2])
 
 
-def likenesses(features: np.ndarray) -> np.ndarray:
-    """How alike faces look, (N, D) of :func:`appearance` → (N, N) from -1 to 1.
+def similarities(features: np.ndarray) -> np.ndarray:
+    """Return the similarity of faces, (N, D) of :func:`appearance` → (N, N) from -1 to 1.
 
-    The mean of two correlations, of edges (HOG) and of colours, each after the mean over all faces is taken off: what
-    every face shares, such as dark eyes on a bright face, says nothing.
+    The mean of two correlations, of edges (HOG) and of colours, each after the mean over all faces is subtracted: what
+    all faces share, such as dark eyes on a bright face, does not count.
     """
     result = np.zeros((len(features), len(features)), np.float32)
     for part in (features[:, :HOG_SIZE], features[:, HOG_SIZE:]):
@@ -187,7 +199,7 @@ HOG_SIZE = _HOG.getDescriptorSize()
 
 
 def appearance(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-    """A face and what is around it as numbers to compare: (D,) float32.
+    """Describe a face and its surroundings by a vector, (D,) float32.
 
     The square of 1.9 times the face's size around its box: its edges at 64×64 pixels as histograms of oriented
     gradients (Dalal and Triggs, 2005, https://doi.org/10.1109/CVPR.2005.177), and its colours at 24×24, their mean 0
@@ -215,9 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=SPLITS, metavar="FILE", help="default: data/splits.json")
     options = parser.parse_args(arguments)
     try:
-        folder = find_wild(options.wild)
-        if folder is None:
-            raise FileNotFoundError("the wild set is missing: name its folder with --wild")
+        folder = require_wild(options.wild)
         part_of = draw_people(
             {
                 person_of(name)
@@ -226,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         names, keypoints = read_keypoints(folder / WILD_CSV)
         features = [appearance(read_image(folder / name), face) for name, face in zip(names, keypoints, strict=True)]
-        wild = draw_wild(group_wild(names, likenesses(np.stack(features))))
+        wild = draw_wild(group_wild(names, similarities(np.stack(features))))
     except (OSError, ValueError) as error:
         print(f"training.splits: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Many callers: thousands of photos from several threads of several processes, the same answers and no leak.
 
-    python tests/soak/calls.py --calls 20000        # writes what it found into results/soak.json
+python tests/soak/calls.py --calls 20000        # writes what it found into results/soak.json
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Damaged files: whatever bytes a file holds, reading it ends in a result or in one sentence.
+"""Damaged files: reading any bytes ends in a result or in one sentence.
 
     python tests/soak/fuzz.py --cases 100000          # writes what it found into results/soak.json
 
-A case is a file of the repository (an image, labels, weights, a filter, a video) with something done to its bytes:
-bits flipped, parts overwritten, cut, doubled or taken from another file. Every other case goes deeper: a number of a
-text becomes another, the inside of an archive is damaged instead of the archive, and a PNG's checksums are put right
-again. `(seed, kind, case)` gives the same bytes each time. Cases run in a process of their own, so that a crash, a hang
-of ten seconds and memory beyond a gigabyte are found as well; and nothing may be written beside the file.
+A case is a file of the repository (an image, labels, weights, a filter, a video) with damaged bytes: bits flipped,
+parts overwritten, cut, doubled or copied from another file. Every other case goes past the format's first checks: it
+changes a number of a text, damages the inside of an archive, or corrects a PNG's checksums. `(seed, kind, case)` gives
+the same bytes each time. Cases run in a separate process, so that a crash, a hang of ten seconds and memory beyond a
+gigabyte are found as well; and nothing may be written beside the file.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
+import torch  # noqa: E402
+
+from data_load import DATA_DIR, find_data, read_image, read_keypoints  # noqa: E402
+from keypoints.detection import KeypointDetector  # noqa: E402
+from keypoints.files import write_json  # noqa: E402
+from keypoints.filters import FILTER_DIR, apply_filter, load_filter  # noqa: E402
+from keypoints.video import Video  # noqa: E402
+from models import Net  # noqa: E402
+from training.weights import MODEL_DIR, load_model, save_model  # noqa: E402
+
 SEED = 2026
 HANG, STUCK = 10, 30  # seconds of computing, and of waiting, after which a case counts as hanging
 MEMORY = 1000  # MB of the process's own: Python, PyTorch and all, but for what is mapped from their files
@@ -45,7 +56,7 @@ NUMBERS = [*MILD, *MILD, b"1e999", b"-1e300", b"nan", b"1e-300", b"9999999999999
 
 
 def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
-    """One of the seeds with one to four things done to it."""
+    """Damage one of the seeds in one to four ways."""
     data = bytearray(seeds[rng.integers(len(seeds))])
     for _ in range(rng.integers(1, 5)):
         place, length = (int(rng.integers(max(1, len(data)))) for _ in range(2))
@@ -75,7 +86,7 @@ def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
 
 
 def deeper(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
-    """As :func:`mutated`, but past the checks that a file of its format begins with."""
+    """Damage one of the seeds past the first checks of its format."""
     data = seeds[rng.integers(len(seeds))]
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -99,7 +110,7 @@ def deeper(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
 
 
 def _checked_png(data: bytes) -> bytes:
-    """The same chunks with the checksums that belong to what they hold now."""
+    """Correct the checksums of all chunks."""
     place, chunks = 8, [data[:8]]
     while place + 12 <= len(data):
         length = struct.unpack(">I", data[place : place + 4])[0]
@@ -110,11 +121,7 @@ def _checked_png(data: bytes) -> bytes:
 
 
 def image_seeds() -> list[bytes]:
-    """Pictures of every format that OpenCV writes, small."""
-    import cv2
-
-    from data_load import DATA_DIR, read_image
-
+    """Return small pictures of every format that OpenCV writes."""
     image = cv2.resize(read_image(DATA_DIR / "photos" / "astronaut.jpg"), (96, 96))
     kinds = (".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif", ".jp2", ".pgm", ".hdr")
     seeds = []
@@ -126,18 +133,11 @@ def image_seeds() -> list[bytes]:
 
 
 def labels_seeds() -> list[bytes]:
-    from data_load import find_data
-
     lines = find_data("sample").csv_file("test").read_bytes().splitlines(keepends=True)
     return [b"".join(lines[:n]) for n in (2, 6)] + [b"\xef\xbb\xbf" + b"".join(lines[:3]), b"".join(lines[1:3])]
 
 
 def weights_seeds() -> list[bytes]:
-    import torch
-
-    from models import Net
-    from training.weights import MODEL_DIR, load_model, save_model
-
     files = []
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
@@ -157,11 +157,7 @@ def filter_seeds() -> list[bytes]:
 
 
 def _small_filters() -> list[tuple[bytes, bytes, bytes]]:
-    """Each filter an eighth as large, so that all that load can be put on: about, the JSON file, the picture."""
-    import cv2
-
-    from keypoints.filters import FILTER_DIR
-
+    """Return the filters at an eighth of their size: about, the JSON file, the picture."""
     filters = []
     for file in sorted(FILTER_DIR.glob("*.json")):
         content, picture = json.loads(file.read_bytes()), b""
@@ -175,47 +171,30 @@ def _small_filters() -> list[tuple[bytes, bytes, bytes]]:
 
 
 def video_seeds() -> list[bytes]:
-    from data_load import DATA_DIR
-
     return [(DATA_DIR / "sample" / "clip.mp4").read_bytes()]
 
 
 def use_image(file: Path, case: int) -> None:
-    from data_load import read_image
-
     image = read_image(file)
-    if case % 100 < 2 and "detector" not in _cache:
-        from keypoints.detection import KeypointDetector
-
-        _cache["detector"] = KeypointDetector()
     if case % 100 < 2:
+        if "detector" not in _cache:
+            _cache["detector"] = KeypointDetector()
         _cache["detector"](image)
 
 
 def use_labels(file: Path, case: int) -> None:
-    from data_load import read_keypoints
-
     names, keypoints = read_keypoints(file)
     assert keypoints.shape == (len(names), 68, 2) and np.isfinite(keypoints).all()
 
 
 def use_weights(file: Path, case: int) -> None:
-    from keypoints.detection import KeypointDetector
-    from training.weights import load_model
-
     if load_model(file).framing:
         KeypointDetector(file)
 
 
 def use_filter(file: Path, case: int) -> None:
-    """Put it on a face. Every fourth case has a filter that is whole, and damage in its picture."""
-    import cv2
-
-    from keypoints.filters import apply_filter, load_filter
-
+    """Apply a filter to a face. Every fourth case has a whole filter with a damaged picture."""
     if "face" not in _cache:
-        from data_load import find_data
-
         sample = find_data("sample").dataset("test")[0]
         image = cv2.resize(sample["image"], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         _cache["face"], _cache["filters"] = (image, (sample["keypoints"] + 0.5) / 2 - 0.5), _small_filters()
@@ -231,8 +210,6 @@ def use_filter(file: Path, case: int) -> None:
 
 
 def use_video(file: Path, case: int) -> None:
-    from keypoints.video import Video
-
     video = Video(file)
     try:
         for number, _ in enumerate(video):
@@ -272,7 +249,7 @@ PLANTED = {"planted": (".txt", lambda: [b"planted"], use_planted)}
 def run_case(
     kind: str, case: int, seeds: list[bytes], folder: Path, seed: int = SEED, data: bytes | None = None
 ) -> tuple[bool, str | None]:
-    """Do one case: whether the file could be read all the same, and what is wrong with how it ended, or None.
+    """Run one case: whether the file could be read, and what is wrong with how it ended, or None.
 
     The file holds ``data`` where given, else what the numbers make of the seeds.
     """
@@ -322,8 +299,6 @@ def watch(folder: Path) -> None:
 
 def work(kind: str, cases: range, out: Path, hang: float, stuck: int) -> int:
     """Do cases in this process; `out` holds the case that is being done, then a line for each that went wrong."""
-    import torch
-
     torch.set_num_threads(1)
     for name in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(name, signal.SIG_DFL)  # a case that hangs ends the process
@@ -417,8 +392,6 @@ def main() -> int:
 
 def keep(out: Path, part: str, figures: dict) -> None:
     """Put figures into a part of the soak's JSON file, beside those that are there."""
-    from keypoints.files import write_json
-
     content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     content[part] = {**content.get(part, {}), **figures}
     write_json(out, content)

@@ -38,7 +38,7 @@ from keypoints.video import Video, VideoFile  # noqa: E402
 from models import Net  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
-from training.weights import load_model, read_tensors, save_model  # noqa: E402
+from training.weights import load_model, save_model  # noqa: E402
 
 SEED = 2026
 
@@ -130,7 +130,7 @@ def training() -> Job:
             log.write(f"{number}\n")
 
     def in_checkpoint(folder: Path) -> list[dict]:
-        return read_tensors(folder / "net.checkpoint")[1]["history"]
+        return torch.load(folder / "net.checkpoint", weights_only=True)["history"]
 
     def work(folder: Path) -> None:
         save = trainer._save_checkpoint
@@ -149,6 +149,7 @@ def training() -> Job:
         record = fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
         time.sleep(0.5)  # that kills fall between the training and its weights, too
         save_model(net, folder / "net.safetensors", record)
+        (folder / "net.checkpoint").unlink()
 
     def whole(folder: Path) -> None:
         done, resumed[folder] = lines(folder / "epochs"), lines(folder / "starts")
@@ -282,16 +283,11 @@ def main() -> int:
     cv2.setNumThreads(1)
     failed = 0
     with serving() as (url, manifest), short_clip() as clip:
-        jobs = {
-            "training": training,
-            "detecting": detecting,
-            "fetching": lambda: fetching(url, manifest),
-            "tracking": lambda: tracking(clip),
-        }
+        needs = {"fetching": (url, manifest), "tracking": (clip,)}
         for name in options.jobs:
             try:
                 rng = np.random.default_rng([SEED, names.index(name)])
-                result = {"failed": 0, **torture(jobs[name](), options.kills, rng)}
+                result = {"failed": 0, **torture(globals()[name](*needs.get(name, ())), options.kills, rng)}
             except AssertionError as error:  # it ends at the first
                 result = {"failed": 1, "kills": options.kills, "finished": 0, "what": str(error)}
             failed += result["failed"]

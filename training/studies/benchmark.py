@@ -1,14 +1,13 @@
-"""Compare the network with the peers on the same images in the same run: `make benchmark` writes the JSON.
+"""Compare our networks with the baselines on the same images in the same run: `make benchmark` writes the JSON.
 
-Each peer of benchmark_peers.py runs alone in a process of its own, one after the other, first with one thread,
-then with two. Those that can't run on this machine are left out with a sentence. Figures are training.metrics' own, in
-pixels of the original images; several faces in an image count as in training.evaluation: the nearest one whose points'
-box holds the true centroid.
+Each entry of benchmark_peers.py runs alone in a separate process, first with one thread, then with two. A baseline that
+can't run on this machine is left out with a sentence. Figures are those of training.metrics, in pixels of the original
+images; of several faces in an image the one counts as in training.evaluation: the nearest whose points' box holds the
+true centroid.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,26 +20,26 @@ from pathlib import Path
 import numpy as np
 
 from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
-from keypoints.files import check_writable, sha256, write_json
+from keypoints.files import sha256
 from keypoints.landmarks import EYE_CORNERS
 from training import metrics
 from training.framing import face_at
-from training.recipe import versions
+from training.records import versions
 from training.studies import report
 from training.studies.benchmark_peers import PEERS, WARM_UP
+from training.studies.common import BUILD, RESULTS, figures_file, make_parser
 from training.weights import MODEL_DIR, load_model
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 CALIBRATION_IMAGES = 400
 CALIBRATED = "the same with offsets fitted to {} training images"
 
 
 class LeftOut(Exception):
-    """A peer can't be measured here; the text says why."""
+    """A baseline can't be measured here; the text says why."""
 
 
 def prepare(path: Path, dataset: FacialKeypointsDataset, chosen: Sequence[int]) -> np.ndarray:
-    """Decode images once for all peers into the file they read; returns their keypoints, (N, 68, 2) float64."""
+    """Write decoded images into the file that all entries read; return their keypoints, (N, 68, 2) float64."""
     true = dataset.keypoints[chosen].astype(np.float64)
     boxes = np.concatenate([true.min(axis=1), np.ptp(true, axis=1)], axis=1)
     images = {f"image_{turn}": dataset[int(index)]["image"] for turn, index in enumerate(chosen)}
@@ -49,7 +48,7 @@ def prepare(path: Path, dataset: FacialKeypointsDataset, chosen: Sequence[int]) 
 
 
 def run_peer(name: str, images: Path, threads: int, interpreter: Path) -> dict:
-    """Measure one peer in a process of its own: what benchmark_peers.measure returns, and ``versions``.
+    """Measure one entry in a separate process: what benchmark_peers.measure returns, and ``versions``.
 
     Raises:
         LeftOut: its interpreter or a package is missing, or it failed.
@@ -77,7 +76,7 @@ def run_peer(name: str, images: Path, threads: int, interpreter: Path) -> dict:
 
 
 def predictions(result: dict, true: np.ndarray, detects: bool) -> np.ndarray:
-    """One face an image out of a peer's result: (N, 68, 2), NaN where it found none or another one."""
+    """Choose one face an image from a result: (N, 68, 2), NaN where it found none or another one."""
     predicted = np.full_like(true, np.nan)
     for i in range(len(true)):
         faces = result["points"][result["image"] == i]
@@ -89,25 +88,25 @@ def predictions(result: dict, true: np.ndarray, detects: bool) -> np.ndarray:
 
 
 def eye_distance(points: np.ndarray) -> np.ndarray:
-    """(N, 68, 2) → (N, 1, 1): the distance of the outer eye corners, NaN where there are no points."""
+    """Return the distance of the outer eye corners, (N, 68, 2) → (N, 1, 1), NaN where there are no points."""
     return np.linalg.norm(points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]], axis=1)[:, None, None]
 
 
 def fit_offsets(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Where the labels sit, seen from a peer's points: (68, 2), per point the median, in eye distances of the peer."""
+    """Return the median offset from predictions to labels, (68, 2), in predicted eye distances."""
     return np.nanmedian((true - predicted) / eye_distance(predicted), axis=0)
 
 
 def apply_offsets(predicted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Move a peer's points (N, 68, 2) to where the labels would have them; the inverse of :func:`fit_offsets`."""
+    """Move predictions (N, 68, 2) by the offsets of :func:`fit_offsets`."""
     return predicted + offsets * eye_distance(predicted)
 
 
 def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Sequence[int] = (1, 2)) -> dict:
-    """Measure all peers on a test set; returns the record that results/benchmark.json holds.
+    """Measure all entries on a test set; return the content of results/benchmark.json.
 
     Args:
-        interpreter: the Python that has the peers' packages; ours are measured with the one that runs this.
+        interpreter: the Python that has the baselines' packages; this one measures our networks.
         models: weights files of ours, each measured by the centre crop and behind Haar.
         threads: the figures come from the run with the first number; times from each.
 
@@ -167,38 +166,32 @@ def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Se
 def _run(peer: str, images: Path, threads: int, interpreter: Path) -> dict:
     began = time.perf_counter()
     result = run_peer(peer, images, threads, interpreter)
-    took = time.perf_counter() - began
-    print(f"{peer.split(':')[0]}, {images.stem} images, threads: {threads}: {took:.0f} s", flush=True)
+    seconds = time.perf_counter() - began
+    print(f"{peer.split(':')[0]}, {images.stem} images, threads: {threads}: {seconds:.0f} s", flush=True)
     return result
 
 
 def _medians(results: list[dict], key: str, threads: Sequence[int]) -> dict | None:
-    """Median milliseconds by the number of threads, as strings (JSON's keys); None where nothing was timed."""
+    """Return median milliseconds by the number of threads, as strings (JSON's keys); None where nothing was timed."""
     if not all(len(result[key]) for result in results):
         return None
     return {str(n): round(float(np.median(result[key])), 3) for n, result in zip(threads, results, strict=True)}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("--python", type=Path, required=True, help="the interpreter that has the peers' packages")
+    parser = make_parser("benchmark", __doc__)
+    parser.add_argument("--python", type=Path, required=True, help="the interpreter that has the baselines' packages")
     options = parser.parse_args(arguments)
-    try:
-        data = find_data()
-        # The committed file, and with it the README's table, is only ever of the official set.
-        build = RESULTS.parent / "build"
-        path = RESULTS / "benchmark.json" if data.name == "official" else build / "benchmark_sample.json"
-        check_writable(path)
-        hint = " of rendered heads; 'make data' fetches the official set" if data.name == "sample" else ""
-        print(f"data: {data.name}{hint}", flush=True)
+    data = find_data()
+    hint = " of rendered heads; 'make data' fetches the official set" if data.name == "sample" else ""
+    print(f"data: {data.name}{hint}", flush=True)
+    # The committed file, and with it the README's table, is only ever of the official set.
+    out = RESULTS / "benchmark.json" if data.name == "official" else BUILD / "benchmark_sample.json"
+    with figures_file(out) as content:
         # absolute, not resolve: through its link, an environment's interpreter would no longer know its packages
-        record = benchmark(data, options.python.absolute(), sorted(MODEL_DIR.glob("keypoints_model_*.safetensors")))
-    except (OSError, ValueError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    print(report.benchmark_table(record))
-    write_json(path, record)
-    print(f"\nwrote {path}")
+        models = sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))
+        content |= benchmark(data, options.python.absolute(), models)
+        print(report.benchmark_table(content))
     return 0
 
 

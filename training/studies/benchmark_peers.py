@@ -1,12 +1,12 @@
-"""What the benchmark compares, and the worker that measures one peer in an interpreter of its own.
+"""The entries of the benchmark, and the worker that measures one of them in an interpreter of its own.
 
 `python -m training.studies.benchmark_peers PEER IMAGES OUT THREADS`, started by benchmark.py. PEER is a key of PEERS,
-of ours with ``:FILE`` behind it, the weights. IMAGES is an .npz file with ``boxes`` (N, 4), the true points' tight
-boxes left, top, width, height, and the images ``image_0`` … as (H, W, 3) uint8 RGB; so every peer sees the same pixels,
-whatever reads its files. OUT is one with what :func:`measure` returns.
+for our networks with ``:FILE`` behind it, the weights. IMAGES is an .npz file with ``boxes`` (N, 4), the true points'
+tight boxes left, top, width, height, and the images ``image_0`` … as (H, W, 3) uint8 RGB, so that all entries get the
+same pixels. OUT is one with what :func:`measure` returns.
 
-Two environments run this file: our network's and the peers', which has no torch. So only NumPy is imported up here, and
-the rest by the peer that needs it.
+Two environments run this file: ours and the baselines', which has no torch. So the module imports NumPy alone, and each
+entry imports what it needs.
 """
 
 import importlib.util
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-WARM_UP = 20  # images looked at before the clock runs: libraries plan, allocate and compile at their first calls
-# The mesh points whose mean is each of the 68.
+WARM_UP = 20  # images before the timing: libraries plan, allocate and compile at their first calls
+# For each of the 68 points the mesh points of which it is the mean.
 MEDIAPIPE_MAP = Path(__file__).resolve().parents[2] / "results" / "benchmark_mediapipe68.json"
 
 
@@ -61,7 +61,7 @@ class OursCentre(Ours):
         self.transform, self.inverse, self.predict = evaluation_transform(), Normalize.inverse, predict
 
     def keypoints(self, image, box):
-        # The transforms carry two corners of the image along, which tells how to come back to its pixels.
+        # The transforms move two corners of the image along, which give the way back to its pixels.
         size = np.array(image.shape[1::-1], np.float32)
         sample = self.transform({"image": image, "keypoints": np.stack([0 * size, size]) - 0.5})
         low, high = self.inverse(sample["keypoints"]).numpy()
@@ -117,10 +117,10 @@ class FacemarkLBF:
 
 
 class MediaPipe:
-    """The face mesh with refined eyes and lips. It is given the face: a square of twice the true box's longer side.
+    """The face mesh with refined eyes and lips, on a square of twice the true box's longer side.
 
-    Its own detector runs inside, on that square, and can't be timed apart. Points are taken as its users take them,
-    share × size; in this repository's pixels that is half a pixel to the right and below, and here to its advantage.
+    Its own detector runs inside, on that square, and can't be timed apart. Points are share × size, as usual; in this
+    repository's pixels that is half a pixel to the right and below, and here to its advantage.
     """
 
     title = "MediaPipe face mesh mapped to 68, given the true box"
@@ -150,7 +150,7 @@ PEERS = {"ours_centre": OursCentre, "ours_haar": Ours, "dlib": Dlib, "lbf": Face
 
 
 def file_of(package: str, name: str) -> Path:
-    """A file of an installed package, which is not imported: of these packages only the models are wanted."""
+    """Return a file of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {package!r}")
@@ -158,7 +158,7 @@ def file_of(package: str, name: str) -> Path:
 
 
 def measure(peer, images, boxes: np.ndarray) -> dict:
-    """Let a peer look at the images in turn, after a warm-up.
+    """Measure an entry on the images in turn, after a warm-up.
 
     Args:
         peer: has ``keypoints(image, box)``, which returns (68, 2) in pixels of the image, NaN where it finds none, and
@@ -189,7 +189,7 @@ def measure(peer, images, boxes: np.ndarray) -> dict:
 
 
 class _Images:
-    """The images of an .npz file, each read when its turn comes."""
+    """The images of an .npz file, read one by one."""
 
     def __init__(self, content) -> None:
         self.content = content

@@ -1,8 +1,8 @@
 """What training costs: `python -m training.studies.cost [profile memory course_net]` writes results/cost.json.
 
 `profile` tells where an epoch's time goes; `memory` is the peak of a process that trains at batch 1 to 256;
-`course_net` trains one epoch of the network of most course projects and one of ours, in turn. Each part is kept as it
-ends. Where the official set is missing the sample is measured instead, in build/.
+`course_net` trains one epoch of the network of most course projects and one of ours, in turn. Each part is written as
+it ends. Where the official set is missing the sample is measured instead, in build/.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,9 +24,10 @@ from torch.utils.data import DataLoader, Subset
 from data_load import find_data, training_transform
 from keypoints.files import check_writable, lock, one_sentence, write_json
 from models import Net
-from training.recipe import Recipe, fit, peak_memory_mb, train_epoch, versions
+from training.recipe import Recipe, fit, train_epoch
+from training.records import peak_memory_mb, versions
+from training.studies.common import RESULTS, make_parser, official_or_sample
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 BATCH_SIZES = (1, 4, 10, 16, 32, 64, 128, 256)
 LOADING = ("decode", "Rescale", "RandomCrop", "Normalize", "ToTensor")
 LEARNING = ("forward", "loss", "backward", "optimiser", "average")
@@ -63,7 +63,7 @@ class Clock:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def timed(self, name: str, step: Callable) -> Callable:
-        """``step`` that counts its time under ``name``."""
+        """Return ``step`` such that its time counts under ``name``."""
 
         def call(*arguments, **options):
             began = time.perf_counter()
@@ -74,34 +74,28 @@ class Clock:
 
         return call
 
-    def batches(self, loader: DataLoader) -> Iterator[dict]:
-        """The loader's batches; what it takes to make them counts as 'loading'."""
-        batches = iter(loader)
-        following = self.timed("loading", lambda: next(batches, None))
-        while (batch := following()) is not None:
-            yield batch
-
 
 def profile(bfloat16: bool, images: int = 600) -> dict:
-    """Milliseconds an image of each step of training, in the first epoch (which decodes) and in a later one."""
+    """Measure each step of training, milliseconds an image, in the first epoch (which decodes) and in a later one."""
     data, recipe, clock = find_data(), Recipe(bfloat16=bfloat16), Clock()
     dataset = data.dataset("training", training_transform())
-    # The dataset has looked at its transforms' types when it was made, so they may be wrapped now.
+    # The dataset checks its transforms' types when it is made, so they may be wrapped now.
     dataset._read = clock.timed("decode", dataset._read)
     steps = [clock.timed(type(step).__name__, step) for step in dataset.transform.transforms]
     dataset.transform.transforms = steps
     part = Subset(dataset, range(min(images, len(dataset))))
     torch.manual_seed(recipe.seed)
-    net = Net()
+    net = Net().train()
     net.bfloat16 = bfloat16
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     criterion, average = nn.SmoothL1Loss(beta=recipe.beta), AveragedModel(net)
-    net.train()
     result = {}
     for epoch in ("first epoch", "later epochs"):
         clock.seconds.clear()
         began = time.perf_counter()
-        for batch in clock.batches(DataLoader(part, recipe.batch_size, shuffle=True)):
+        batches = iter(DataLoader(part, recipe.batch_size, shuffle=True))
+        next_batch = clock.timed("loading", lambda batches=batches: next(batches, None))
+        while (batch := next_batch()) is not None:
             guesses = clock.timed("forward", net)(batch["image"], every_look=True)
             true = batch["keypoints"].flatten(1).expand_as(guesses)
             loss = clock.timed("loss", criterion)(guesses, true)
@@ -119,7 +113,7 @@ def profile(bfloat16: bool, images: int = 600) -> dict:
 
 
 def memory(bfloat16: bool) -> dict:
-    """The peak of a whole process (Python, PyTorch, the cached images and all) in MB, by batch size."""
+    """Measure the peak of a whole process (Python, PyTorch, the cached images and all) in MB, by batch size."""
     result = {}
     for size in BATCH_SIZES:
         command = [sys.executable, "-m", "training.studies.cost", "--one-batch-size", str(size)]
@@ -131,7 +125,7 @@ def memory(bfloat16: bool) -> dict:
 
 
 def one_batch_size(size: int, bfloat16: bool) -> float:
-    """Load all images, as the first epoch does, and train some steps of this size; the process's peak in MB."""
+    """Load all images, as the first epoch does, and train some steps of this size; return the process's peak in MB."""
     dataset = find_data().dataset("training", training_transform())
     for i in range(len(dataset)):
         dataset[i]
@@ -141,7 +135,7 @@ def one_batch_size(size: int, bfloat16: bool) -> float:
 
 
 def course_net(bfloat16: bool, images: int = 200, rounds: int = 3) -> dict:
-    """Seconds of an epoch: the course's net, whose images are decoded anew each epoch, and ours with its cache."""
+    """Time an epoch in seconds: the course's net, whose images are decoded anew each epoch, and ours with its cache."""
     data, recipe = find_data(), Recipe()
     cached = data.dataset("training", training_transform())
     images = min(images, len(cached))
@@ -159,32 +153,22 @@ def course_net(bfloat16: bool, images: int = 200, rounds: int = 3) -> dict:
             net.bfloat16 = short
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
             schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-            average = AveragedModel(net) if network is Net else _NoAverage()
+            average = AveragedModel(net) if network is Net else None  # course projects keep the last step's weights
             loader = DataLoader(Subset(dataset, range(images)), recipe.batch_size, shuffle=True)
             began = time.perf_counter()
             train_epoch(net, loader, nn.SmoothL1Loss(beta=recipe.beta), optimizer, schedule, average)
             seconds[name].append(round(time.perf_counter() - began, 2))
             print(f"{name}: {seconds[name][-1]} s", flush=True)
             del net, optimizer, average
-    middle = {name: float(np.median(values)) for name, values in seconds.items()}
+    median = {name: float(np.median(values)) for name, values in seconds.items()}
+    sizes = {name: sum(p.numel() for p in net().parameters()) for name, net in (("course", CourseNet), ("ours", Net))}
     return {
         "images": images,
         "batch_size": recipe.batch_size,
-        "parameters": {"course": _count(CourseNet()), "ours": _count(Net())},
+        "parameters": sizes,
         "seconds": seconds,
-        "ratio": {name: round(middle["course"] / middle[name], 2) for name in runs if name != "course"},
+        "ratio": {name: round(median["course"] / median[name], 2) for name in runs if name != "course"},
     }
-
-
-def _count(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
-
-
-class _NoAverage:
-    """Course projects keep the weights of the last step."""
-
-    def update_parameters(self, net: nn.Module) -> None:
-        pass
 
 
 PARTS = {"profile": profile, "memory": memory, "course_net": course_net}
@@ -192,31 +176,22 @@ PARTS = {"profile": profile, "memory": memory, "course_net": course_net}
 
 @one_sentence()
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.cost", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--bfloat16", action="store_true", help="train the convolutions with 16 bits")
-    parser.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
+    parser = make_parser("cost", __doc__, "bfloat16", "threads", choices=list(PARTS))
     parser.add_argument("--one-batch-size", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.one_batch_size:
         print(one_batch_size(options.one_batch_size, options.bfloat16))
         return 0
-    for part in options.parts:
-        if part not in PARTS:
-            parser.error(f"got part {part!r}, expected one of {', '.join(PARTS)}")
-    data = find_data().name
-    out = (RESULTS if data == "official" else RESULTS.parent / "build") / "cost.json"
+    data, out = official_or_sample("cost.json")
     check_writable(out)
-    for part in options.parts or PARTS:
-        print(part, flush=True)
-        figures = PARTS[part](options.bfloat16)
-        about = {"data": data, "threads": options.threads, "bfloat16": options.bfloat16, "versions": versions()}
+    for part in options.chosen or PARTS:
+        about = {"data": data.name, "threads": options.threads, "bfloat16": options.bfloat16, "versions": versions()}
+        figures = {**about, **PARTS[part](options.bfloat16)}
         with lock(out, wait=True):  # another process may measure another part
             content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-            content[part] = {**about, **figures}
-            write_json(out, content)
-        print(json.dumps(content[part], indent=1), flush=True)
+            write_json(out, {**content, part: figures})
+        print(part, json.dumps(figures, indent=1), flush=True)
     return 0
 
 

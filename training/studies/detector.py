@@ -1,63 +1,84 @@
-"""What the Haar cascades give: `python -m training.studies.detector scatter|negatives|found|speed`.
+"""What the Haar cascades find: `python -m training.studies.detector scatter|negatives|found|speed|sample`.
 
-All but speed need the official set (`make data`, or --official DIR) and the wild set (KEYPOINTS_WILD, or --wild DIR).
+scatter, negatives and found need the official set (`make data`, or --official DIR) and the wild set (KEYPOINTS_WILD, or
+--wild DIR).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
+import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
-from data_load import DATA_DIR, Data, person_of, read_image, read_keypoints
-from keypoints.detection import KeypointDetector, face_at
+from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_keypoints
+from keypoints.detection import KeypointDetector
 from keypoints.detectors import BOX, FaceFinder, HaarDetector, Look, overlap
-from keypoints.files import check_writable, one_sentence, write_atomically, write_json
+from keypoints.files import one_sentence, write_atomically, write_json
 from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 from training import metrics
-from training.recipe import versions
-from training.splits import WILD_CSV, find_wild, people_split, wild_groups
+from training.framing import face_at
+from training.records import versions
+from training.splits import WILD_CSV, people_split, require_wild, wild_groups
+from training.studies.common import RESULTS, make_parser
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 NEIGHBOURS = RESULTS / "negatives_neighbours.csv"  # real faces among the boxes, found by eye
 
 
+@dataclass
 class Labelled:
-    """Photos of one of the two sets, each with its labelled face: iterates over name, grey image, keypoints."""
+    """Photos with one labelled face each; iterates over name, grey image and keypoints.
 
-    def __init__(self, folder: Path, names: list[str], keypoints: np.ndarray) -> None:
-        self.folder, self.names, self.keypoints = folder, names, keypoints
+    Attributes:
+        folder: holds the photos. names: N files. keypoints: (N, 68, 2) pixels.
+    """
+
+    folder: Path
+    names: list[str]
+    keypoints: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         for name, points in zip(self.names, self.keypoints, strict=True):
             yield name, cv2.cvtColor(read_image(self.folder / name), cv2.COLOR_RGB2GRAY), points.astype(np.float64)
 
 
 def wild(folder: Path, part: str) -> Labelled:
+    """Return the photos of a part of the wild set."""
     names, keypoints = read_keypoints(folder / WILD_CSV)
     chosen = [i for i, name in enumerate(names) if name in wild_groups(part)]
     return Labelled(folder, [names[i] for i in chosen], keypoints[chosen])
 
 
 def official(root: Path, part: str, each: int | None = None) -> Labelled:
-    """Frames of the official training set that show people of ``part``; ``each``: at most so many of a person."""
+    """Return frames of the official training set that show people of ``part``, at most ``each`` of a person."""
     data = Data("official", root)
     names, keypoints = read_keypoints(data.csv_file("training"))
-    seen: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     chosen = []
     for i in people_split(names)[part]:
-        seen[person_of(names[i])] = seen.get(person_of(names[i]), 0) + 1
-        if each is None or seen[person_of(names[i])] <= each:
+        counts[person_of(names[i])] += 1
+        if each is None or counts[person_of(names[i])] <= each:
             chosen.append(i)
     return Labelled(data.image_dir("training"), [names[i] for i in chosen], keypoints[chosen])
+
+
+def official_test(root: Path) -> Labelled:
+    """Return the official test set."""
+    data = Data("official", root)
+    return Labelled(data.image_dir("test"), *read_keypoints(data.csv_file("test")))
 
 
 # Scatter of the boxes -------------------------------------------------------------------------------------------------
@@ -69,12 +90,12 @@ SAME = 0.3  # overlap with the box that would be typical of the face, from which
 
 
 def measure_boxes(boxes: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-    """How boxes lie to the face whose points are known: (N, 5) boxes with roll, (68, 2) → (N, 4) of COLUMNS.
+    """Measure boxes with roll (N, 5) against the keypoints (68, 2) of a face: (N, 4) of COLUMNS.
 
-    All is seen upright: box and points turned back by the box's roll about its middle. dx and dy lead from the middle
-    of the keypoints' tight box to that of the box, in sizes of the former (the square root of its area); log_scale is
-    the natural logarithm of the box's side over that size; roll is what remains: by how many degrees the line through
-    the eyes still falls clockwise.
+    Box and points are first turned back by the box's roll about its centre. dx and dy lead from the centre of the
+    keypoints' tight box to that of the box, in sizes of the former (the square root of its area); log_scale is the
+    natural logarithm of the box's side over that size; roll is the remaining clockwise slope of the line through the
+    eyes, in degrees.
     """
     rows = []
     for box in np.asarray(boxes, np.float64):
@@ -89,22 +110,23 @@ def measure_boxes(boxes: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
 
 
 def box_of(row: np.ndarray) -> np.ndarray:
-    """The box of a face whose keypoints' box has the size 1 and its middle at the origin: (1, 4)."""
+    """Return the box (1, 4) of a face whose keypoints' box has the size 1 and its centre at the origin."""
     side = np.exp(row[2])
     return np.array([[row[0] - side / 2, row[1] - side / 2, side, side]])
 
 
 def nearest(boxes: np.ndarray, keypoints: np.ndarray, typical: np.ndarray) -> np.ndarray | None:
-    """How the box that fits the face best lies to it, if any is one of this face."""
+    """Return the row of :func:`measure_boxes` of the box that fits the face best; None if no box fits."""
     rows = measure_boxes(boxes, keypoints)
     shared = [overlap(box_of(row), box_of(typical))[0, 0] for row in rows]
     return rows[int(np.argmax(shared))] if shared and max(shared) >= SAME else None
 
 
-def describe(rows: list[np.ndarray], looked_at: int) -> dict:
-    rows = np.array(rows)
+def describe(found: list[np.ndarray], faces: int) -> dict:
+    """Return mean, covariance and quantiles of rows of :func:`measure_boxes`."""
+    rows = np.array(found)
     return {
-        "faces": looked_at,
+        "faces": faces,
         "found": len(rows),
         "mean": rows.mean(axis=0).round(5).tolist(),
         "covariance": np.cov(rows.T).round(6).tolist(),
@@ -113,7 +135,7 @@ def describe(rows: list[np.ndarray], looked_at: int) -> dict:
 
 
 def scatter(options: argparse.Namespace) -> None:
-    """Where the passes' boxes lie around the faces that are trained on."""
+    """Measure where the searches' boxes lie around the faces of the training set."""
     finder = FaceFinder()
     content: dict = {
         "about": "from the keypoints' box to the detector's, see training.studies.detector.measure_boxes",
@@ -121,10 +143,8 @@ def scatter(options: argparse.Namespace) -> None:
         "first": {},
         "further": {},
     }
-    for name, photos in (
-        ("official", official(options.official, "training")),
-        ("wild", wild(options.wild, "training")),
-    ):
+    sets = {"official": official(options.official, "training"), "wild": wild(options.wild, "training")}
+    for name, photos in sets.items():
         first, further = [], []
         for _, grey, keypoints in photos:
             row = nearest(finder.first(grey), keypoints, TYPICAL)
@@ -134,13 +154,13 @@ def scatter(options: argparse.Namespace) -> None:
                 further.append(nearest(finder.further(grey), keypoints, TYPICAL))
         content["first"][name] = describe(first, len(photos))
         content["further"][name] = describe([row for row in further if row is not None], len(further))
-        print(f"{name}: first pass {len(first)} of {len(photos)}, further passes {len(further)} more looked at")
+        print(f"{name}: first pass {len(first)} of {len(photos)}, further passes tried on {len(further)} more")
     write_json(RESULTS / "detector_scatter.json", content)
 
 
 # Negatives ------------------------------------------------------------------------------------------------------------
 
-# Everything that any pass might ever take for a face: single hits, fine steps, four ways to look.
+# Everything that any search might ever take for a face: single hits, fine steps, four cascades.
 GREEDY = {"scale_factor": 1.1, "min_neighbors": 0}
 LOOKS = (
     Look(HaarDetector(**GREEDY)),
@@ -152,9 +172,11 @@ OFFICIAL_FRAMES = {"training": 2, "validation": 8}  # of a person: frames of one
 
 
 def off_the_face(boxes: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-    """Which of (N, 4) boxes are on something else: they share less than a fifth with the face (the keypoints' box, and
-    as much forehead as brings it to a square), their middle isn't among its points, nor its middle in them, and what
-    the network would see of them, twice the box, isn't the face again, a little off the middle."""
+    """Tell which of (N, 4) boxes show something else than the face.
+
+    Their IoU with the face (the keypoints' box and as much forehead as brings it to a square) is below 0.2, neither
+    centre lies in the other, and the network's crop, twice the box, does not show the face either (IoU below 0.25).
+    """
     low, high = keypoints.min(axis=0), keypoints.max(axis=0) + 1
     tall = max(high[1] - low[1], 1.2 * (high[0] - low[0]))
     face = np.array([[low[0], high[1] - tall, high[0] - low[0], tall]])
@@ -167,7 +189,11 @@ def off_the_face(boxes: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
 
 
 def thin(boxes: np.ndarray, threshold: float = 0.4) -> tuple[np.ndarray, np.ndarray]:
-    """Of hits on one and the same thing the one that overlaps most others: (M, 4), and how many there were (M,)."""
+    """Keep of boxes on one spot the one that overlaps most others.
+
+    Returns:
+        the kept boxes (M, 4), and how many boxes there were on each spot (M,).
+    """
     shared = overlap(boxes, boxes)
     left, kept, hits = np.argsort(-(shared > threshold).sum(axis=1), kind="stable"), [], []
     while len(left):
@@ -179,7 +205,7 @@ def thin(boxes: np.ndarray, threshold: float = 0.4) -> tuple[np.ndarray, np.ndar
 
 
 def candidates(photos: Labelled) -> list[list]:
-    """Boxes off the labelled face: [file, left, top, width, height, hits], whole pixels inside the photo."""
+    """List boxes off the labelled face: [file, left, top, width, height, hits], in whole pixels."""
     rows = []
     for name, grey, keypoints in photos:
         boxes = np.concatenate([look(grey)[0] for look in LOOKS])[:, :BOX].round()
@@ -190,6 +216,7 @@ def candidates(photos: Labelled) -> list[list]:
 
 
 def negatives(options: argparse.Namespace) -> None:
+    """List boxes of the cascades that show no face; training/confidence.py learns from them."""
     known: dict[str, list] = {}
     if NEIGHBOURS.exists():
         with open(NEIGHBOURS, newline="", encoding="utf-8") as file:
@@ -206,9 +233,7 @@ def negatives(options: argparse.Namespace) -> None:
         content[name] = {}
         for part, labelled in photos.items():
             rows = candidates(labelled)
-            faces = [
-                bool(known.get(row[0])) and is_neighbour(np.array(row[1:5]), np.array(known[row[0]])) for row in rows
-            ]
+            faces = [is_neighbour(np.array(row[1:5]), np.reshape(known.get(row[0], []), (-1, 4))) for row in rows]
             content[name][part] = [row for row, face in zip(rows, faces, strict=True) if not face]
             print(f"{name} {part}: {len(labelled)} photos, {len(rows)} boxes off the face, {sum(faces)} neighbours")
     text = json.dumps(content, ensure_ascii=False).replace("[[", "[\n[").replace("], [", "],\n[") + "\n"
@@ -216,28 +241,26 @@ def negatives(options: argparse.Namespace) -> None:
 
 
 def is_neighbour(box: np.ndarray, faces: np.ndarray) -> bool:
-    """On one of the listed faces: its middle inside of it, or overlapping it by a fifth."""
+    """Tell whether a box lies on one of the listed faces: its centre inside, or an IoU of at least 0.2."""
     middle = box[:2] + box[2:] / 2
     inside = ((middle > faces[:, :2]) & (middle < faces[:, :2] + faces[:, 2:])).all(axis=1)
     return bool(inside.any() or (overlap(box[None], faces) >= 0.2).any())
 
 
-# What the passes find, and how fast -----------------------------------------------------------------------------------
+# What the searches find, and how fast ---------------------------------------------------------------------------------
 
 
 def found(options: argparse.Namespace) -> None:
-    """Faces found, and boxes that are none of the labelled face, on the two sets that nothing was tuned on.
+    """Count found faces, and boxes off the labelled face, on the two sets that were not used for tuning.
 
-    found: in the first pass that gives any box. found_behind_a_score: in any of the passes, as with a face score that
-    knows false alarms, so that the next pass is tried. other_boxes: those of the first pass that gives any, before a
-    score; neighbours' faces are among them. as_shipped: what KeypointDetector returns, its face score applied.
+    found: by the first search that returns any box. found_behind_a_score: by any search, as if a perfect face score
+    rejected false alarms and the next search were tried. other_boxes: those of the first search that returns any,
+    before a score; neighbours' faces are among them. as_shipped: what KeypointDetector returns, its face score applied.
     """
     content: dict = {}
     detector = KeypointDetector()
-    for name, photos in (
-        ("wild_validation", wild(options.wild, "validation")),
-        ("official_test", official_test(options.official)),
-    ):
+    sets = {"wild_validation": wild(options.wild, "validation"), "official_test": official_test(options.official)}
+    for name, photos in sets.items():
         finder, figures = FaceFinder(), {"faces": len(photos)}
         counts = dict.fromkeys(("found_in_first_pass", "found", "found_behind_a_score", "other_boxes"), 0)
         shipped = {"found": 0, "other_faces": 0}
@@ -267,13 +290,8 @@ def found(options: argparse.Namespace) -> None:
     write_json(RESULTS / "detector_found.json", content)
 
 
-def official_test(root: Path) -> Labelled:
-    data = Data("official", root)
-    return Labelled(data.image_dir("test"), *read_keypoints(data.csv_file("test")))
-
-
 def speed(options: argparse.Namespace) -> None:
-    """Milliseconds of one thread for 640×480 pixels, medians, for photos that lie in the repository."""
+    """Time the searches on 640×480 pixels of a photo in the repository: median milliseconds of one thread."""
     cv2.setNumThreads(1)
     finder, times = FaceFinder(), {}
     astronaut = read_image(DATA_DIR / "photos" / "astronaut.jpg")
@@ -294,20 +312,48 @@ def speed(options: argparse.Namespace) -> None:
     write_json(RESULTS / "detector_speed.json", {**times, "processor": versions()["processor"]})
 
 
+def sample(options: argparse.Namespace) -> None:
+    """Count how many of the sample's heads the frontal cascade finds, by yaw."""
+    data, detect = find_data("sample"), HaarDetector()
+    yaw = pd.read_csv(data.root / "attributes.csv", index_col="file")["yaw"].abs()
+    hits, false_boxes = {}, 0
+    for split in ("training", "test"):
+        dataset = data.dataset(split)
+        for i, name in enumerate(dataset.names):
+            boxes = detect(dataset[i]["image"])
+            hits[f"{split}/{name}"] = face_at(boxes, dataset.keypoints[i]) is not None
+            false_boxes += len(boxes) - hits[f"{split}/{name}"]
+    found, bins = pd.Series(hits)[yaw.index], []
+    for low, high in itertools.pairwise((0, 10, 20, 30, 45, 60)):
+        inside = (yaw >= low) & (yaw < high)
+        bins.append({"from": low, "to": high, "images": int(inside.sum()), "found": float(100 * found[inside].mean())})
+    content = {
+        "scale_factor": detect.scale_factor,
+        "min_neighbors": detect.min_neighbors,
+        "images": len(found),
+        "found": float(100 * np.mean(found)),
+        "found_within_30": float(100 * found[yaw <= 30].mean()),
+        "false_boxes": int(false_boxes),
+        "bins": bins,
+    }
+    write_json(RESULTS / "sample_haar.json", content)
+
+
+STUDIES = {"scatter": scatter, "negatives": negatives, "found": found, "speed": speed, "sample": sample}
+
+
 @one_sentence()
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.detector", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["scatter", "negatives", "found", "speed"])
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser("detector", __doc__)
+    parser.add_argument("what", choices=STUDIES)
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="the official set")
     parser.add_argument("--wild", type=Path, metavar="DIR", help="the wild set")
-    options = parser.parse_args()
-    options.wild = find_wild(options.wild)
-    if options.wild is None and options.what != "speed":
-        raise SystemExit("expected the wild set: name its folder with --wild or KEYPOINTS_WILD")
-    if options.what != "negatives":
-        check_writable(RESULTS / f"detector_{options.what}.json")
-    {"scatter": scatter, "negatives": negatives, "found": found, "speed": speed}[options.what](options)
+    options = parser.parse_args(arguments)
+    if options.what not in ("speed", "sample"):
+        options.wild = require_wild(options.wild)
+    STUDIES[options.what](options)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,11 @@
 """How fast the page is in a real browser: `python -m training.studies.page`, after `make demo` made .venv-demo.
 
-Chromium's fake webcam plays the rendered clip; counted are the pictures that the page shows. The browser and the page
-share the machine, as in use; the browser has no graphics card.
+Chromium's fake webcam plays the rendered clip; the study counts the pictures that the page shows. The browser and the
+page share the machine, as in use; the browser has no graphics card.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -14,6 +13,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,27 +24,27 @@ import numpy as np
 
 from data_load import DATA_DIR
 from demo.page import EXPRESSION, POINTS
-from keypoints.files import check_writable, sha256, write_json
-from training.recipe import versions
+from keypoints.files import sha256
+from training.records import versions
 from training.studies.browser import PATIENCE, Browser, find_chromium, write_camera
+from training.studies.common import RESULTS, figures_file, make_parser
 from training.weights import DEFAULT_MODEL
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 CLIP = DATA_DIR / "sample" / "clip.mp4"
 PHOTO = DATA_DIR / "photos" / "grace_hopper.jpg"
 DEMO = RESULTS.parent / ".venv-demo"
 DEMO_PY = DEMO / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 WARM_UP = 3.0  # seconds
 WAYS = {"keypoints and expression": [POINTS, EXPRESSION], "sunglasses": ["sunglasses"]}  # what is chosen in the page
-# Notes when the webcam's picture changes.
-NOTE = """(() => { const times = window.times = [];
+# Records when the webcam's picture changes.
+RECORD = """(() => { const times = window.times = [];
 new MutationObserver(() => times.push(performance.now()))
   .observe(document.querySelector("#webcam img"), {attributes: true, attributeFilter: ["src"]}); })()"""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A page that is being served: its address, its process, its folder for temporary files and what it said."""
+    """A page that is being served: its address, its process, its folder for temporary files and its log."""
 
     address: str
     process: subprocess.Popen
@@ -54,10 +54,10 @@ class Served:
 
 @contextlib.contextmanager
 def served(folder: Path, *options: str) -> Iterator[Served]:
-    """The page in a process of .venv-demo, on a free port, until the end of the ``with``.
+    """Serve the page from a process of .venv-demo, on a free port, until the end of the ``with``.
 
     Raises:
-        RuntimeError: it ends, with what it said.
+        RuntimeError: it ends; the message is its log.
         TimeoutError: it does not answer.
     """
     with socket.socket() as free:
@@ -93,8 +93,7 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
 
 def open_tab(browser: Browser, name: str) -> None:
     """Show one of the page's tabs."""
-    tabs = "[...document.querySelectorAll('button[role=tab]')]"
-    browser.wait(f"{tabs}.some((tab) => tab.textContent.trim() === '{name}' && (tab.click(), true))")
+    browser.page.get_by_role("tab", name=name, exact=True).click()
 
 
 def choose(browser: Browser, names: list[str]) -> None:
@@ -109,7 +108,7 @@ def choose(browser: Browser, names: list[str]) -> None:
 
 
 def frames_per_second(browser: Browser, seconds: float, warm_up: float = WARM_UP) -> dict:
-    """Pictures that the running webcam shows a second, and the milliseconds from one to the next."""
+    """Count the pictures that the running webcam shows a second, and the milliseconds from one to the next."""
     sleep(warm_up)
     browser.run("times.length = 0")
     sleep(seconds)
@@ -126,59 +125,60 @@ def frames_per_second(browser: Browser, seconds: float, warm_up: float = WARM_UP
 
 
 def upload_seconds(browser: Browser) -> float:
-    """From a photo that is chosen to its picture in the page."""
+    """Time a photo from being chosen to its picture in the page."""
     before = browser.run("document.querySelector('#photo img').src")
     began = monotonic()
-    browser.upload("#sources input[type=file]", PHOTO)
+    browser.page.set_input_files("#sources input[type=file]", PHOTO)
     browser.wait(f"document.querySelector('#photo img').src.length !== {len(before)}")
     return monotonic() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.page", description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser("page", __doc__)
     parser.add_argument("--seconds", type=float, default=15.0, help="to count frames for, each way (default: 15)")
     parser.add_argument("--out", type=Path, default=RESULTS / "page.json", metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not find_chromium() or not DEMO_PY.exists():
         raise SystemExit("got no Chromium or no .venv-demo, expected both: 'make demo' makes the latter")
-    check_writable(options.out)
-    with tempfile.TemporaryDirectory(prefix="page-") as folder, contextlib.ExitStack() as stack:
+    with (
+        figures_file(options.out) as content,
+        tempfile.TemporaryDirectory(prefix="page-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
         camera = Path(folder) / "clip.mjpeg"
         write_camera(CLIP, camera)
         page = stack.enter_context(served(Path(folder)))
-        browser = stack.enter_context(Browser(camera=camera))
+        browser = stack.enter_context(Browser(camera))
         browser.allow_webcam(page.address)
-        browser.open(page.address)
+        browser.page.goto(page.address)
         browser.wait("document.querySelector('#photo img')?.complete")
         photo = upload_seconds(browser)
         open_tab(browser, "Webcam")
-        browser.run("document.querySelector('#webcam button').click()")
+        browser.page.click("#webcam button")
         browser.wait("document.querySelector('#webcam .rate').textContent")
-        browser.run(NOTE)
+        browser.run(RECORD)
         settings = browser.run("document.querySelector('#webcam video').srcObject.getVideoTracks()[0].getSettings()")
-        ways = {}
+        shown = {}
         for name, chosen in WAYS.items():
             choose(browser, chosen)
-            ways[name] = frames_per_second(browser, options.seconds)
-            print(f"{name}: {ways[name]['frames_per_second']:.1f} frames/s", flush=True)
-        product = browser.call("Browser.getVersion")["product"]
-        version = re.search(r"gradio==(\S+)", (RESULTS.parent / "demo" / "requirements.txt").read_text())[1]
-    content = {
-        "sha256": sha256(DEFAULT_MODEL),
-        "processor": versions()["processor"],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "browser": product,
-        "gradio": version,
-        "webcam": {key: settings[key] for key in ("width", "height", "frameRate")},
-        "seconds": options.seconds,
-        "photo_seconds": round(photo, 3),
-        "webcam_shown": {
-            name: {key: round(value, 1) for key, value in figures.items()} for name, figures in ways.items()
-        },
-    }
-    write_json(options.out, content)
-    print(f"wrote {options.out}")
+            figures = frames_per_second(browser, options.seconds)
+            shown[name] = {key: round(value, 1) for key, value in figures.items()}
+            print(f"{name}: {figures['frames_per_second']:.1f} frames/s", flush=True)
+        gradio = re.search(r"gradio==(\S+)", (RESULTS.parent / "demo" / "requirements.txt").read_text())
+        assert gradio
+        content |= {
+            "sha256": sha256(DEFAULT_MODEL),
+            "processor": versions()["processor"],
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "browser": browser.call("Browser.getVersion")["product"],
+            "gradio": gradio[1],
+            "webcam": {key: settings[key] for key in ("width", "height", "frameRate")},
+            "seconds": options.seconds,
+            "photo_seconds": round(photo, 3),
+            "webcam_shown": shown,
+        }
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,11 +3,11 @@
 Every figure comes from a JSON file that a command wrote; the pictures are ones that may be shipped.
 """
 
-import argparse
 import contextlib
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -25,11 +25,12 @@ from keypoints.video import Video
 from training import evaluation
 from training import figures as plots
 from training.failures import conditions, slices
+from training.studies.common import RESULTS, make_parser
 from training.studies.slices import SKIN
 from training.studies.study import recorded
 from training.weights import MODEL_DIR, load_model
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+ROOT = RESULTS.parent
 FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
 STEMS = ("keypoints_model_1", "keypoints_model_2")  # of the shipped weights
 SMALL = ("pose_model", "expressions")
@@ -54,19 +55,23 @@ FILM = (["sunglasses"], ["cat"])  # what the moving head wears, beside its keypo
 
 
 def load(path: Path) -> dict:
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def number(count: int, word: str) -> str:
+    """Return a count with its word: 1 thread, 2 threads."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in [head, *rows]]
     return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 
 
 def results_table() -> str:
-    """How good the weights are and how they were trained, in Markdown; `make evaluate` measured it.
-
-    Shorter than what that prints: no people that choices were made on, and the true box for the wild photos only.
-    """
+    """Tabulate `make evaluate`: without the validation people, and with the true box for the wild photos only."""
     content = load(RESULTS / "evaluation.json")
     rows = [
         [where, weights, FRAMING_NAMES.get(framing, framing), *evaluation.table_cells(figures)[: -len(REGIONS)]]
@@ -80,11 +85,10 @@ def results_table() -> str:
 def _training(model: dict) -> str:
     stem = Path(model["weights"]).stem
     record, twin = load(MODEL_DIR / f"{stem}.json"), RESULTS / f"{stem}_twin.json"
-    threads = f"{record['threads']} thread" + "s" * (record["threads"] != 1)
     minutes = record["seconds"] / 60
     text = (
-        f"`{stem}` was trained in {minutes * record['threads']:.0f} core-minutes: {minutes:.0f} minutes with {threads} "
-        f"of a processor that calls itself "
+        f"`{stem}` was trained in {minutes * record['threads']:.0f} core-minutes: {minutes:.0f} minutes with "
+        f"{number(record['threads'], 'thread')} of a processor that calls itself "
         f"'{record['versions']['processor']}', {record['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
         f"{record['parameters'] / 1e6:.1f} million weights, seed {record['recipe']['seed']}."
     )
@@ -95,14 +99,14 @@ def _training(model: dict) -> str:
 
 
 def small_text() -> str:
-    """What the two small files took to learn, as far as their records say."""
+    """Return the training time of the two small files, as far as their records say."""
     seconds = {f"`{stem}.npz`": load(MODEL_DIR / f"{stem}.json").get("core_seconds") for stem in SMALL}
     told = [f"{name} was learned in {took / 60:.1f} core-minutes" for name, took in seconds.items() if took is not None]
     return ", ".join(told) + "." * bool(told)
 
 
 def parts_table() -> str:
-    """NME_box by part of the face, in Markdown."""
+    """Tabulate NME_box by part of the face."""
     rows = [
         [where, weights, FRAMING_NAMES.get(framing, framing), *evaluation.table_cells(figures)[-len(REGIONS) :]]
         for where, weights, framing, figures in evaluation.table_rows(load(RESULTS / "evaluation.json"))
@@ -112,20 +116,19 @@ def parts_table() -> str:
 
 
 def peers_table() -> str:
-    """The default network, the course's recipe and the peers on the official test set, in Markdown, in brief."""
+    """Tabulate our networks and the baselines on the official test set, in brief."""
     record, quoted = load(RESULTS / "benchmark.json"), load(RESULTS / "benchmark_quoted.json")["rows"]
     own = [entry for entry in record["rows"] if entry["ours"] and "centre crop" not in entry["title"]]
     rows, ways = [], []
-    for entry in [*reversed(own), *(entry for entry in record["rows"] if not entry["ours"]), quoted[0]]:
-        steps = [f"{entry[name]['1']:.0f}" if entry[name] else "–" for name in ("detector_ms", "keypoints_ms")]
-        speed = "" if entry is quoted[0] else " + ".join(steps)
-        title = entry["title"] + " (quoted)" * (entry is quoted[0])
+    for entry in [*reversed(own), *(entry for entry in record["rows"] if not entry["ours"])]:
+        title = entry["title"]
         if entry in own:
             model, how = title.replace("keypoints_model_", "model ").split(", ", 1)
             title = f"**ours, {model}**"
             ways.append(f"{model} {how}")
-        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
-        rows.append([title, found, f"{entry['nme_box']:.2f}", speed])
+        steps = [f"{entry[name]['1']:.0f}" if entry[name] else "–" for name in ("detector_ms", "keypoints_ms")]
+        rows.append([title, f"{entry['found']}/{entry['n']}", f"{entry['nme_box']:.2f}", " + ".join(steps)])
+    rows.append([f"{quoted[0]['title']} (quoted)", "", f"{quoted[0]['nme_box']:.2f}", ""])
     head = [f"{record['images']} {record['data']} test images", "found", "NME_box, %", "ms a face, detector + points"]
     new = [f"{title} {figures['nme_box']:.2f} %" for title, figures in _new_people(load(RESULTS / "evaluation.json"))]
     seeds = {str(load(MODEL_DIR / f"{stem}.json")["recipe"]["seed"]) for stem in STEMS}
@@ -142,7 +145,7 @@ def peers_table() -> str:
 
 
 def _new_people(content: dict) -> list[tuple[str, dict]]:
-    """Whose figures, and they: of the test people, who were kept from the training, with the whole pipeline."""
+    """List models with their figures on the test people, who were held out, with the whole pipeline."""
     found, model = [], ""
     for where, who, framing, figures in evaluation.table_rows(content):
         model = model if who == "its twin" else who.replace("keypoints_model_", "model ")
@@ -152,16 +155,16 @@ def _new_people(content: dict) -> list[tuple[str, dict]]:
 
 
 def printed_text() -> str:
-    """What the README's first block of Python prints, run here."""
-    text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    """Run the README's first block of Python and return what it prints."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     block, out = re.search(r"^```python\n(.*?)^```", text, flags=re.M | re.S)[1], io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.chdir(RESULTS.parent):
+    with contextlib.redirect_stdout(out), contextlib.chdir(ROOT):
         exec(compile(block, "README.md", "exec"), {})
     return f"```\n{out.getvalue()}```"
 
 
 def pose_table() -> str:
-    """How far the angles are off, in Markdown; `python -m training.studies.pose` measured it."""
+    """Tabulate the errors of the angles; `python -m training.studies.pose` measured them."""
     record = load(RESULTS / "pose.json")
     rendered, photographs = record["rendered"], record["photographs"]
     lines = {
@@ -178,19 +181,19 @@ def pose_table() -> str:
 
 
 def benchmark_table(record: dict | None = None) -> str:
-    """The peers beside each other, in Markdown: a record of `make benchmark`, by default the committed one."""
+    """Tabulate the baselines: a record of `make benchmark`, by default the committed one."""
     record = record or load(RESULTS / "benchmark.json")
     quoted = load(RESULTS / "benchmark_quoted.json")
     threads = [str(number) for number in record["threads"]]
 
     def row(entry: dict, mark: str = "") -> list[str]:
         def times(name: str) -> str:
-            values = entry[name] or {}
+            values = entry[name]
             return " / ".join(f"{values[n]:.1f}" if n in values else "–" for n in threads) if values else ""
 
+        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
         percents = [f"{entry[key]:.2f}" if entry[key] is not None else "" for key in ("nme_box", "nme_iod")]
         percents += [f"{entry[key]:.1f}" for key in ("fr_iod_10", "auc_box_07")]
-        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
         return [f"{entry['title']}{mark}", found, *percents, times("detector_ms"), times("keypoints_ms")]
 
     rows = [row(entry) for entry in record["rows"]]
@@ -212,11 +215,11 @@ def benchmark_table(record: dict | None = None) -> str:
 
 
 def cost_table() -> str:
-    """What an epoch costs beside the course projects' usual network, in Markdown; `cost` measured it."""
+    """Tabulate what an epoch costs beside the course projects' usual network; `cost` measured it."""
     cost = load(RESULTS / "cost.json")
     course, memory = cost["course_net"], cost["memory"]
-    usual = "the usual course network, images decoded anew"
-    names, rows = {"course": usual, "ours": "`Net`", "ours, bfloat16": "`Net`, bfloat16"}, []
+    names, rows = {"ours": "`Net`", "ours, bfloat16": "`Net`, bfloat16"}, []
+    names["course"] = "the usual course network, images decoded anew"
     for name, seconds in course["seconds"].items():
         weights = course["parameters"]["course" if name == "course" else "ours"]
         ratio = course["ratio"].get(name, 1)
@@ -228,7 +231,7 @@ def cost_table() -> str:
 
 
 def slices_table() -> str:
-    """NME_box by yaw, sharpness, size, skin and look, of people never seen; `training.studies.slices` measured it."""
+    """Tabulate NME_box by yaw, sharpness, size, skin and stage, of unseen people; `slices` measured it."""
     content = load(RESULTS / "slices.json")
     rows = {"yaw": [], "sharpness": [], "size": [], "skin": [], "look": []}
     tones: dict[str, dict] = {}
@@ -260,44 +263,42 @@ def slices_table() -> str:
 
 
 def notebooks_table() -> str:
-    """What the notebooks are and how long they run on the sample, in Markdown; `make refresh` measured it."""
+    """Tabulate what the notebooks are and how long they run on the sample; `make refresh` measured it."""
     seconds = load(RESULTS / "notebook_seconds.json")
     rows = []
     for name, text in NOTEBOOKS.items():
-        number, title = name.split("_", 1)
-        rows.append([f"[{number} · {title.replace('_', ' ')}]({name}.ipynb)", text, f"{seconds[name]} s"])
+        position, title = name.split("_", 1)
+        rows.append([f"[{position} · {title.replace('_', ' ')}]({name}.ipynb)", text, f"{seconds[name]} s"])
     return markdown(["notebook", "what happens", "on the sample"], rows)
 
 
 def tracking_table() -> str:
-    """How steady, true and fast tracking is, in Markdown; `python -m training.studies.tracking` measured it."""
+    """Tabulate how steady, accurate and fast tracking is; `python -m training.studies.tracking` measured it."""
     record = load(RESULTS / "tracking.json")
-    clip, rows = record["rendered"], []
-    kinds = {name: figures for name, figures in clip.items() if isinstance(figures, dict)}
+    kinds = {name: figures for name, figures in record["rendered"].items() if isinstance(figures, dict)}
+    rows = []
     for name, figures in kinds.items():
         for way in ("frame by frame", "followed", "smoothed"):
             row = figures[way]
             numbers = [f"{100 * row['jitter_ratio']:.0f}", f"{row['nme_box']:.2f}", f"{row['lag_frames']:.2f}"]
             rows.append([name, way, *numbers])
     head = ["the rendered clip", "points", "jitter at rest, %", "NME_box, %", "lag on fast moves, frames"]
-    lines = [markdown(head, rows)]
-    signals = [f"{figures['signals']['blinks_f1']:.2f} ({name})" for name, figures in kinds.items()]
+    blinks = [f"{figures['signals']['blinks_f1']:.2f} ({name})" for name, figures in kinds.items()]
     mouths = [f"{figures['signals']['mouth_open_frames_f1']:.2f}" for figures in kinds.values()]
-    blinks = next(iter(kinds.values()))["signals"]["blinks"]
-    lines.append(
-        f"F1 of the clip's {blinks:.0f} blinks: {', '.join(signals)}; of the frames with an open mouth: "
-        f"{', '.join(mouths)}."
-    )
+    lines = [
+        markdown(head, rows),
+        f"F1 of the clip's {next(iter(kinds.values()))['signals']['blinks']:.0f} blinks: {', '.join(blinks)}; of the "
+        f"frames with an open mouth: {', '.join(mouths)}.",
+    ]
     if "talking" in record:
-        real = record["talking"]
-        speed, threads = real["frames_per_second"], real["threads"]
+        real, speed = record["talking"], record["talking"]["frames_per_second"]
         lines.append(
             f"A real video of one person who talks ({real['frames']} frames of {real['size'][0]}×{real['size'][1]} "
             f"pixels): {real['tracked']:.1f} % of the frames within an NME_box of 5 % of a fresh detection, "
-            f"{real['ids']} id{'s' * (real['ids'] != 1)}, the detector on {real['detector_ran_on']:.1f} % of them, "
-            f"{speed['median']:.0f} frames/s in the median and {speed['mean']:.0f} in the mean with {threads} "
-            f"thread{'s' * (threads != 1)} of a processor that calls itself '{record['processor']}'; decoding takes "
-            f"{real['decoding_ms']:.1f} ms a frame beside it."
+            f"{number(real['ids'], 'id')}, the detector on {real['detector_ran_on']:.1f} % of them, "
+            f"{speed['median']:.0f} frames/s in the median and {speed['mean']:.0f} in the mean with "
+            f"{number(real['threads'], 'thread')} of a processor that calls itself '{record['processor']}'; decoding "
+            f"takes {real['decoding_ms']:.1f} ms a frame beside it."
         )
     if "memory" in record:
         memory = record["memory"]
@@ -309,7 +310,7 @@ def tracking_table() -> str:
 
 
 def alone_text() -> str:
-    """What networks learn from rendered heads; `study` trained them, `training evaluate` measured the first."""
+    """Tell what networks learn from rendered heads; `study` trained them, `training evaluate` measured the first."""
     content, runs = load(RESULTS / "sample_alone.json"), recorded("rendered") | recorded("sample_alone")
     test, alone = content["models"][0]["test"], runs["spoilt views, 48 epochs"]
     real, both = runs["real"], runs["real and rendered"]
@@ -326,7 +327,7 @@ def alone_text() -> str:
 
 
 def sample_text() -> str:
-    """Who and what is in the sample, counted in its attributes."""
+    """Count who and what is in the sample."""
     table = pd.read_csv(find_data("sample").root / "attributes.csv")
     skin, people = table.groupby("person")["skin"].first(), table["person"].nunique()
     tones = {tone: int(skin.between(low, high, inclusive="left").sum()) for tone, (low, high) in SKIN.items()}
@@ -342,7 +343,7 @@ def sample_text() -> str:
 
 
 def haar_table() -> str:
-    """How many of the sample's heads the Haar cascade finds, by yaw, in Markdown."""
+    """Tabulate how many of the sample's heads the Haar cascade finds, by yaw."""
     haar = load(RESULTS / "sample_haar.json")
     columns = [f"{row['from']}–{row['to']}°" for row in haar["bins"]] + ["up to 30°", "all"]
     shares = [row["found"] for row in haar["bins"]] + [haar["found_within_30"], haar["found"]]
@@ -351,11 +352,11 @@ def haar_table() -> str:
     return markdown(["yaw, either side", *columns], rows)
 
 
-def emotion_table(record: dict | None = None) -> str:
-    """How well posed expressions are read, in Markdown; `python -m training.studies.expression` measured it."""
-    record = record or load(RESULTS / "emotion.json")
+def emotion_table() -> str:
+    """Tabulate how well posed expressions are classified; `python -m training.studies.expression` measured it."""
+    record = load(RESULTS / "emotion.json")
     rows = {**record["rows"], "**ours**": record["ours"], "**ours**, own neutral face known": record["with_neutral"]}
-    sets = [name for name in ("jaffe", "ck48") if name in record["sets"]]
+    titles = {"jaffe": ("JAFFE", "seven"), "ck48": ("CK+", "six")}
 
     def cells(row: dict, name: str) -> list[str]:
         if name not in row:
@@ -363,16 +364,16 @@ def emotion_table(record: dict | None = None) -> str:
         low, high = row[name]["interval"]
         return [f"{row[name]['accuracy']:.1f} [{low:.0f}, {high:.0f}]", f"{row[name]['macro_f1']:.1f}"]
 
-    titles = {"jaffe": ("JAFFE", "seven"), "ck48": ("CK+", "six")}
     head = ["people left out, %"]
-    for name in sets:
-        title, words = titles[name]
+    for title, words in titles.values():
         head += [f"{title}, {words} expressions", "macro-F1"]
-    lines = [markdown(head, [[name, *(cell for of in sets for cell in cells(row, of))] for name, row in rows.items()])]
+    lines = [
+        markdown(head, [[name, *(cell for of in titles for cell in cells(row, of))] for name, row in rows.items()])
+    ]
     counted = " and ".join(
         f"{record['sets'][name]['faces']} pictures of {record['sets'][name]['people']} people of {titles[name][0]} "
         f"({record['sets'][name]['lost']} in which no face was found)"
-        for name in sets
+        for name in titles
     )
     known, both = record["reliability"]["with_neutral"], record["reliability"]["without_neutral"]
     lines.append(
@@ -399,13 +400,13 @@ def emotion_table(record: dict | None = None) -> str:
 
 
 def _unposed(found: dict) -> str:
-    """What is said of faces at rest, a clause."""
+    """Return the clause on faces at rest."""
     told = ", ".join(f"{word} {share:.0f} %" for word, share in found["at_rest"].items())
     return f". Of {found['frames_at_rest']} video frames with a face at rest, people left out, it says: {told}"
 
 
 def ablation_table() -> str:
-    """What each ingredient of model 2's training gives, and where the official labels lie."""
+    """Tabulate what each ingredient of model 2's training gives, and where the official labels lie."""
     record, offset = load(RESULTS / "ablation.json"), load(RESULTS / "label_offset.json")
     rows = [
         [
@@ -429,22 +430,21 @@ def ablation_table() -> str:
 
 
 def page_text() -> str:
-    """How fast the page is in a browser, a sentence; `python -m training.studies.page` measured it."""
+    """Tell how fast the page is in a browser; `python -m training.studies.page` measured it."""
     record = load(RESULTS / "page.json")
     webcam = record["webcam"]
     rates = [f"{way['frames_per_second']:.0f} ({name})" for name, way in record["webcam_shown"].items()]
-    cores = f"{record['cores']} core{'s' * (record['cores'] != 1)}"
     browser = record["browser"].split(".")[0].replace("/", " ")
     return (
-        f"Frames/s in a headless {browser}, which shares {cores} of a processor that calls itself "
-        f"'{record['processor']}' with the page: {', '.join(rates)}, of a webcam of "
+        f"Frames/s in a headless {browser}, which shares {number(record['cores'], 'core')} of a processor "
+        f"that calls itself '{record['processor']}' with the page: {', '.join(rates)}, of a webcam of "
         f"{webcam['width']}×{webcam['height']} pixels and {webcam['frameRate']:.0f} frames/s."
     )
 
 
 def soak_table() -> str:
-    """What `make soak` tried and what went wrong, and what was mended because of it."""
-    soak, mended = load(RESULTS / "soak.json"), load(RESULTS.parent / "tests" / "soak" / "mended.json")
+    """Tabulate what `make soak` tried and what went wrong, and list what was mended because of it."""
+    soak, mended = load(RESULTS / "soak.json"), load(ROOT / "tests" / "soak" / "mended.json")
     rows = []
     for kind, found in soak["fuzz"].items():
         more = f"{found['read']:,} could be read; {found['peak_memory_mb']} MB at most"
@@ -472,47 +472,34 @@ def soak_table() -> str:
 
 
 TABLES = {
-    "peers": peers_table,
-    "printed": printed_text,
-    "pose": pose_table,
-    "small": small_text,
-    "soak": soak_table,
-    "ablation": ablation_table,
-    "emotion": emotion_table,
-    "results": results_table,
-    "benchmark": benchmark_table,
-    "notebooks": notebooks_table,
-    "cost": cost_table,
-    "tracking": tracking_table,
-    "parts": parts_table,
-    "slices": slices_table,
-    "sample": sample_text,
-    "haar": haar_table,
-    "alone": alone_text,
-    "page": page_text,
-}
-PAGES = {
-    "README.md": ("peers", "printed", "page", "notebooks"),
-    "saved_models/README.md": ("small", "results", "ablation", "parts", "slices", "pose", "emotion"),
-    "results/README.md": ("benchmark", "tracking", "cost"),
-    "data/README.md": ("sample", "haar", "alone"),
-    "tests/soak/README.md": ("soak",),
+    "README.md": {"peers": peers_table, "printed": printed_text, "page": page_text, "notebooks": notebooks_table},
+    "saved_models/README.md": {
+        "small": small_text,
+        "results": results_table,
+        "ablation": ablation_table,
+        "parts": parts_table,
+        "slices": slices_table,
+        "pose": pose_table,
+        "emotion": emotion_table,
+    },
+    "results/README.md": {"benchmark": benchmark_table, "tracking": tracking_table, "cost": cost_table},
+    "data/README.md": {"sample": sample_text, "haar": haar_table, "alone": alone_text},
+    "tests/soak/README.md": {"soak": soak_table},
 }
 
 
 def filled(page: str) -> str:
-    """A page, a key of PAGES, with its tables made anew."""
-    text = (RESULTS.parent / page).read_text(encoding="utf-8")
-    for name in PAGES[page]:
-        content = TABLES[name]()
+    """Return a page, a key of TABLES, with its tables made anew."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, table in TABLES[page].items():
         begin, end = f"<!-- {name}: written by python -m training.studies.report -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
     return text
 
 
 def draw_faces(path: Path) -> None:
-    """Two photographs and rendered heads: keypoints, pose and expression above, filters below."""
+    """Draw two photographs and rendered heads: keypoints, pose and expression above, filters below."""
     detector, shown = KeypointDetector(), []
     for name, effects in FACES.items():
         image = read_image(DATA_DIR / name)
@@ -533,7 +520,7 @@ def draw_faces(path: Path) -> None:
 
 
 def draw_film(path: Path, side: int = 280) -> None:
-    """A rendered head that turns, followed: its keypoints and pose, and what it wears; an animated WebP."""
+    """Draw a rendered head that turns: its keypoints and pose, and filters, as an animated WebP."""
     tracker, frames = FaceTracker(), []
     video = Video(DATA_DIR / "sample" / "turn.mp4")
     for time, frame in video:
@@ -546,7 +533,7 @@ def draw_film(path: Path, side: int = 280) -> None:
 
 
 def draw_failures(path: Path) -> None:
-    """The worst head of the sample by part of the face and by yaw."""
+    """Draw the worst head of the sample by part of the face and by yaw."""
     data = find_data("sample")
     test_set = data.dataset("test")
     result = evaluation.evaluate(load_model(), test_set.csv_file, test_set.root_dir, "haar")
@@ -562,16 +549,15 @@ def draw_failures(path: Path) -> None:
         plt.close(figure)
 
 
-def main() -> None:
-    for page in PAGES:
-        (RESULTS.parent / page).write_text(filled(page), encoding="utf-8")
+def main(arguments: list[str] | None = None) -> int:
+    make_parser("report", __doc__).parse_args(arguments)
+    for page in TABLES:
+        (ROOT / page).write_text(filled(page), encoding="utf-8")
     draw_faces(RESULTS / "faces.jpg")
     draw_film(RESULTS / "turn.webp")
     draw_failures(RESULTS / "failures.jpg")
+    return 0
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(
-        prog="python -m training.studies.report", description=__doc__.split("\n", 1)[0]
-    ).parse_args()
-    main()
+    sys.exit(main())

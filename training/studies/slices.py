@@ -1,15 +1,14 @@
-"""Where the shipped weights are good and where not, and what the second look brings: writes results/slices.json.
+"""Where the shipped weights are good and where not, and what the second stage brings: writes results/slices.json.
 
     KEYPOINTS_WILD=DIR python -m training.studies.slices
 
-Measured on people and photos that the weights never saw, framed by the truth: the sample's test heads, the wild set's
-validation photos where they are there, and for weights that held them out the official training set's test people.
-Of the rendered heads the skin's tone is known, too; a photograph does not tell it from its light.
+The study measures on unseen people and photos, framed by the truth: the sample's test heads, the wild set's validation
+photos where they are there, and for weights that held them out the official training set's test people. The skin's tone
+of the rendered heads is known, too; a photograph does not tell it from its light.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,23 +19,22 @@ import torch
 from torch import nn
 
 from data_load import FacialKeypointsDataset, find_data, person_of
-from keypoints.files import check_writable, one_sentence, write_json
 from models import TwoLooks, network_units
 from training import metrics
 from training.evaluation import Evaluation, evaluate
 from training.failures import conditions, slices
 from training.splits import WILD_CSV, find_wild, people_split, wild_groups
+from training.studies.common import RESULTS, figures_file, make_parser
 from training.weights import MODEL_DIR, load_model
 
-OUT = Path(__file__).resolve().parents[2] / "results" / "slices.json"
 FRONTAL, TURNED = (0, 15), (30, 60)  # degrees of yaw to either side
 # The individual typology angle's classes (Del Bino and Bernerd, 2013, https://doi.org/10.1111/bjd.12529), degrees; the
 # two in the middle and the two lightest are one each, since few of the sample's people are of them.
 SKIN = {"dark": (-90, -30), "brown": (-30, 10), "tan or intermediate": (10, 41), "light": (41, 90)}
 
 
-class FirstLook(nn.Module):
-    """A network stopped after its first look."""
+class CoarseStage(nn.Module):
+    """A network stopped after its coarse stage."""
 
     def __init__(self, net: TwoLooks) -> None:
         super().__init__()
@@ -47,7 +45,7 @@ class FirstLook(nn.Module):
 
 
 def sets(net: nn.Module) -> Iterator[tuple[str, Path, Path, list[str] | None, bool]]:
-    """What a network can be measured on honestly: title, labels, images, which of them, whether labelled officially."""
+    """Yield the sets of unseen people: title, labels, images, which of them, and whether the labels are official."""
     sample, data, wild = find_data("sample"), find_data(), find_wild()
     yield "sample, test heads", sample.csv_file("test"), sample.image_dir("test"), None, False
     if data.name == "official" and getattr(net, "on_features", False):
@@ -59,7 +57,7 @@ def sets(net: nn.Module) -> Iterator[tuple[str, Path, Path, list[str] | None, bo
 
 
 def turned_ratio(result: Evaluation, yaw: np.ndarray) -> dict:
-    """Errors of frontal and of turned heads in percent, and how many times larger the second is."""
+    """Return the errors of frontal and of turned heads in percent, and their ratio."""
     errors = metrics.nme(result.predicted, result.true)
     of = {name: (low <= yaw) & (yaw < high) for name, (low, high) in {"frontal": FRONTAL, "turned": TURNED}.items()}
     mean = {name: float(errors[chosen].mean()) if chosen.any() else None for name, chosen in of.items()}
@@ -68,10 +66,10 @@ def turned_ratio(result: Evaluation, yaw: np.ndarray) -> dict:
 
 
 def by_skin(result: Evaluation, angle: np.ndarray) -> list[dict]:
-    """The error by the skin's tone: each class of :data:`SKIN` with its people, images, NME_box and 95 % interval.
+    """Return the error by skin tone: each class of :data:`SKIN` with its people, images, NME_box and 95 % interval.
 
     Args:
-        angle: (N,), the skin's typology angle in degrees, a face of the evaluation each.
+        angle: (N,), the skin's typology angle in degrees of each face of the evaluation.
     """
     errors, rows = metrics.nme(result.predicted, result.true), []
     people = np.array([person_of(name) for name in result.names])
@@ -90,25 +88,25 @@ def by_skin(result: Evaluation, angle: np.ndarray) -> list[dict]:
 
 
 def measure(model: Path) -> dict:
-    """Title of a set → its slices, the turned heads' ratio and the error of either look."""
+    """Return, by title of a set, its slices, the errors of turned heads and the error after either stage."""
     net, figures = load_model(model), {}
     for title, csv_file, folder, names, official in sets(net):
         who = wild_groups("validation").__getitem__ if title == "wild photos" else person_of
-        result = evaluate(net, csv_file, folder, "box", names, who, official)
-        first = evaluate(FirstLook(net), csv_file, folder, "box", names, who, official).figures
+        coarse, result = (
+            evaluate(stage, csv_file, folder, "box", names, who, official) for stage in (CoarseStage(net), net)
+        )
         dataset = FacialKeypointsDataset(csv_file, folder)
-        chosen = [dataset.names.index(name) for name in result.names]
-        values = conditions(dataset, chosen)
+        values = conditions(dataset, [dataset.names.index(name) for name in result.names])
         rows = [
             {"by": part.by, "bin": part.label, "images": part.images, "nme_box": part.nme_box}
             for part in slices(result, values, each=1)
         ]
         looks = {
-            name: {key: seen[key] for key in ("nme_box", "nme_iod", "fr_iod_10")}
-            for name, seen in (("first", first), ("second", result.figures))
+            name: {key: stage.figures[key] for key in ("nme_box", "nme_iod", "fr_iod_10")}
+            for name, stage in (("first", coarse), ("second", result))
         }
         turned = turned_ratio(result, values["yaw"])
-        figures[title] = {"images": len(chosen), "slices": rows, "yaw": turned, "looks": looks}
+        figures[title] = {"images": len(result.names), "slices": rows, "yaw": turned, "looks": looks}
         if title == "sample, test heads":
             attributes = pd.read_csv(csv_file.parent / "attributes.csv", index_col="file")
             angle = attributes["skin"].loc[[f"test/{name}" for name in result.names]].to_numpy()
@@ -117,17 +115,12 @@ def measure(model: Path) -> dict:
     return figures
 
 
-@one_sentence()
-def main() -> int:
-    check_writable(OUT)
-    content = {model.stem: measure(model) for model in sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))}
-    write_json(OUT, content)
-    print(f"wrote {OUT}")
+def main(arguments: list[str] | None = None) -> int:
+    make_parser("slices", __doc__).parse_args(arguments)
+    with figures_file(RESULTS / "slices.json") as content:
+        content |= {model.stem: measure(model) for model in sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))}
     return 0
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(
-        prog="python -m training.studies.slices", description=__doc__.split("\n", 1)[0]
-    ).parse_args()
     sys.exit(main())

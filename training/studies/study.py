@@ -1,17 +1,17 @@
 """The studies behind the recipe's choices, each one command: `python -m training.studies.study [losses batch_size …]`.
 
 Every run differs from the recipe in one thing. It trains without the validation and the test people of
-``data/splits.json`` and is judged on the validation people, by the centre crop. Runs go into results/studies.json as
-each ends; a second start skips those that are there and goes on with one that was cut off from its last epoch. Where
+``data/splits.json`` and is evaluated on the validation people, by the centre crop. Runs go into results/studies.json as
+each ends; a second start skips those that are there and continues one that was interrupted from its last epoch. Where
 the official set is missing the sample is studied instead, in build/.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 import models
 from data_load import Data, evaluation_transform, find_data, person_of, training_transform
-from keypoints.files import check_writable, lock, one_sentence, write_json
+from keypoints.files import check_writable, one_sentence
 from models import Net, network_units, soft_argmax
 from training import metrics
 from training.augmentation import FaceCrops, framed_transform, photo_framing, photo_transform
@@ -31,19 +31,19 @@ from training.framing import framing_dict, measure_framing
 from training.prediction import predict
 from training.recipe import Recipe, fit, true_keypoints
 from training.splits import people_split
-from training.weights import drop_checkpoints, save_model
+from training.studies import common
+from training.studies.common import RESULTS, kept_run, make_parser
+from training.weights import save_model
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
-BUILD = RESULTS.parent / "build"
 EPOCHS = 4  # half the recipe's: the studies are many; 'epochs' and 'seeds' say how far that carries
 
 
 class OneLook(Net):
-    """Net without the second look; the only one sees as many pixels as the second does in Net."""
+    """Net without the second stage; its only stage sees as many pixels as the second does in Net."""
 
     def __init__(self, dropout: float = 0.05) -> None:
         super().__init__(dropout, whole=112)
-        # What only the second look uses; left in, it would be counted among the weights.
+        # Only the second stage uses these; left in, they would be counted among the weights.
         self.close_norms, self.linear = nn.ModuleList(), self.linear[:1]
         self.log_temperature = nn.Parameter(self.log_temperature[:1].detach())
 
@@ -53,7 +53,7 @@ class OneLook(Net):
 
 
 class FullyConnectedHead(Net):
-    """The same convolutions and looks with the course's kind of head: a fully connected layer names the coordinates."""
+    """Net's convolutions and stages with the course's kind of head: a fully connected layer regresses coordinates."""
 
     def __init__(self, dropout: float = 0.05) -> None:
         super().__init__(dropout)
@@ -72,7 +72,7 @@ class FullyConnectedHead(Net):
 
 
 class MapsAlone(Net):
-    """Net without the linear layers: a point is the mean position under its own map."""
+    """Net without the linear layers: a point is the mean position under its own heatmap."""
 
     def __init__(self, dropout: float = 0.05) -> None:
         super().__init__(dropout)
@@ -82,8 +82,8 @@ class MapsAlone(Net):
         return soft_argmax(probability)
 
 
-class Shift(nn.Module):
-    """What is left of BatchNorm without its statistics: one number a channel, which the convolution then needs."""
+class ChannelBias(nn.Module):
+    """BatchNorm without statistics: only the bias of each channel is left."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,19 +94,19 @@ class Shift(nn.Module):
 
 
 class WithoutBatchNorm(Net):
-    """Net with the statistics of BatchNorm left out, in both looks."""
+    """Net with the statistics of BatchNorm left out, in both stages."""
 
     def __init__(self, dropout: float = 0.05) -> None:
         super().__init__(dropout)
         for name, layer in list(self.features.named_children()):
             if isinstance(layer, nn.BatchNorm2d):
-                setattr(self.features, name, Shift(layer.num_features))
-        self.close_norms = nn.ModuleList(Shift(layer.num_features) for layer in self.close_norms)
+                setattr(self.features, name, ChannelBias(layer.num_features))
+        self.close_norms = nn.ModuleList(ChannelBias(layer.num_features) for layer in self.close_norms)
 
     def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, None]:
         close = iter(self.close_norms)
         for layer in self.features:
-            view = (next(close) if look == 1 and isinstance(layer, Shift) else layer)(view)
+            view = (next(close) if look == 1 and isinstance(layer, ChannelBias) else layer)(view)
         return view, None
 
 
@@ -119,7 +119,7 @@ NETWORKS = {
     "no Dropout": lambda: Net(dropout=0.0),
     "Dropout 0.2": lambda: Net(dropout=0.2),
 }
-# A study: the runs it compares, each by its label and what it changes; {} is the recipe itself, run once for all.
+# Study → label of a run → what it changes in the recipe; {} is the recipe itself, which runs once for all studies.
 STUDIES: dict[str, dict[str, dict]] = {
     "losses": {
         "SmoothL1, beta 0.05": {},
@@ -159,19 +159,22 @@ STUDIES: dict[str, dict[str, dict]] = {
 
 
 def key_of(change: dict) -> str:
-    """A run's name in the file, the same in every study that holds it; 'recipe' where nothing is changed."""
+    """Return a run's name in the file, the same in every study that holds it; 'recipe' where nothing is changed."""
     return ", ".join(f"{name}={value}" for name, value in sorted(change.items())) or "recipe"
 
 
 def identity() -> str:
-    """Changes with the network's layers and views, so that figures of another network are not taken for this one's."""
+    """Return a digest of the network's layers and crops, so that another network's figures are not taken for its."""
     net = Net()
     content = str(net), {name: tuple(value.shape) for name, value in net.state_dict().items()}
     return hashlib.sha256(repr((content, net.whole, net.close, net.spread)).encode()).hexdigest()[:12]
 
 
 def recorded(name: str) -> dict[str, dict]:
-    """What results/studies.json has of a study: label → figures, see :meth:`Study.run`; runs still to come are missing.
+    """Read a study from results/studies.json.
+
+    Returns:
+        label → figures, see :meth:`Study.run`; runs still to come are missing.
 
     Raises:
         ValueError: there is no such study.
@@ -186,30 +189,24 @@ class Study:
     """The data that all runs share, and one run.
 
     Args:
-        data: the real set, or the sample where that is missing.
+        data: the official set, or the sample where that is missing.
         rendered: folders of heads that data/sample/render.py wrote.
     """
 
-    def __init__(self, data: Data, rendered: list[Path], bfloat16: bool) -> None:
-        self.base = Recipe(epochs=EPOCHS, bfloat16=bfloat16)
+    def __init__(self, data: Data, rendered: Sequence[Path], bfloat16: bool) -> None:
+        self.base, self.rendered = Recipe(epochs=EPOCHS, bfloat16=bfloat16), rendered
         training = data.dataset("training", training_transform())
-        self.people = people_split(training.names)
-        self.real = Subset(training, self.people["training"])
-        judged = self.people["validation"]
-        self.validation = Subset(data.dataset("training", evaluation_transform()), judged)
-        self.who = [person_of(training.names[i]) for i in judged]
-        # The same faces as photographs are framed, their labels where the features are.
-        self.framed = FaceCrops(
-            data.csv_file("training"),
-            data.image_dir("training"),
-            [training.names[i] for i in judged],
-            framed_transform(),
-            official=data.name == "official",
-        )
-        self.rendered = rendered
+        people = people_split(training.names)
+        names = [training.names[i] for i in people["validation"]]
+        self.real = Subset(training, people["training"])
+        self.validation = Subset(data.dataset("training", evaluation_transform()), people["validation"])
+        self.who = [person_of(name) for name in names]
+        # The same faces cropped as photographs are, their labels on the features.
+        place = data.csv_file("training"), data.image_dir("training")
+        self.framed = FaceCrops(*place, names, framed_transform(), official=data.name == "official")
 
     def faces(self, name: str) -> Dataset:
-        """Training images by name: 'real', 'sample', 'sample, spoilt' (PhotoNet's views), 'real and rendered'."""
+        """Return training images: 'real', 'sample', 'sample, spoilt' (PhotoNet's crops) or 'real and rendered'."""
         if name == "real":
             return self.real
         sample = find_data("sample")
@@ -221,21 +218,22 @@ class Study:
         return ConcatDataset([self.real, *(part.dataset("training", training_transform()) for part in sets)])
 
     def run(self, change: dict, checkpoint: Path) -> dict:
-        """Train one network and judge it.
+        """Train one network and evaluate it.
 
         Args:
             change: fields of :class:`Recipe`, 'network' (a key of :data:`NETWORKS`), 'faces' (see :meth:`faces`) and
                 'share' (percent of the images, drawn at random).
+            checkpoint: kept until the run has ended.
         """
-        change_of_run, change = change, dict(change)
-        network, share, faces = change.pop("network", "Net"), change.pop("share", 100), change.pop("faces", "real")
-        recipe = replace(self.base, **change)
+        fields = dict(change)
+        network, share, faces = (fields.pop(*of) for of in (("network", "Net"), ("share", 100), ("faces", "real")))
+        recipe = replace(self.base, **fields)
         torch.manual_seed(recipe.seed)
         net, images = NETWORKS[network](), self.faces(faces)
         if share < 100:
             drawn = np.random.default_rng(0).permutation(len(images))[: round(len(images) * share / 100)]
             images = Subset(images, sorted(drawn.tolist()))
-        record = fit(net, images, None, recipe, checkpoint=checkpoint)
+        record = fit(net, images, None, recipe, checkpoint=checkpoint, files=[key_of(change), *map(str, self.rendered)])
         errors = metrics.nme(predict(net, self.validation), true_keypoints(self.validation))
         more = {}
         if faces != "real":
@@ -244,8 +242,8 @@ class Study:
             samples = find_data("sample" if faces.startswith("sample") else None).dataset("training")
             framing = framing_dict(measure_framing(samples))
             net.framing = photo_framing(framing) if faces.endswith("spoilt") else framing
-            save_model(net, checkpoint.with_suffix(".safetensors"), {"change": change_of_run, **record})
-        drop_checkpoints(net)
+            save_model(net, checkpoint.with_suffix(".safetensors"), {"change": change, **record})
+        checkpoint.unlink(missing_ok=True)
         return {
             "nme_box": float(errors.mean()),
             "interval": metrics.interval(errors, self.who),
@@ -260,44 +258,22 @@ class Study:
 
 @one_sentence()
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.study", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(STUDIES)} (default: all)")
-    parser.add_argument("--rendered", type=Path, nargs="+", default=[], metavar="DIR", help="folders of rendered heads")
-    parser.add_argument("--bfloat16", action="store_true", help="train the convolutions with 16 bits")
-    parser.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
-    options = parser.parse_args(arguments)
-    for name in options.studies:
-        if name not in STUDIES:
-            parser.error(f"got study {name!r}, expected one of {', '.join(STUDIES)}")
+    options = make_parser("study", __doc__, "rendered", "bfloat16", "threads", choices=list(STUDIES))
+    options = options.parse_args(arguments)
     torch.set_num_threads(options.threads)
-
-    data = find_data()
-    out = (RESULTS if data.name == "official" else BUILD) / "studies.json"
+    data, out = common.official_or_sample("studies.json")
     check_writable(out)
     study = Study(data, options.rendered, options.bfloat16)
     base = {**asdict(study.base), "network": identity(), "samples": len(study.real)}
     empty = {"data": data.name, "validation_images": len(study.validation), "base": base, "runs": {}}
-    for name in options.studies or STUDIES:
+    for name in options.chosen or STUDIES:
         for label, change in STUDIES[name].items():
-            key, content = key_of(change), _read(out, empty)
-            if key not in content["runs"]:
-                print(f"{name}: {label}", flush=True)
-                digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-                result = study.run(change, BUILD / f"study-{digest}.checkpoint")
-                with lock(out, wait=True):
-                    content = _read(out, empty)  # another process may have added its runs meanwhile
-                    content["runs"][key] = result
-                    write_json(out, content)
-            result = content["runs"][key]
-            figures = f"NME_box {result['nme_box']:.2f} %, median {result['nme_box_median']:.2f} %"
-            print(f"{name}: {label}: {figures}, {result['seconds']:.0f} s", flush=True)
+            key = key_of(change)
+            checkpoint = common.BUILD / f"study-{hashlib.sha256(key.encode()).hexdigest()[:12]}.checkpoint"
+            figures = kept_run(out, empty, key, lambda change=change, at=checkpoint: study.run(change, at))
+            said = f"NME_box {figures['nme_box']:.2f} %, median {figures['nme_box_median']:.2f} %"
+            print(f"{name}: {label}: {said}, {figures['seconds']:.0f} s", flush=True)
     return 0
-
-
-def _read(out: Path, empty: dict) -> dict:
-    """The figures so far; those of another recipe or network say nothing about this one."""
-    content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else empty
-    return content if content.get("base") == empty["base"] else json.loads(json.dumps(empty))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 The sample's rendered clip, whose points are known on every frame, as it is and with noise and compression added; and a
 real video of one person who talks, where it is at hand, against fresh detections on its frames. The filters' parameters
-were chosen by `search` on other noise than what the figures are told for.
+were chosen on other noise than the figures'.
 """
 
-import argparse
 import itertools
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -19,15 +19,14 @@ import torch
 
 from data_load import DATA_DIR, NUM_KEYPOINTS
 from keypoints.detection import KeypointDetector
-from keypoints.files import check_writable, one_sentence, sha256, write_atomically, write_json
+from keypoints.files import sha256, write_atomically
 from keypoints.tracking import LOST, FaceTracker, Signals, Smoother, Smoothing
 from keypoints.video import Video
 from training import figures as plots
 from training import metrics
-from training.recipe import peak_memory_mb, versions
-from training.weights import DEFAULT_MODEL
+from training.records import peak_memory_mb, versions
+from training.studies.common import RESULTS, SHARED, figures_file, make_parser, rounded
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 CLIP = DATA_DIR / "sample" / "clip.mp4"
 NOISE, QUALITY = 8.0, 30  # grey levels (standard deviation) added to each colour, then JPEG's quality
 STILL, FAST = 10.0, 50.0  # percent of the face's size a second: a point below the first rests, a head above the other
@@ -38,14 +37,14 @@ GRID = itertools.product((10.0, 20.0, 40.0, 80.0, 160.0, 320.0), (0.0, 0.2, 0.39
 
 
 def read_clip() -> tuple[list[np.ndarray], pd.DataFrame, np.ndarray]:
-    """The rendered clip: RGB frames, its table, and the true points (N, 68, 2)."""
+    """Read the rendered clip: RGB frames, its table, and the true points (N, 68, 2)."""
     table = pd.read_csv(CLIP.with_suffix(".csv"))
     columns = [f"{axis}{i}" for i in range(NUM_KEYPOINTS) for axis in "xy"]
     return [frame for _, frame in Video(CLIP)], table, table[columns].to_numpy().reshape(-1, NUM_KEYPOINTS, 2)
 
 
 def spoilt(frames: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    """The frames with noise and compression added."""
+    """Return the frames with noise and compression added."""
     random, result = np.random.default_rng(seed), []
     for frame in frames:
         noisy = np.clip(frame + random.normal(0, NOISE, frame.shape), 0, 255).astype(np.uint8)
@@ -55,13 +54,13 @@ def spoilt(frames: list[np.ndarray], seed: int) -> list[np.ndarray]:
 
 
 def one_by_one(detector: KeypointDetector, frames: list[np.ndarray]) -> np.ndarray:
-    """Each frame's largest face as a photograph's: (N, 68, 2), NaN where none is found."""
+    """Detect each frame's largest face as on a still: (N, 68, 2), NaN where none is found."""
     faces = [detector(frame)[:1] for frame in frames]
     return np.stack([face[0].keypoints if face else np.full((NUM_KEYPOINTS, 2), np.nan) for face in faces])
 
 
 def followed(detector: KeypointDetector, frames: list[np.ndarray], times: np.ndarray) -> np.ndarray:
-    """The same by a tracker that does not smooth: what the filters are given."""
+    """Track the face without smoothing, (N, 68, 2): the filters' input."""
     tracker, found = FaceTracker(detector, smoothing=False), []
     for frame, at in zip(frames, times, strict=True):
         faces = [face for face in tracker(frame, at) if face.state != LOST]
@@ -70,12 +69,17 @@ def followed(detector: KeypointDetector, frames: list[np.ndarray], times: np.nda
 
 
 def smoothed(points: np.ndarray, times: np.ndarray, smoothing: Smoothing | None = None) -> np.ndarray:
+    """Filter tracked points (N, 68, 2)."""
     smoother = Smoother(smoothing)
     return np.stack([smoother(face, at) for face, at in zip(points, times, strict=True)])
 
 
-class Judge:
-    """Jitter, error and lag of the clip's points, (N, 68, 2) each."""
+class ClipMetrics:
+    """Jitter, error and lag of the clip's points, (N, 68, 2) each.
+
+    Args:
+        true: (N, 68, 2) pixels. times: (N,) seconds.
+    """
 
     def __init__(self, true: np.ndarray, times: np.ndarray) -> None:
         self.true, self.step, self.size = true, float(np.diff(times).mean()), float(np.median(metrics.face_size(true)))
@@ -92,12 +96,12 @@ class Judge:
         ]
 
     def jitter(self, points: np.ndarray) -> float:
-        """Standard deviation of the acceleration of points at rest, percent of the face's size per second squared."""
+        """Return the standard deviation of the acceleration of points at rest, percent of the face's size per s²."""
         acceleration = 100 * np.diff(points, 2, axis=0) / self.step**2 / self.size
         return float(np.nanstd(acceleration[self.still]))
 
     def lag(self, points: np.ndarray) -> float:
-        """By how many frames the truth must be late to fit best while the head moves fast."""
+        """Return by how many frames the truth must be delayed to fit best while the head moves fast."""
         found = points[self.fast].transpose(2, 1, 0)
         return float(LAGS[np.argmin([np.nanmean((late[..., self.fast] - found) ** 2) for late in self.late])])
 
@@ -106,20 +110,19 @@ class Judge:
         return {
             "jitter": self.jitter(points),
             "nme_box": float(np.nanmean(error)),
-            "nme_box_fast": float(np.nanmean(error[self.fast])),
             "lag_frames": self.lag(points),
             "frames": int(np.isfinite(error).sum()),
         }
 
 
 def rendered(detector: KeypointDetector) -> tuple[dict, list[dict]]:
-    """The clip's figures, and those of the grid for the plot."""
+    """Return the clip's figures, and those of the grid for the plot."""
     frames, table, true = read_clip()
-    times, judge = table.time.to_numpy(), Judge(true, table.time.to_numpy())
+    times, clip = table.time.to_numpy(), ClipMetrics(true, table.time.to_numpy())
     result = {
         "frames": len(frames),
-        "still_accelerations": int(judge.still.sum()),
-        "fast_frames": int(judge.fast.sum()),
+        "still_accelerations": int(clip.still.sum()),
+        "fast_frames": int(clip.fast.sum()),
     }
     kinds = {"as it is": [frames], "noise and compression": (spoilt(frames, seed) for seed in SEEDS)}
     for name, takes in kinds.items():
@@ -129,7 +132,7 @@ def rendered(detector: KeypointDetector) -> tuple[dict, list[dict]]:
             raw.append(followed(detector, images, times))
         steady = [smoothed(points, times) for points in raw]
         ways = {"frame by frame": single, "followed": raw, "smoothed": steady}
-        result[name] = {way: average([judge(points) for points in found]) for way, found in ways.items()}
+        result[name] = {way: average([clip(points) for points in found]) for way, found in ways.items()}
         base = result[name]["frame by frame"]["jitter"]
         for figures in result[name].values():
             figures["jitter_ratio"] = figures["jitter"] / base
@@ -138,18 +141,19 @@ def rendered(detector: KeypointDetector) -> tuple[dict, list[dict]]:
     for beta, noise, shape_beta in GRID:
         (cutoff, _, d_cutoff, _), (*_, d_shape, shape_noise) = Smoothing().place, Smoothing().shape
         place, shape = (cutoff, beta, d_cutoff, noise), (Smoothing().shape[0], shape_beta, d_shape, shape_noise)
-        figures = judge(smoothed(raw[0], times, Smoothing(place, shape)))
-        first = judge.jitter(single[0])
+        figures = clip(smoothed(raw[0], times, Smoothing(place, shape)))
+        first = clip.jitter(single[0])
         grid.append({"place": place, "shape": shape, "jitter_ratio": figures["jitter"] / first, **figures})
     return result, grid
 
 
 def average(rows: list[dict]) -> dict:
+    """Return the mean of each figure."""
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
 def signals(points: np.ndarray, table: pd.DataFrame) -> dict:
-    """How well blinks and open mouths are told: F1 of blinks as events, and of frames."""
+    """Score the blink and mouth-open detectors: F1 of blinks as events, and of frames."""
     of_face, said = Signals(), []
     for face, at in zip(points, table.time, strict=True):
         of_face(face, at)
@@ -158,23 +162,23 @@ def signals(points: np.ndarray, table: pd.DataFrame) -> dict:
     return {
         "blinks": len(events(table.blink)),
         "blinks_f1": f1_of_events(blink, table.blink.to_numpy()),
-        "blink_frames_f1": f1(blink, table.blink.to_numpy() > 0),
         "mouth_open_frames_f1": f1(mouth, table.mouth_open.to_numpy() > 0),
     }
 
 
 def events(signal: np.ndarray) -> list[tuple[int, int]]:
-    """Where a signal is on: first frame and the one after the last."""
+    """List where a signal is on: first frame and the one after the last."""
     edges = np.flatnonzero(np.diff(np.r_[0, np.asarray(signal, int), 0]))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def f1(said: np.ndarray, true: np.ndarray) -> float:
+    """Return the F1 score of boolean predictions; 0 where nothing is on."""
     return float(2 * (said & true).sum() / max(1, said.sum() + true.sum()))
 
 
 def f1_of_events(said: np.ndarray, true: np.ndarray, slack: int = 2) -> float:
-    """A told event counts where a true one, not counted before, is at most ``slack`` frames away."""
+    """Return the F1 score of events; a prediction matches a free true event at most ``slack`` frames away."""
     left, hits = events(true), 0
     told = events(said)
     for begin, end in told:
@@ -186,38 +190,23 @@ def f1_of_events(said: np.ndarray, true: np.ndarray, slack: int = 2) -> float:
 
 
 def talking(detector: KeypointDetector, path: Path) -> dict:
-    """A real video of one person: against fresh detections, and how fast."""
-    tracker, errors, ids, took, points, fresh_points = FaceTracker(detector), [], set(), [], [], []
-    video = Video(path)
+    """Track a real video of one person: errors against fresh detections, and speed."""
+    tracker, video, errors, ids, took = FaceTracker(detector), Video(path), [], set(), []
     for at, frame in video:
         began = time.perf_counter()
         faces = tracker(frame, at)
         took.append(time.perf_counter() - began)
-        fresh = detector(frame)
         ids |= {face.id for face in faces}
-        seen = [face for face in faces if face.state != LOST]
-        pairs = [
-            (float(metrics.nme(face.keypoints[None], other.keypoints[None])[0]), face, other)
-            for face in seen
-            for other in fresh
-        ]
-        error, face, other = min(pairs, key=lambda pair: pair[0], default=(np.inf, None, None))
-        errors.append(error)
-        points.append(face.keypoints if face else np.full((NUM_KEYPOINTS, 2), np.nan))
-        fresh_points.append(other.keypoints if other else np.full((NUM_KEYPOINTS, 2), np.nan))
-    errors = np.array(errors)
-
-    def acceleration(found: list[np.ndarray]) -> float:
-        return float(np.nanstd(np.diff(np.stack(found), 2, axis=0)))
-
+        fresh = [face.keypoints for face in detector(frame)]
+        tracked = [face.keypoints for face in faces if face.state != LOST]
+        pairs = itertools.product(tracked, fresh)
+        errors.append(min((float(metrics.nme(one[None], other[None])[0]) for one, other in pairs), default=np.inf))
     return {
         "frames": len(errors),
         "size": list(video.size),
-        "tracked": 100 * float((errors <= 5).mean()),
-        "nme_box_to_fresh": float(errors[np.isfinite(errors)].mean()),
+        "tracked": 100 * float((np.array(errors) <= 5).mean()),
         "ids": len(ids),
         "detector_ran_on": 100 * tracker.detections / len(errors),
-        "jitter_ratio_all_frames": acceleration(points) / acceleration(fresh_points),
         "frames_per_second": {"median": 1 / float(np.median(took)), "mean": len(took) / float(np.sum(took))},
         "decoding_ms": 1000 * video.decoding / len(errors),
         "threads": torch.get_num_threads(),
@@ -225,7 +214,7 @@ def talking(detector: KeypointDetector, path: Path) -> dict:
 
 
 def memory(detector: KeypointDetector, frames: int = 10_000) -> dict:
-    """Memory in use after a tenth of so many frames, and after all."""
+    """Measure the memory in use after a tenth of so many frames, and after all."""
     clip, tracker, used = read_clip()[0], FaceTracker(detector), []
     there_and_back = [*range(len(clip)), *range(len(clip) - 2, 0, -1)]  # without a cut
     for number in range(frames):
@@ -236,36 +225,15 @@ def memory(detector: KeypointDetector, frames: int = 10_000) -> dict:
 
 
 def resident_mb() -> float:
-    """Memory of this process now; on systems without /proc, the most it ever was."""
+    """Return the memory of this process in MB; on systems without /proc, its peak."""
     pages = Path("/proc/self/statm")
     if not pages.exists():
         return peak_memory_mb()
     return int(pages.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def search(detector: KeypointDetector, trials: int = 3000, seed: int = 1) -> None:
-    """Print the best random parameters whose jitter is low enough, on other noise than the figures'."""
-    frames, table, true = read_clip()
-    times, judge, random = table.time.to_numpy(), Judge(true, table.time.to_numpy()), np.random.default_rng(seed)
-    images = spoilt(frames, seed=seed)
-    base, given = judge.jitter(one_by_one(detector, images)), followed(detector, images, times)
-
-    def drawn(betas: tuple[float, float]) -> tuple[float, float, float, float]:
-        cutoff, beta, d_cutoff = (np.exp(random.uniform(*np.log(ends))) for ends in ((0.2, 3), betas, (1, 12)))
-        return tuple(float(f"{value:.2g}") for value in (cutoff, beta, d_cutoff, random.uniform(0, 0.25)))
-
-    rows = []
-    for _ in range(trials):
-        smoothing = Smoothing(drawn((10, 200)), drawn((5, 100)))
-        found = smoothed(given, times, smoothing)
-        rows.append((judge.jitter(found) / base, float(metrics.nme(found, true).mean()), smoothing))
-    for limit in (0.3, 0.35, 0.4, 0.5):
-        for ratio, error, smoothing in sorted((row for row in rows if row[0] <= limit), key=lambda row: row[1])[:4]:
-            print(f"at most {limit}: jitter {ratio:.3f}, NME {error:.3f} %, {smoothing}")
-
-
 def draw(grid: list[dict], chosen: dict, path: Path) -> None:
-    """Jitter against lag and against error, over the parameters."""
+    """Plot jitter against lag and against error, over the parameters."""
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
         for ax, key, label in (
@@ -291,42 +259,29 @@ def draw(grid: list[dict], chosen: dict, path: Path) -> None:
         plt.close(figure)
 
 
-def rounded(value):
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-@one_sentence()
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.tracking", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="weights of the keypoints")
-    parser.add_argument("--video", type=Path, default=RESULTS.parent.parent / "shared" / "video" / "talking.mp4")
-    parser.add_argument("--threads", type=int, default=2, help="for torch (default: 2)")
-    parser.add_argument("--search", action="store_true", help="look for better parameters of the filters, and stop")
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser("tracking", __doc__, "model", "threads")
+    parser.set_defaults(threads=2)
+    parser.add_argument("--video", type=Path, default=SHARED / "video" / "talking.mp4")
     parser.add_argument("--memory", type=int, default=10_000, metavar="FRAMES", help="0 leaves memory out")
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "tracking.json", metavar="FILE", help="the plot goes beside it"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    detector = KeypointDetector(options.model)
-    if options.search:
-        search(detector)
-        return
-    check_writable(options.out)
-    clip, grid = rendered(detector)
-    result = {"sha256": sha256(options.model), "processor": versions()["processor"], "rendered": clip}
-    if options.video.is_file():
-        result["talking"] = talking(detector, options.video)
-    if options.memory:
-        result["memory"] = memory(detector, options.memory)
-    result["grid"] = grid
-    write_json(options.out, rounded(result))
-    draw(grid, clip["noise and compression"], options.out.with_suffix(".png"))
+    with figures_file(options.out) as content:
+        detector = KeypointDetector(options.model)
+        clip, grid = rendered(detector)
+        content |= {"sha256": sha256(options.model), "processor": versions()["processor"], "rendered": clip}
+        if options.video.is_file():
+            content["talking"] = talking(detector, options.video)
+        if options.memory:
+            content["memory"] = memory(detector, options.memory)
+        content["grid"] = grid
+        content.update(rounded(content, ".4g"))
+        draw(grid, clip["noise and compression"], options.out.with_suffix(".png"))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""What a training leaves behind: versions, peak memory and processor for its record, and arrays as .npz files."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from keypoints.files import write_atomically
+
+
+def versions() -> dict[str, str]:
+    """Return what a record needs to be reproduced: versions and processor."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory_mb() -> float | None:
+    """Return the process's peak resident size in MB (10^6 bytes); None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)  # bytes on macOS, KiB elsewhere
+
+
+def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as a compressed .npz file that appears under its name once it is whole."""
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:  # np.savez would add .npz to the name of a part
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    write_atomically(path, save)

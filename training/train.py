@@ -1,0 +1,185 @@
+"""Train a network on labelled images and save it with its record: what `python -m training train` calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+from data_load import (
+    FacialKeypointsDataset,
+    evaluation_transform,
+    find_data,
+    person_of,
+    read_keypoints,
+    require_images,
+    training_transform,
+    with_all_points,
+)
+from keypoints.files import check_writable, lock
+from keypoints.labels import LabelOptions
+from models import NETWORKS
+from training import distributed, photo
+from training.evaluation import evaluate_framings
+from training.framing import framing_dict, measure_framing
+from training.recipe import PHOTO_RECIPE, Recipe, fit
+from training.splits import people_split
+from training.weights import save_model
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Labelled images, and how their labels are read.
+
+    Attributes:
+        name: 'official', 'sample' or the CSV file's path.
+        csv_file, images: labels in the official layout, and the folder of the images.
+        labels: see :func:`data_load.read_keypoints`.
+    """
+
+    name: str
+    csv_file: Path
+    images: Path
+    labels: LabelOptions = field(default_factory=lambda: LabelOptions(missing="refuse", bad_labels="refuse"))
+
+
+def labelled_set(
+    split: str,
+    csv_file: Path | None = None,
+    images: Path | None = None,
+    missing: str = "refuse",
+    bad_labels: str = "refuse",
+) -> LabelledSet:
+    """Return a set of one's own where it is named, else the official set or the sample; all images are there.
+
+    Args:
+        split: 'training' or 'test', of the official set or the sample.
+        csv_file, images: labels in the official layout and the folder of the images: both or none.
+        missing, bad_labels: see :func:`data_load.read_keypoints`.
+
+    Raises:
+        OSError, ValueError: labels or images are missing or wrong.
+    """
+    if (csv_file is None) != (images is None):
+        raise ValueError("got only one of --csv and --images, expected both or none")
+    name = str(csv_file)
+    if csv_file is None or images is None:
+        data = find_data()
+        name, csv_file, images = data.name, data.csv_file(split), data.image_dir(split)
+    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
+    require_images(read_keypoints(csv_file, images, **labels)[0], images)
+    return LabelledSet(name, csv_file, images, labels)
+
+
+def is_photo_network(network: str) -> bool:
+    """Tell whether a network of :data:`models.NETWORKS` is trained on photographs, its points on the features."""
+    return getattr(NETWORKS[network], "on_features", False)
+
+
+def default_recipe(network: str) -> Recipe:
+    """Return the recipe of a network of :data:`models.NETWORKS`."""
+    return PHOTO_RECIPE if is_photo_network(network) else Recipe()
+
+
+def train(
+    data: LabelledSet,
+    out: Path,
+    network: str = "Net",
+    recipe: Recipe | None = None,
+    hold_out: bool = False,
+    wild: Path | None = None,
+    rendered: Sequence[Path] = (),
+    device: str = "cpu",
+) -> dict | None:
+    """Train a network, save it and its record beside it, and continue a training to ``out`` that was interrupted.
+
+    Args:
+        data: labelled images.
+        out: the weights file.
+        network: a key of :data:`models.NETWORKS`.
+        recipe: default: :func:`default_recipe`.
+        hold_out: train without the validation and the test people and measure both at the end. PhotoNet always does.
+        wild, rendered: of networks for photographs, see :func:`training.photo.photo_data`.
+        device: 'cpu', 'cuda', 'mps' or 'auto'.
+
+    Returns:
+        the record; None in all processes but the first.
+
+    Raises:
+        OSError, ValueError: something can't be read, trained or written, or another process trains to ``out``.
+    """
+    for file in (out, out.with_suffix(".json"), out.with_suffix(".checkpoint")):
+        check_writable(file)  # before hours of training
+    recipe = recipe or default_recipe(network)
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(distributed.together(device))
+        if world.first:  # outs that differ in their ending alone share their record and their checkpoint
+            stack.enter_context(lock(out.with_suffix(".json")))
+        torch.manual_seed(recipe.seed)
+        net = NETWORKS[network]()
+        if is_photo_network(network):
+            if hold_out:
+                raise ValueError(
+                    f"got --twin with {network}, which holds the validation and the test people out anyway"
+                )
+            net, record = _train_photo(net, data, recipe, out, wild, rendered, device)
+        else:
+            record = _train(net, data, recipe, out, hold_out, device)
+        if not world.first:
+            return None
+        save_model(net, out, record)
+        for file in photo.checkpoints(out):
+            file.unlink(missing_ok=True)
+        print(f"saved {out} and {out.with_suffix('.json')}")
+        return record
+
+
+def _train_photo(
+    net: nn.Module,
+    data: LabelledSet,
+    recipe: Recipe,
+    out: Path,
+    wild: Path | None,
+    rendered: Sequence[Path],
+    device: str,
+) -> tuple[nn.Module, dict]:
+    faces = photo.photo_data(data.name, data.csv_file, data.images, wild, rendered, **data.labels)
+    if distributed.world().first:
+        print(f"faces an epoch: {faces.counts}; {len(faces.validation)} to validate on", flush=True)
+    net, record = photo.train(net, faces, recipe, out, device)
+    return net, {"data": data.name, "faces": faces.counts, "held_out_people": faces.held_out, **record}
+
+
+def _train(net: nn.Module, data: LabelledSet, recipe: Recipe, out: Path, hold_out: bool, device: str) -> dict:
+    first = distributed.world().first
+    if first:
+        print(f"data: {data.name}", flush=True)
+    place, how = (data.csv_file, data.images), data.labels
+    training_set = FacialKeypointsDataset(*place, training_transform(), **how)
+    names, validation_set = training_set.names, None
+    held_out = people_split(names) if hold_out else {}
+    train = held_out.pop("training", list(range(len(names))))
+    net.framing = framing_dict(
+        measure_framing(Subset(FacialKeypointsDataset(*place, with_all_points, **how), train))
+    )  # fmt: skip
+    if hold_out:
+        validation_set = Subset(
+            FacialKeypointsDataset(*place, evaluation_transform(), **how), held_out["validation"]
+        )  # fmt: skip
+    files = [names[i] for i in [*train, *held_out.get("validation", [])]]
+    record = fit(
+        net, Subset(training_set, train), validation_set, recipe, device, out.with_suffix(".checkpoint"), files
+    )
+    people = sorted({person_of(names[i]) for part in held_out.values() for i in part})
+    record = {"data": data.name, "held_out_people": people, **record}
+    if hold_out and first:
+        record["by_person"] = {
+            part: evaluate_framings(net, *place, names=[names[i] for i in members], **how)
+            for part, members in held_out.items()
+        }
+    return record
