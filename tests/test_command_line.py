@@ -712,11 +712,8 @@ def no_place(request, tmp_path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("what", WRITING)
-def test_where_nothing_can_be_written_one_sentence_says_so(
-    weights, photo_set, few_frames, capsys, monkeypatch, no_place, what
-):
+def test_where_nothing_can_be_written_one_sentence_says_so(weights, photo_set, few_frames, capsys, no_place, what):
     command, option = what.split()
-    monkeypatch.setattr("training.export.NEEDED", ())  # it is told before they are used
     source = {"track": [str(few_frames)], "train": [*photo_set, "--epochs", "1"], "export": []}.get(
         command, [ASTRONAUT]
     )
