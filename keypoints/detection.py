@@ -120,6 +120,7 @@ class KeypointDetector:
         else:
             self.network = TorchNetwork(model, device)
         self.framing = self.network.framing
+        self.detect: Callable[[np.ndarray], np.ndarray]
         if isinstance(detect, str):
             if detect not in DETECTORS:
                 raise ValueError(f"got the detector {detect!r}, expected {' or '.join(map(repr, DETECTORS))}")
@@ -223,13 +224,14 @@ def detections(
 BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no more
 JOINT = 1.0, 2.0, -1.2  # weights of the network's and of the detector's log-odds, and the bias
 SOFTNESS = 2.0
+ALONE = 0.88  # log-odds from which a detection counts that no other score confirms
 
 
 def joint_scores(scores: Sequence, detected: np.ndarray) -> list[float]:
     """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1]."""
     found = _log_odds(np.asarray(detected, np.float64) / BEST_DETECTION)
     if not len(scores) or scores[0] is None:
-        return _sigmoid(found).tolist()
+        return _sigmoid(found - ALONE).tolist()
     total = JOINT[0] * _log_odds(np.array(scores, np.float64)) + JOINT[1] * found + JOINT[2]
     return _sigmoid(total / SOFTNESS).tolist()
 

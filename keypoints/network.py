@@ -45,8 +45,8 @@ class Prediction(NamedTuple):
     """
 
     keypoints: np.ndarray
-    confidence: Sequence
-    score: Sequence
+    confidence: Any
+    score: Any
 
 
 @dataclass(frozen=True)

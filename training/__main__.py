@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data_load import FacialKeypointsDataset
 from keypoints.command import check_out, printable, run, sentence
 from keypoints.files import check_writable, write_json
@@ -30,6 +32,7 @@ BUILD = RESULTS.parent / "build"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train networks and measure them.")
     parser.add_argument("--threads", type=int, help="threads for torch (default: as many as cores)")
+    parser.set_defaults(set_threads=torch.set_num_threads)
     commands = parser.add_subparsers(dest="command", required=True)
     framings = "; ".join(f"{name}: {text}" for name, text in FRAMINGS.items())
 
@@ -100,9 +103,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command(
         "export", run_export, "write the network for other runtimes",
-        "Write the network as one ONNX file with a dynamic batch; needs the packages onnx and onnxscript.",
+        "Write the network's two stages as ONNX files, for any number of faces at once.",
     )
-    add("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    add("--onnx", type=Path, required=True, metavar="NAME", help="NAME.coarse.onnx and NAME.fine.onnx are written")
     add("--model", **weights)
     return parser
 # fmt: on
@@ -181,8 +184,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     check_out("--onnx", options.onnx, [options.model])
-    export_onnx(load_model(options.model), options.onnx)
-    print(f"wrote {options.onnx}: {options.onnx.stat().st_size / 1e6:.1f} MB")
+    for file in export_onnx(load_model(options.model), options.onnx):
+        print(f"wrote {file}: {file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

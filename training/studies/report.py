@@ -137,9 +137,9 @@ def peers_table() -> str:
         f"{markdown(head, rows)}\n\nTest split of the {record['data']} set, {'; '.join(ways)}; 1 thread of a processor "
         f"that calls itself '{record['hardware']['processor']}', seed {' and '.join(sorted(seeds))}: `make benchmark`. "
         f"People whom no training saw, same pipeline: {', '.join(new)} (`make evaluate`). The detector's time is "
-        "that of the first search that finds a face. For a still, model 2 runs all searches, so that "
-        f"no face hides another: {searches['all passes, whatever they find']['ms']:.0f} ms instead of "
-        f"{searches['one face, found by the first pass']['ms']:.0f} at 640×480 "
+        "the cascade's there. The network that finds the faces by default takes "
+        f"{searches['network, fast']['ms']:.1f} ms at 640×480 with `effort=\"fast\"` and "
+        f"{searches['network, full']['ms']:.0f} with \"full\", the cascade {searches['haar']['ms']:.0f} "
         "(`python -m training.studies.detector speed`)."
     )
 
