@@ -56,13 +56,13 @@ class LogCosh(nn.Module):
         super().__init__()
         self.beta = beta
 
-    def forward(self, guess: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        size = (guess - true).abs() / self.beta  # log cosh x = |x| + log(1 + exp(-2|x|)) - log 2 never overflows
+    def forward(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        size = (predicted - true).abs() / self.beta  # log cosh x = |x| + log(1 + exp(-2|x|)) - log 2 never overflows
         return self.beta * (size + functional.softplus(-2 * size) - math.log(2)).mean()
 
 
 class Quantile(nn.Module):
-    """Mean pinball loss: a guess below the truth costs ``quantile`` times the distance, one above the rest.
+    """Mean pinball loss: a prediction below the truth costs ``quantile`` times the distance, one above the rest.
 
     >>> Quantile(0.75)(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0])).item()  # (0.75 + 0.25) / 2
     0.5
@@ -72,8 +72,8 @@ class Quantile(nn.Module):
         super().__init__()
         self.quantile = quantile
 
-    def forward(self, guess: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        below = true - guess
+    def forward(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        below = true - predicted
         return torch.maximum(self.quantile * below, (self.quantile - 1) * below).mean()
 
 
@@ -118,22 +118,22 @@ def true_keypoints(dataset: Dataset) -> np.ndarray:
     return np.stack([Normalize.inverse(dataset[i]["keypoints"]).numpy() for i in range(len(dataset))])
 
 
-def looks_twice(net: nn.Module) -> bool:
-    """Whether a network, perhaps wrapped for several processes, gives the estimates of two looks."""
+def has_two_stages(net: nn.Module) -> bool:
+    """Tell whether a network, perhaps wrapped for several processes, returns the predictions of two stages."""
     return isinstance(getattr(net, "module", net), TwoLooks)
 
 
-# Images that go through the network at once. A larger batch goes in equal parts whose gradients add up, so that it
-# takes no more memory; BatchNorm then counts each part for itself ("ghost batches", https://arxiv.org/abs/1705.08741).
+# Images in one forward pass. A larger batch is split into equal parts whose gradients are accumulated, so that it
+# takes no more memory; BatchNorm then normalises each part alone ("ghost batches", https://arxiv.org/abs/1705.08741).
 AT_ONCE = 32
 
 
-def known_loss(criterion: nn.Module, guesses: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """The loss over the coordinates whose truth is known (not NaN); 0 where none is."""
+def known_loss(criterion: nn.Module, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Return the loss over the coordinates that are labelled (not NaN); 0 where none is."""
     known = ~torch.isnan(true)
     if known.all():
-        return criterion(guesses, true)
-    return criterion(guesses[known], true[known]) if known.any() else 0 * guesses.sum()
+        return criterion(predicted, true)
+    return criterion(predicted[known], true[known]) if known.any() else 0 * predicted.sum()
 
 
 def train_epoch(
@@ -169,8 +169,8 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         for number, (part, true) in enumerate(zip(images.chunk(parts), keypoints.flatten(1).chunk(parts), strict=True)):
             with distributed.no_sync(call, number + 1 < parts):
-                guesses = call(part, every_look=True) if looks_twice(net) else call(part)
-                loss = known_loss(criterion, guesses, true.expand_as(guesses))  # both looks learn
+                predicted = call(part, every_look=True) if has_two_stages(net) else call(part)
+                loss = known_loss(criterion, predicted, true.expand_as(predicted))  # the loss of both stages
                 loss = loss * (len(part) / len(images))
                 loss.backward()
             total += loss.item() * len(images)
