@@ -8,6 +8,7 @@ is turned clockwise on the screen, for a crop that shows it upright.
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class Detections:
 
 FAST_SIDES = (160, 320)  # pixels of the longer side: of faces above 200 pixels the network places the points badly
 FULL_SIDES = (640, 1280)  # … and small ones: twice the image's own, within these
+FINEST_PIXELS = 9_000_000  # of an image that is searched at its own size
 TILE, SHARED = 1280, 192  # pixels of a tile of a larger image, and those that neighbours share
 BORDER = 0.3  # longer sides of the image, around it: the network was trained on faces within a picture
 SMALLEST = 12  # pixels of a face in the image: of less no network tells a face from a letter
@@ -106,7 +108,7 @@ class NetworkDetector:
             scale = float(np.clip(2 * longer, *FULL_SIDES)) / longer
             if longer > 4 * FULL_SIDES[1]:  # faces of such an image may have thousands of pixels
                 found.append(self._search(grey, scale))
-            scale = max(scale, 0.5)
+            scale = max(scale, min(1, math.sqrt(FINEST_PIXELS / grey.size)))
             step = round((TILE - SHARED) / scale)
             for top in range(0, max(1, grey.shape[0] - round(SHARED / scale)), step):
                 for left in range(0, max(1, grey.shape[1] - round(SHARED / scale)), step):

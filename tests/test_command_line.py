@@ -345,7 +345,7 @@ def test_without_a_set_the_test_set_is_measured_and_what_is_missing_is_said(
     told = capsys.readouterr().out
     for sentence in (
         "The official set is not in data/",
-        "People never seen are missing",
+        "Unseen people are missing",
         "The wild photos are not here",
     ):
         assert sentence in told
@@ -516,7 +516,8 @@ def test_train_writes_weights_that_detect_takes_and_their_record(photo_set, tmp_
     arguments = ["train", *photo_set, "--epochs", "1", "--seed", "3", "--out", str(out)]
     assert main(arguments) == 0
     assert "epoch 1/1: training loss" in capsys.readouterr().out
-    assert sorted(file.name for file in out.parent.iterdir()) == ["mine.json", "mine.safetensors"]
+    written = [f"mine.{kind}" for kind in ("coarse.onnx", "fine.onnx", "json", "safetensors")]
+    assert sorted(file.name for file in out.parent.iterdir()) == written
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["samples"] == 12 and record["held_out_people"] == [] and "by_person" not in record
     assert record["recipe"]["seed"] == 3 and record["recipe"]["epochs"] == 1
@@ -614,7 +615,9 @@ def test_a_disk_full_at_the_very_end_costs_no_training(photo_set, tmp_path, caps
     assert main([*arguments, "--seed", "1"]) == 2  # of other settings it is not taken
     assert "got a checkpoint of {'seed': 0}, expected {'seed': 1}; delete it" in capsys.readouterr().err
     assert main(arguments) == 0
-    assert len(trained) == 2 and sorted(file.name for file in out.parent.iterdir()) == ["net.json", "net.safetensors"]
+    assert len(trained) == 2 and sorted(file.name for file in out.parent.iterdir()) == [
+        f"net.{kind}" for kind in ("coarse.onnx", "fine.onnx", "json", "safetensors")
+    ]
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2]
     assert main([*arguments, "--seed", "1"]) == 0  # nothing is left that another training could take
