@@ -52,7 +52,7 @@ def test_a_training_cut_off_in_its_second_part_goes_on_to_the_same_weights(data,
     assert record["seconds"] > 0
     for file in photo.checkpoints(tmp_path / "whole.safetensors"):
         file.unlink(missing_ok=True)
-    assert not list(tmp_path.iterdir())
+    assert not [file for file in tmp_path.iterdir() if file.suffix != ".onnx"]
 
     def cut_off(net, faces, validation, recipe, *more):
         if recipe.epochs == 1:
@@ -72,7 +72,7 @@ def test_a_training_cut_off_in_its_second_part_goes_on_to_the_same_weights(data,
     monkeypatch.setattr("training.recipe.train_epoch", None)
     resumed, _ = train("cut.safetensors")
     save_model(resumed, tmp_path / "cut.safetensors")
-    left = {file.name for file in tmp_path.iterdir()} - {"cut.safetensors"}
+    left = {file.name for file in tmp_path.iterdir() if file.suffix != ".onnx"} - {"cut.safetensors"}
     assert left < {file.name for file in photo.checkpoints(tmp_path / "cut.safetensors")}
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name

@@ -81,7 +81,13 @@ def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch,
     monkeypatch.setattr(trainer, "train_epoch", train_another)
     assert main(["train", "--epochs", "1", "--out", str(out)]) == 0
     assert refused == [2] and "another process is writing" in capsys.readouterr().err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "mine.json", "mine.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "data",
+        "mine.coarse.onnx",
+        "mine.fine.onnx",
+        "mine.json",
+        "mine.safetensors",
+    ]
 
 
 def test_threads_sleep_while_they_wait():

@@ -30,14 +30,14 @@ def callers(calls: int, threads: int) -> dict:
 
     from data_load import DATA_DIR, find_data, read_image
     from keypoints.detection import KeypointDetector
-    from keypoints.detectors import turn
     from training.studies.tracking import resident_mb
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     detector, sample = KeypointDetector(), find_data("sample").dataset("test")
     astronaut = read_image(DATA_DIR / "photos" / "astronaut.jpg")
-    tilted = turn(astronaut, 35)[0]  # found in the second pass
+    matrix = cv2.getRotationMatrix2D((222, 115), 35, 1)
+    tilted = cv2.warpAffine(astronaut, matrix, astronaut.shape[1::-1])
     nobody = astronaut[350:, :160].copy()  # found in none
     images = [astronaut, tilted, nobody, *(sample[i]["image"] for i in range(5))]
 

@@ -56,8 +56,10 @@ class OursCentre(Ours):
     def __init__(self, threads, model):
         from data_load import Normalize, evaluation_transform
         from training.prediction import predict
+        from training.weights import load_model
 
         super().__init__(threads, model)
+        self.net = load_model(model)
         self.transform, self.inverse, self.predict = evaluation_transform(), Normalize.inverse, predict
 
     def keypoints(self, image, box):
@@ -65,7 +67,7 @@ class OursCentre(Ours):
         size = np.array(image.shape[1::-1], np.float32)
         sample = self.transform({"image": image, "keypoints": np.stack([0 * size, size]) - 0.5})
         low, high = self.inverse(sample["keypoints"]).numpy()
-        return (self.predict(self.detector.net, sample["image"][None])[0] - low) / (high - low) * size - 0.5
+        return (self.predict(self.net, sample["image"][None])[0] - low) / (high - low) * size - 0.5
 
 
 class Dlib:

@@ -138,14 +138,14 @@ def sample(options: argparse.Namespace) -> None:
     write_json(RESULTS / "sample_haar.json", content)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.studies.detector", description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["found", "speed", "sample"])
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="the official set")
     parser.add_argument("--wild", type=Path, default=find_wild(), metavar="DIR", help="the wild set")
     parser.add_argument("--detection", type=Path, metavar="DIR", help="photographs of groups, with boxes.csv")
     parser.add_argument("--hard", type=Path, metavar="DIR", help="its attributes.csv names the photographs held out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with one_sentence():
         {"found": found, "speed": speed, "sample": sample}[options.command](options)
 
