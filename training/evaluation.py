@@ -27,7 +27,7 @@ from training.weights import MODEL_DIR, load_model
 RESULTS = MODEL_DIR.parent / "results"
 FRAMINGS = {
     "centre": "the official protocol: Rescale 250, centre crop 224",
-    "haar": "the whole pipeline: Haar box, framing, network",
+    "haar": "the whole pipeline: a box as the Haar cascade frames faces, framing, network",
     "box": "framed by the true keypoints' box",
 }
 NO_OFFSET = "haar, labels' offset left out"
