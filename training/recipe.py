@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import sys
 import time
@@ -21,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data_load import Normalize
-from keypoints.files import brief, lock, write_atomically
+from keypoints.files import brief, lock
 from models import TwoLooks
 from training import distributed, metrics
 from training.prediction import predict
 from training.records import peak_memory_mb, versions
+from training.weights import MOST_BYTES, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -335,26 +335,57 @@ def _averaging(decay: float):
     return average
 
 
+def _parts(state: dict) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """What the parts of a training hold: all tensors by name, and the rest by part, which JSON can hold."""
+    tensors: dict[str, torch.Tensor] = {}
+    rest: dict[str, dict] = {}
+    for part, of in state.items():
+        content = of.state_dict()
+        if part == "optimizer":
+            flat = {f"{i}.{name}": value for i, values in content["state"].items() for name, value in values.items()}
+            content = {"param_groups": content["param_groups"], **flat}
+        tensors |= {f"{part}.{name}": value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        rest[part] = {name: value for name, value in content.items() if not isinstance(value, torch.Tensor)}
+    return tensors, rest
+
+
+def _load_parts(state: dict, tensors: dict[str, torch.Tensor], rest: dict[str, dict]) -> None:
+    """Undo :func:`_parts` in place; raises nearly anything where they do not fit."""
+    for part, own in _parts(state)[1].items():
+        if rest[part].keys() != own.keys():
+            raise ValueError(f"something of the {part} is missing")
+        content = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
+        if part == "optimizer":
+            parameters = [parameter for group in state[part].param_groups for parameter in group["params"]]
+            values: dict[int, dict] = {}
+            for key, value in content.items():
+                number, _, name = key.partition(".")
+                like = parameters[int(number)]
+                if value.shape == like.shape:  # in its memory format, as steps make it
+                    value = torch.empty_like(like).copy_(value)
+                values.setdefault(int(number), {})[name] = value
+            content = {"state": values}
+        state[part].load_state_dict(content | rest[part])
+
+
 def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: list[dict]) -> None:
-    content, buffer = {name: part.state_dict() for name, part in state.items()}, io.BytesIO()
-    torch.save({"identity": identity, "history": history, "state": content}, buffer)
-    write_atomically(checkpoint, lambda part: part.write_bytes(buffer.getvalue()))
+    tensors, rest = _parts(state)
+    write_tensors(checkpoint, tensors, {"identity": identity, "history": history, "state": rest})
 
 
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        made_with, history = content["identity"], content["history"]
+        size = sum(value.nbytes for value in state["net"].state_dict().values())
+        tensors, about = read_tensors(checkpoint, 4 * MOST_BYTES + 4 * size)  # own, average, and Adam's two means
+        made_with, history = about["identity"], about["history"]
         differs = [name for name in identity if made_with.get(name) != identity[name]]
-        for name, part in [] if differs else state.items():
-            if content["state"][name].keys() != part.state_dict().keys():  # a schedule takes whatever it is given
-                raise ValueError(f"something of the {name} is missing")
-            part.load_state_dict(content["state"][name])
+        if not differs:
+            _load_parts(state, tensors, about["state"])
         if not history or [entry["epoch"] for entry in history] != list(range(1, len(history) + 1)):
             raise ValueError("epochs are missing")
     except OSError:
         raise
-    except Exception:  # torch may raise any exception
+    except Exception:  # torch may raise any exception on what does not fit
         what = "expected a checkpoint of fit, of this version"
         raise ValueError(f"{checkpoint}: {what}; delete it to start anew") from None
     if differs:
