@@ -31,7 +31,7 @@ from training.studies.study import recorded
 from training.weights import MODEL_DIR, load_model
 
 ROOT = RESULTS.parent
-FRAMING_NAMES = {"centre": "centre crop", "haar": "Haar, as in use", "box": "true box"}
+FRAMING_NAMES = {"centre": "centre crop", "haar": "detector, as in use", "box": "true box"}
 STEMS = ("keypoints_model_1", "keypoints_model_2")  # of the shipped weights
 SMALL = ("pose_model", "expressions")
 NOTEBOOKS = {
