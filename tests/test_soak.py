@@ -72,7 +72,7 @@ def test_cases_run_in_a_process_of_their_own():
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_a_crash_a_hang_much_memory_and_a_file_elsewhere_are_found():
-    result = fuzz.run_kind("planted", 6, hang=2, stuck=4)
+    result = fuzz.run_kind("planted", 6, hang=6, stuck=9)  # some machines give memory slowly
     told = [(failure["case"], failure["wrong"]) for failure in result["failures"]]
     expected = ("ended with -6", "ended with -27", "ended with -14", "grew to", "elsewhere.txt")
     assert [case for case, _ in told] == [0, 1, 2, 3, 4] and result["cases"] == 6

@@ -38,7 +38,7 @@ from keypoints.video import Video, VideoFile  # noqa: E402
 from models import Net  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
-from training.weights import load_model, save_model  # noqa: E402
+from training.weights import load_model, read_tensors, save_model  # noqa: E402
 
 SEED = 2026
 
@@ -130,7 +130,7 @@ def training() -> Job:
             log.write(f"{number}\n")
 
     def in_checkpoint(folder: Path) -> list[dict]:
-        return torch.load(folder / "net.checkpoint", weights_only=True)["history"]
+        return read_tensors(folder / "net.checkpoint")[1]["history"]
 
     def work(folder: Path) -> None:
         save = trainer._save_checkpoint
