@@ -49,6 +49,7 @@ class FineRecipe:
     views_an_epoch: int = 6_000
     batch_size: int = 16
     side: int = 128  # pixels of the crop
+    small_side: int = 96  # in the first half of the training, at half the cost
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     average: float = 0.999
@@ -155,7 +156,7 @@ class FineViews(Dataset):
         self, faces: dict[str, Faces], empty: list, false: list, recipe: FineRecipe, clean_side: int = 0
     ) -> None:
         self.faces, self.empty, self.false, self.recipe, self.clean_side = faces, empty, false, recipe, clean_side
-        self.start, self.gentle = 0, 0.15
+        self.start, self.gentle, self.side = 0, 0.15, recipe.side
         self.kinds = list(faces)
         shares = np.array([self.SHARES[kind] for kind in self.kinds])
         self.shares = shares / shares.sum()
@@ -181,7 +182,7 @@ class FineViews(Dataset):
         if rng.random() < 0.5:
             matrix, keypoints = mirrored(matrix), keypoints[FLIP_INDEX]
         keypoints = keypoints @ matrix[:, :2].T + matrix[:, 2]
-        crop = warp_averaged(source, matrix, self.recipe.side)
+        crop = warp_averaged(source, matrix, self.side)
         clean = warp_averaged(source, matrix, self.clean_side) if self.clean_side else crop[:0, :0]
         if rng.random() >= self.gentle:
             crop = low_light(self.damage({"image": crop})["image"], rng)
@@ -452,6 +453,7 @@ def train(
 
     def batches(epoch: int, progress: float) -> DataLoader:
         views.start = epoch * recipe.views_an_epoch
+        views.side = recipe.small_side if progress < 0.5 else recipe.side
         views.gentle = 0.5 if progress >= 0.8 else 0.15  # in the end more like the faces at use
         return DataLoader(views, recipe.batch_size, num_workers=workers, drop_last=True)
 
@@ -513,7 +515,7 @@ def main() -> None:
     if arguments.start:
         net.load_state_dict(torch.load(arguments.start, weights_only=True))
     side = TEACHER_SIDE if large else FineRecipe.side
-    recipe = FineRecipe(arguments.views, arguments.epoch, arguments.batch, side, arguments.rate)
+    recipe = FineRecipe(arguments.views, arguments.epoch, arguments.batch, side, 3 * side // 4, arguments.rate)
     given = arguments.hard, teacher, arguments.device, arguments.workers, arguments.minutes
     train(arguments.folder, arguments.out, recipe, net, *given)
 
