@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 os.environ["KEYPOINTS_DATA"] = "sample"  # before anything asks: the tests never touch an official set
 os.environ["MPLBACKEND"] = "Agg"
@@ -50,3 +51,28 @@ def small_set(tmp_path) -> Data:
         points = np.stack([helpers.face_points(30 + i, 32 - i, 20) for i in range(len(names))])
         helpers.write_set(root, split, names, images, points)
     return Data("official", root)
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run a command of `python -m keypoints` or `python -m training`: its exit status, and what it printed."""
+
+    def run(*arguments) -> SimpleNamespace:
+        status = helpers.command_line(*arguments)
+        return SimpleNamespace(status=status, **capfd.readouterr()._asdict())
+
+    return run
+
+
+@pytest.fixture
+def refusal(cli):
+    """Run a command that must end with status 2 and one sentence on stderr alone: the sentence without the name."""
+
+    def run(*arguments) -> str:
+        done = cli(*arguments)
+        [line] = done.err.splitlines()
+        name = f"{helpers.package_of(arguments[0])} {str(arguments[0]).split()[0]}: "
+        assert done.status == 2 and done.out == "" and line.startswith(name), done
+        return line.removeprefix(name)
+
+    return run

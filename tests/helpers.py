@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import csv
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from data_load import NUM_KEYPOINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "data" / "photos"
 SHIPPED = ROOT / "saved_models" / "keypoints_model_1.safetensors"
+ASTRONAUT, HOPPER = PHOTOS / "astronaut.jpg", PHOTOS / "grace_hopper.jpg"
+CLIP = ROOT / "data" / "sample" / "clip.mp4"
+TRAINING = ("train", "evaluate", "failures", "export")  # commands of `python -m training`
+
+
+def package_of(command: str) -> str:
+    return "training" if str(command).split()[0] in TRAINING else "keypoints"
+
+
+def command_line(command: str, *arguments: object) -> int:
+    """Run `python -m keypoints` or `python -m training` in this process; ``command`` may hold options, too."""
+    from keypoints.__main__ import main as keypoints
+    from training.__main__ import main as training
+
+    main = training if package_of(command) == "training" else keypoints
+    return main([*command.split(), *map(str, arguments)])
+
+
+@contextmanager
+def refused(sentence: str, start: object = "") -> Iterator[None]:
+    """Expect a ValueError of one line, at most 1,000 letters long, that matches and begins with ``start``."""
+    with pytest.raises(ValueError, match=sentence) as caught:
+        yield
+    text = str(caught.value)
+    assert text.startswith(str(start)) and "\n" not in text and len(text) < 1000, text
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def file_names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
 
 
 def _ellipse(x: float, y: float, width: float, height: float, start: float, end: float, number: int) -> np.ndarray:
