@@ -71,7 +71,7 @@ def refusal(cli):
     def run(*arguments) -> str:
         done = cli(*arguments)
         [line] = done.err.splitlines()
-        name = f"{helpers.package_of(arguments[0])} {str(arguments[0]).split()[0]}: "
+        name = f"{helpers.package_of(arguments[0])} {arguments[0].split()[0]}: "
         assert done.status == 2 and done.out == "" and line.startswith(name), done
         return line.removeprefix(name)
 

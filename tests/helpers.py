@@ -25,7 +25,7 @@ TRAINING = ("train", "evaluate", "failures", "export")  # commands of `python -m
 
 
 def package_of(command: str) -> str:
-    return "training" if str(command).split()[0] in TRAINING else "keypoints"
+    return "training" if command.split()[0] in TRAINING else "keypoints"
 
 
 def command_line(command: str, *arguments: object) -> int:
@@ -38,10 +38,10 @@ def command_line(command: str, *arguments: object) -> int:
 
 
 @contextmanager
-def refused(sentence: str, start: object = "") -> Iterator[None]:
+def refused(sentence: str, start: object = "") -> Iterator[pytest.ExceptionInfo]:
     """Expect a ValueError of one line, at most 1,000 letters long, that matches and begins with ``start``."""
     with pytest.raises(ValueError, match=sentence) as caught:
-        yield
+        yield caught
     text = str(caught.value)
     assert text.startswith(str(start)) and "\n" not in text and len(text) < 1000, text
 

@@ -1,7 +1,8 @@
-"""Label files in other layouts, with points that are none of a face's, or with points missing."""
+"""Label files: the official layout is read, other layouts and keypoints that are no face's are refused by name."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -9,14 +10,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, csv_header, face_points, write_labels, write_set
+from helpers import ROOT, csv_header, face_points, refused, write_labels, write_set
 
-from data_load import FacialKeypointsDataset, find_data, read_keypoints, training_transform, with_all_points
+from data_load import FacialKeypointsDataset, read_keypoints, training_transform, with_all_points
 from keypoints.labels import LabelWarning
 from keypoints.landmarks import complete_keypoints
 from models import Net
 from training import metrics
-from training.__main__ import main
 from training.augmentation import FaceCrops, photo_transform
 from training.evaluation import evaluate
 from training.framing import framing_dict, measure_framing
@@ -24,6 +24,7 @@ from training.recipe import Recipe, fit, known_loss
 
 FACES = np.stack([face_points(60 + i, 55 - i, 30) for i in range(6)])
 NAMES = [f"P{i // 2}_{i:02d}.jpg" for i in range(6)]
+ROW = ",".join(["1.5"] * 136)
 
 
 def text_of(points, header, names=NAMES):
@@ -43,20 +44,36 @@ def folder(tmp_path):
     return tmp_path
 
 
-def place(folder, points=FACES):
-    write_labels(folder / "labels.csv", NAMES, points)
-    return folder / "labels.csv", folder / "training"
+@pytest.fixture
+def labels(tmp_path):
+    """Write a label file; return its path."""
+
+    def write(content: str | bytes | np.ndarray):
+        path = tmp_path / "labels.csv"
+        if isinstance(content, np.ndarray):
+            write_labels(path, NAMES, content)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
 
 
-def refusal(file, images=None, **how):
-    with pytest.raises(ValueError) as caught:
+def refuse(sentence: str, file, images=None, **how) -> str:
+    """The error of reading labels: it names the file, holds the sentence, and says what was expected."""
+    with refused("expected", f"{file}: ") as caught:
         read_keypoints(file, images, **how)
-    sentence = str(caught.value)
-    assert sentence.startswith(f"{file}: ") and "\n" not in sentence and "expected" in sentence
-    return sentence
+    assert sentence in str(caught.value)
+    return str(caught.value)
 
 
-# The header -----------------------------------------------------------------------------------------------------------
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_names_and_keypoints(labels):
+    names, keypoints = read_keypoints(labels(text_of(FACES[:2], csv_header(), ["0012", "NA"])))
+    assert names == ["0012", "NA"] and keypoints.dtype == np.float32  # names are text, whatever they look like
+    np.testing.assert_allclose(keypoints, FACES[:2], atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -74,17 +91,24 @@ def refusal(file, images=None, **how):
         header(lambda i, axis: f"{axis}.{i}" if i else axis),
         header(lambda i, axis: f'"{axis}{i}"', '""'),
         ",".join(f"V{i}" for i in range(1, 138)),
+        None,
     ],
 )
-def test_headers_that_tell_the_official_order_are_accepted(tmp_path, line):
-    (tmp_path / "labels.csv").write_text("\ufeff" + text_of(FACES, line), encoding="utf-8")
-    names, keypoints = read_keypoints(tmp_path / "labels.csv")
+@pytest.mark.parametrize("before", ["\ufeff", "\n\r\n"])
+def test_header_of_the_official_order_or_none_is_accepted(labels, line, before):
+    names, keypoints = read_keypoints(labels(before + text_of(FACES, line)))
     assert names == NAMES
     np.testing.assert_allclose(keypoints, FACES, atol=0.01)
 
 
+@pytest.mark.parametrize("ending", ["jpg", "bmp", "webp", ""])
+def test_first_line_of_coordinates_is_a_row(labels, ending):
+    names = [f"{i}.{ending}" for i in range(6)]
+    assert read_keypoints(labels("\n\n" + text_of(FACES, None, names)))[0] == names
+
+
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "sentence"),
     [
         ([f"{axis}_{i}" for axis in "xy" for i in range(68)], "a header with all x before all y, as OpenFace's"),
         ([f"{axis}{i}" for i in range(68) for axis in "yx"], "a header with y before x"),
@@ -95,31 +119,33 @@ def test_headers_that_tell_the_official_order_are_accepted(tmp_path, line):
         (["x0", "y0"], "a header of 3 columns over rows of 137"),
     ],
 )
-def test_a_header_that_contradicts_the_order_is_refused(tmp_path, columns, told):
-    (tmp_path / "labels.csv").write_text(text_of(FACES, ",".join(["name", *columns])))
-    assert told in refusal(tmp_path / "labels.csv")
+def test_header_of_another_order_is_refused(labels, columns, sentence):
+    refuse(sentence, labels(text_of(FACES, ",".join(["name", *columns]))))
 
-
-@pytest.mark.parametrize("ending", ["jpg", "bmp", "webp", ""])
-def test_a_first_line_of_coordinates_is_a_row(tmp_path, ending):
-    names = [f"{i}.{ending}" for i in range(6)]
-    (tmp_path / "labels.csv").write_text("\n\n" + text_of(FACES, None, names))
-    assert read_keypoints(tmp_path / "labels.csv")[0] == names
-
-
-def test_blank_lines_before_the_header_make_no_face_of_it(tmp_path):
-    (tmp_path / "labels.csv").write_text("\n\r\n" + text_of(FACES, csv_header()))
-    assert read_keypoints(tmp_path / "labels.csv")[0] == NAMES
-
-
-# Other layouts --------------------------------------------------------------------------------------------------------
 
 OFFICIAL = text_of(FACES, csv_header())
+HEAD = csv_header() + "\n"
 KAGGLE = (
     "left_eye_center_x,left_eye_center_y," + ",".join(f"p{i}" for i in range(28)) + ",Image\n" + "1.5," * 30 + "0 1"
 )
 OPENFACE = "frame, face_id, timestamp, confidence, success, " + ", ".join(f"{a}_{i}" for a in "xy" for i in range(68))
 LAYOUTS = {
+    "empty": ("", "got no rows, expected one for each image"),
+    "a header alone": (HEAD, "got no rows, expected one for each image"),
+    "a column too many": (f",0,1\na.jpg,{ROW},7\n", "got 138 columns, expected 137"),
+    "a column too many under a header": (f"{HEAD}a.jpg,{ROW},7\n", "got 138 columns, expected 137"),
+    "three columns": ("a,b,c\na.jpg,1,2\n", "got 3 columns, expected 137: a name, then x and y of 68 points"),
+    "a longer row": (f"{HEAD}a.jpg,{ROW}\nb.jpg,{ROW},7\n", "expected a CSV file of keypoints, got: "),
+    "a shorter row": (f"{HEAD}a.jpg,{ROW}\nb.jpg,1,2\n", "got 3 columns in row 2 ('b.jpg'), expected 137 in each"),
+    "not a number": (f"{HEAD}a.jpg,nan{ROW[3:]}\n", "got no coordinates (nan, 1.5) of point 0 in row 1 ('a.jpg'"),
+    "infinite": (f"{HEAD}a.jpg,inf{ROW[3:]}\n", "got 'inf' as x of point 0 in row 1 ('a.jpg'; 1 such rows)"),
+    "a word": (f"{HEAD}a.jpg,here{ROW[3:]}\n", "got 'here' as x of point 0 in row 1 ('a.jpg'; 1 such rows)"),
+    "a blank": (f"{HEAD}a.jpg,{ROW[3:]}\n", "got no coordinates (, 1.5) of point 0 in row 1 ('a.jpg'"),
+    "a long name": (f"{HEAD}{'a' * 5000},nan{ROW[3:]}\n", "got no coordinates"),
+    "no name": (OFFICIAL.replace(NAMES[2], ""), "got no name in row 3"),
+    "a picture": (b"\x89PNG\xff\xfe\x00\n" * 50, ""),
+    "a row of a million columns": (f"{HEAD}{',' * 1_000_000}\n", "got a row of more than 1,000 columns"),
+    "the same with \\r": (f"{csv_header()}\r{',' * 1_000_000}\r", "got a row of more than 1,000 columns"),
     "semicolons": (OFFICIAL.replace(",", ";"), "columns separated by semicolons"),
     "decimal commas": (OFFICIAL.replace(",", ";").replace(".", ","), "columns separated by semicolons"),
     "no header": (text_of(FACES, None).replace(",", ";").replace(".", ","), "columns separated by semicolons"),
@@ -138,28 +164,29 @@ LAYOUTS = {
     "XML": ("<?xml version='1.0'?><dataset/>", "an XML or HTML file"),
     "LFS": ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     "depth": ("a.jpg," + ",".join(["1.5"] * 204) + "\n", "68 points with x, y and z"),
-}
+} | {code: (OFFICIAL.encode(code), "got text in UTF-16") for code in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_another_layout_is_named(tmp_path, layout):
-    text, told = LAYOUTS[layout]
-    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
-    assert told in refusal(tmp_path / "labels.csv")
+def test_other_layout_is_refused_by_its_name(labels, layout):
+    content, sentence = LAYOUTS[layout]
+    assert len(refuse(sentence, labels(content))) < 700
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_utf_16_is_named(tmp_path, encoding):
-    (tmp_path / "labels.csv").write_text(OFFICIAL, encoding=encoding)
-    assert "got text in UTF-16" in refusal(tmp_path / "labels.csv")
+def test_lines_may_end_in_carriage_returns(labels):
+    assert len(read_keypoints(labels("\r".join([csv_header(), *[f"a.jpg,{ROW}"] * 20])))[0]) == 20
 
 
-def test_a_row_without_a_name_is_refused(tmp_path):
-    (tmp_path / "labels.csv").write_text(OFFICIAL.replace(NAMES[2], ""))
-    assert "got no name in row 3" in refusal(tmp_path / "labels.csv")
+@pytest.mark.parametrize("ending", ["zip", "gz", "bz2", "xz", "zst", "tar", "tar.gz"])
+def test_file_is_text_whatever_its_ending(tmp_path, ending):
+    path = tmp_path / f"labels.{ending}"
+    path.write_text(f"{HEAD}a.jpg,{ROW}\n")
+    assert read_keypoints(path)[0] == ["a.jpg"]
+    path.write_bytes(gzip.compress(path.read_bytes()))  # archives can hold gigabytes
+    refuse("got a gzip archive, expected a CSV file", path)
 
 
-# Points that are no face's --------------------------------------------------------------------------------------------
+# Keypoints that are no face's -----------------------------------------------------------------------------------------
 
 SIZE = np.array([140, 120])
 MISREAD = {
@@ -172,85 +199,70 @@ MISREAD = {
     "mirrored": ([139, 0] + FACES * [-1, 1], "a mirrored face"),
     "other points": (FACES[:, ::-1], "points that are not a face's in the order of the scheme"),
     "few pixels": (FACES * 0.05 + 50, "a face of 2.9 pixels"),
+    "one place": (FACES * 0 + 5, "a face of 0 pixels"),
     "elsewhere": (FACES + np.array([100, 0]), "pixels outside its image of 140×120"),
     "of a larger image": (4 * FACES, "pixels outside its image of 140×120"),
 }
 
 
 @pytest.mark.parametrize("how", MISREAD)
-def test_points_that_cannot_be_a_face_are_refused_or_left_out(folder, how):
-    points, told = MISREAD[how]
-    assert told in refusal(*place(folder, points), bad_labels="skip")  # no row is left
-    mixed = FACES.copy()
+def test_keypoints_that_are_no_face_are_refused_or_skipped(folder, labels, how):
+    points, sentence = MISREAD[how]
+    images, mixed = folder / "training", FACES.copy()
+    refuse(sentence, labels(points), images, bad_labels="skip")  # no row is left
     mixed[[2, 4]] = points[[2, 4]]
-    file, images = place(folder, mixed)
-    sentence = refusal(file, images)
-    assert told in sentence and f"in row 3 ({NAMES[2]!r}; 2 such rows of 6)" in sentence and "--bad-labels" in sentence
+    error = refuse(sentence, labels(mixed), images)
+    assert f"in row 3 ({NAMES[2]!r}; 2 such rows of 6)" in error and "--bad-labels" in error
     with pytest.warns(LabelWarning, match="left out 2 rows"):
-        faces = FacialKeypointsDataset(file, images, bad_labels="skip")
+        faces = FacialKeypointsDataset(folder / "labels.csv", images, bad_labels="skip")
     kept = [0, 1, 3, 5]
     assert faces.names == [NAMES[i] for i in kept]
     np.testing.assert_allclose(faces.keypoints, FACES[kept], atol=1e-3)
 
 
-def test_one_point_outside_is_named(folder):
+def test_one_keypoint_outside_is_named(folder, labels):
     points = FACES.copy()
     points[3, 20] = 200, 50
-    file, images = place(folder, points)
-    told = f"got point 20 at (200, 50), 61 pixels outside its image of 140×120 in row 4 ({NAMES[3]!r}; 1 such"
-    assert told in refusal(file, images)
-    for dataset in (FacialKeypointsDataset, FaceCrops):
-        with pytest.raises(ValueError, match="got point 20 at"):
-            dataset(file, images)
+    sentence = rf"got point 20 at \(200, 50\), 61 pixels outside its image of 140×120 in row 4 \({NAMES[3]!r}; 1 such"
+    for read in (read_keypoints, FacialKeypointsDataset, FaceCrops):
+        with refused(sentence):
+            read(labels(points), folder / "training")
 
 
-def test_a_face_cut_by_the_border_is_a_face(folder):
-    read_keypoints(*place(folder, FACES - [FACES[0, :, 0].min() + 6, 0]))
+def test_face_cut_by_the_border_is_accepted(folder, labels):
+    read_keypoints(labels(FACES - [FACES[0, :, 0].min() + 6, 0]), folder / "training")
 
 
-@pytest.mark.parametrize("split", ["training", "test"])
-def test_every_face_of_the_sample_is_accepted(split):
-    data = find_data("sample")
-    assert len(read_keypoints(data.csv_file(split), data.image_dir(split))[0]) in (600, 150)
+# Missing keypoints ----------------------------------------------------------------------------------------------------
 
 
-# Missing points -------------------------------------------------------------------------------------------------------
-
-
-def with_missing(folder, mark):
+def with_missing(mark: str) -> str:
     """Labels in which points 5 and 40 of the second face are marked as missing."""
     lines = OFFICIAL.splitlines()
     fields = lines[2].split(",")
     for point in (5, 40):
         fields[1 + 2 * point : 3 + 2 * point] = [mark, mark]
-    (folder / "labels.csv").write_text("\n".join([*lines[:2], ",".join(fields), *lines[3:]]) + "\n")
-    return folder / "labels.csv"
+    return "\n".join([*lines[:2], ",".join(fields), *lines[3:]]) + "\n"
 
 
 @pytest.mark.parametrize("mark", ["", "NaN", "nan", "NA", "-1", "-1.0", "0", "-999", "null"])
-def test_missing_points_are_refused_or_masked(folder, mark):
-    file = with_missing(folder, mark)
-    told = refusal(file)
-    assert f"of point 5 in row 2 ({NAMES[1]!r}; 1 such rows)" in told and "--missing mask" in told
+def test_missing_keypoints_are_refused_or_masked(folder, labels, mark):
+    file = labels(with_missing(mark))
+    assert "--missing mask" in refuse(f"of point 5 in row 2 ({NAMES[1]!r}; 1 such rows)", file)
     _, keypoints = read_keypoints(file, folder / "training", missing="mask")
     assert np.argwhere(np.isnan(keypoints).all(axis=2)).tolist() == [[1, 5], [1, 40]]
     known = ~np.isnan(keypoints)
     np.testing.assert_allclose(keypoints[known], FACES[known], atol=0.01)
 
 
-def test_a_row_that_ends_early_is_not_masked(folder):
-    (folder / "labels.csv").write_text(OFFICIAL.rsplit(",", 3)[0] + "\n")
-    assert "got 134 columns in row 6" in refusal(folder / "labels.csv", missing="mask")
-
-
-def test_a_face_without_points_has_none_to_go_by(folder):
+def test_short_row_and_face_with_few_keypoints_are_not_masked(folder, labels):
+    refuse("got 134 columns in row 6", labels(OFFICIAL.rsplit(",", 3)[0] + "\n"), missing="mask")
     points = FACES.copy()
     points[2, 5:] = -1
-    told = refusal(*place(folder, points), missing="mask")
-    assert "got a face with 5 known points in row 3" in told
+    refuse("got a face with 5 known points in row 3", labels(points), folder / "training", missing="mask")
 
 
-def test_estimates_of_missing_points_keep_the_faces_size():
+def test_completed_keypoints_keep_the_size_of_the_face():
     face = FACES[0].astype(np.float64)
     cut = face.copy()
     cut[:9] = np.nan  # half of the jaw
@@ -259,7 +271,7 @@ def test_estimates_of_missing_points_keep_the_faces_size():
     assert metrics.face_size(cut) == pytest.approx(metrics.face_size(face), rel=0.15)
 
 
-def test_missing_points_count_in_no_error():
+def test_missing_keypoints_do_not_count_in_the_error():
     true, predicted = FACES.astype(np.float64), FACES + 3.0
     true[1, [5, 40]] = np.nan
     predicted[1, [5, 40]] += 1000
@@ -271,18 +283,17 @@ def test_missing_points_count_in_no_error():
     assert metrics.summary(predicted, true)["nme_box_parts"]["eyes"] is None
 
 
-def test_the_loss_is_over_known_points():
+def test_missing_keypoints_do_not_count_in_the_loss():
     criterion, true = torch.nn.SmoothL1Loss(beta=0.05), torch.tensor([[0.0, 1.0, float("nan"), float("nan")]])
-    guesses = torch.tensor([[0.0, 2.0, 9.0, 9.0]], requires_grad=True)
-    loss = known_loss(criterion, guesses, true)
+    predicted = torch.tensor([[0.0, 2.0, 9.0, 9.0]], requires_grad=True)
+    loss = known_loss(criterion, predicted, true)
     loss.backward()
-    assert loss.item() == pytest.approx((1 - 0.025) / 2)
-    assert guesses.grad[0, 2:].tolist() == [0, 0]
-    assert known_loss(criterion, guesses, torch.full_like(true, float("nan"))).item() == 0
+    assert loss.item() == pytest.approx((1 - 0.025) / 2) and predicted.grad[0, 2:].tolist() == [0, 0]
+    assert known_loss(criterion, predicted, torch.full_like(true, float("nan"))).item() == 0
 
 
-def test_masked_points_pass_through_training_and_evaluation(folder):
-    file, images = with_missing(folder, "-1"), folder / "training"
+def test_masked_keypoints_pass_through_training_and_evaluation(folder, labels):
+    file, images = labels(with_missing("-1")), folder / "training"
     crops = FaceCrops(file, images, transform=photo_transform(), missing="mask")
     torch.manual_seed(0)
     assert sum(int(torch.isnan(crops[1]["keypoints"]).sum()) for _ in range(3)) == 12
@@ -291,9 +302,9 @@ def test_masked_points_pass_through_training_and_evaluation(folder):
     assert np.isfinite([record["history"][0][key] for key in ("training_loss", "validation_loss", "nme_box")]).all()
     assert all(torch.isfinite(part).all() for part in net.parameters())
     samples = FacialKeypointsDataset(file, images, with_all_points, missing="mask")
-    whole = measure_framing(samples, lambda image: np.array([[25, 20, 80, 80]]))
-    assert np.isfinite(list(framing_dict(whole).values())).all()
-    net.framing = framing_dict(whole)
+    framing = measure_framing(samples, lambda image: np.array([[25, 20, 80, 80]]))
+    net.framing = framing_dict(framing)
+    assert np.isfinite(list(net.framing.values())).all()
     for framing in ("centre", "box"):
         figures = evaluate(net, file, images, framing, missing="mask").figures
         assert figures["found"] == 6 and np.isfinite(figures["nme_box"])
@@ -303,42 +314,24 @@ def test_masked_points_pass_through_training_and_evaluation(folder):
 
 
 @pytest.mark.parametrize("command", ["train", "train --network PhotoNet", "evaluate", "failures"])
-def test_commands_refuse_labels_and_missing_images_before_they_start(folder, capsys, command):
-    file, images = place(folder, FACES[..., ::-1])
-    own = [*command.split(), "--csv", str(file), "--images", str(images)]
-    own += ["--json" if command == "evaluate" else "--out", str(folder / "out.x")]
-    assert main(own) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"training {command.split()[0]}: {file}: got ") and "looks like y before x" in line
-    place(folder)
+def test_commands_check_labels_and_images_before_they_start(folder, labels, refusal, command):
+    file, images, out = labels(FACES[..., ::-1]), folder / "training", folder / "out.x"
+    own = [command, "--csv", file, "--images", images, "--json" if command == "evaluate" else "--out", out]
+    sentence = refusal(*own)
+    assert sentence.startswith(f"{file}: got ") and "looks like y before x" in sentence
+    labels(FACES)
     (images / NAMES[4]).unlink()
-    assert main(own) == 2
-    assert f"labelled images are missing: 1 ({NAMES[4]})" in capsys.readouterr().err
-    assert not (folder / "out.x").exists()
+    assert f"labelled images are missing: 1 ({NAMES[4]})" in refusal(*own) and not out.exists()
 
 
-def test_left_out_rows_are_counted_on_the_command_line(folder, capsys):
+def test_command_line_counts_skipped_rows(folder, labels, cli, refusal):
     points = FACES.copy()
     points[1, 5] = -1
     points[2] = points[2, :, ::-1]
-    file, images = place(folder, points)
-    own = [
-        "evaluate",
-        "--csv",
-        str(file),
-        "--images",
-        str(images),
-        "--framing",
-        "box",
-        "--json",
-        str(folder / "o.json"),
-    ]
-    assert main(own) == 2
-    assert main([*own, "--missing", "mask"]) == 2
-    capsys.readouterr()
-    assert main([*own, "--missing", "mask", "--bad-labels", "skip"]) == 0
-    told = capsys.readouterr().err
-    assert told.count("left out 1 rows: got ") == 1 and f"row 3 ({NAMES[2]!r}" in told
+    own = ["evaluate --framing box --csv", labels(points), "--images", folder / "training", "--json", folder / "o.json"]
+    assert "of point 5 in row 2" in refusal(*own) and "in row 3" in refusal(*own, "--missing", "mask")
+    done = cli(*own, "--missing", "mask", "--bad-labels", "skip")
+    assert done.status == 0 and done.err.count("left out 1 rows: got ") == 1 and f"row 3 ({NAMES[2]!r}" in done.err
     assert json.loads((folder / "o.json").read_text())["models"][0]["test"]["box"]["n"] == 5
 
 
@@ -346,12 +339,10 @@ def test_left_out_rows_are_counted_on_the_command_line(folder, capsys):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_a_notebook_without_its_folder_says_what_to_do(tmp_path, number):
+def test_notebook_without_its_folder_says_what_to_do(tmp_path, number):
     [path] = ROOT.glob(f"{number}_*.ipynb")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     (tmp_path / "cell.py").write_text("".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"]))
     done = subprocess.run([sys.executable, "cell.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert (
-        last.startswith("ModuleNotFoundError: this notebook needs the folder it comes from") and "pip install" in last
-    )
+    assert "pip install" in last and "ModuleNotFoundError: this notebook needs the folder it comes from" in last
