@@ -6,8 +6,9 @@ import csv
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -49,6 +50,18 @@ def refused(sentence: str, start: object = "") -> Iterator[pytest.ExceptionInfo]
 def read_csv(path: Path) -> list[list[str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
+
+
+def write_clip(path: str | Path, frames: int = 12) -> Path:
+    """Write the first frames of the sample's clip into a video of their own."""
+    from keypoints.video import Video, VideoFile
+
+    out = VideoFile(path, 25, (320, 320))
+    with closing(Video(CLIP)) as video:
+        for time, frame in islice(video, frames):
+            out.write(frame, time)
+    out.close()
+    return out.path
 
 
 def file_names(folder: Path) -> list[str]:

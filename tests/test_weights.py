@@ -1,4 +1,4 @@
-"""Weights in files: what is saved is loaded, and what a stranger may have made of a file does no harm."""
+"""Weights in files: what is saved is loaded, and a file of any content does no harm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import ROOT
+from helpers import ROOT, refused
 from torch import nn
 
 from models import Net
@@ -24,47 +24,33 @@ from training import weights
 from training.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
 
 
-def test_saved_and_loaded_it_gives_the_same_output(net, images, tmp_path):
+def test_saved_and_loaded_network_gives_the_same_output(net, images, tmp_path):
     net.framing = {"scale": 1.5, "dx": 0.0}
-    save_model(net, tmp_path / "net.safetensors")
-    loaded = load_model(tmp_path / "net.safetensors")
+    for name in "abc":  # safetensors itself writes the keys of metadata in any order
+        save_model(net, tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+    loaded = load_model(tmp_path / "a")
+    safetensors.torch.save_file({n: v.contiguous() for n, v in net.state_dict().items()}, tmp_path / "bare.safetensors")
     with torch.no_grad():
         assert torch.equal(loaded(images), net(images))
+        assert torch.equal(load_model(tmp_path / "bare.safetensors")(images), net(images))
     assert not loaded.training and loaded.framing == net.framing and loaded.arguments == net.arguments
 
 
-def test_arguments_travel_with_the_weights(tmp_path):
+def test_arguments_are_saved_with_the_weights(tmp_path):
     save_model(Net(dropout=0.3), tmp_path / "net.safetensors")
     loaded = load_model(tmp_path / "net.safetensors")
     assert [layer.p for layer in loaded.modules() if isinstance(layer, nn.Dropout2d)] == [0.3]
 
 
-def test_the_file_is_smaller_than_10_mb(net, tmp_path):
-    save_model(net, tmp_path / "net.safetensors")
-    assert (tmp_path / "net.safetensors").stat().st_size < 10e6
-
-
-def test_a_bare_state_dict_loads(net, images, tmp_path):
-    safetensors.torch.save_file({n: v.contiguous() for n, v in net.state_dict().items()}, tmp_path / "bare.safetensors")
-    with torch.no_grad():
-        assert torch.equal(load_model(tmp_path / "bare.safetensors")(images), net(images))
-
-
-def test_equal_weights_give_equal_files(net, tmp_path):
-    net.framing = {"scale": 1.5, "dx": 0.0}
-    for name in "abc":  # safetensors itself writes several keys of metadata in any order
-        save_model(net, tmp_path / name)
-    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
-
-
 @pytest.mark.parametrize("whole", ["bare", "a record's", "an earlier record's"])
-def test_a_file_of_torch_save_is_refused_with_the_command_that_converts_it(net, images, tmp_path, capsys, whole):
+def test_file_of_torch_save_is_refused_with_the_command_that_converts_it(net, images, tmp_path, capsys, whole):
     path, content = tmp_path / "net.pt", net.state_dict()
     if whole != "bare":
         arguments = {"dropout": 0.1} | ({"whole": 56} if whole == "a record's" else {})
         content = {"network": "Net", "arguments": arguments, "framing": {"scale": 1.5}, "state_dict": content}
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"net\.pt: got a file of torch\.save, .* with 'python -m training\.weights"):
+    with refused(r"net\.pt: got a file of torch\.save, .* with 'python -m training\.weights"):
         load_model(path)
     weights.main([str(path)])
     loaded = load_model(tmp_path / "net.safetensors")
@@ -74,7 +60,7 @@ def test_a_file_of_torch_save_is_refused_with_the_command_that_converts_it(net, 
 
 
 @pytest.mark.parametrize("content", [b"junk", pickle.dumps({"a": 1}), None])
-def test_what_cannot_be_converted_is_told_in_a_sentence(tmp_path, capsys, content):
+def test_file_that_cannot_be_converted_is_named(tmp_path, capsys, content):
     path = tmp_path / "net.pt"
     if content is not None:
         path.write_bytes(content)
@@ -83,7 +69,7 @@ def test_what_cannot_be_converted_is_told_in_a_sentence(tmp_path, capsys, conten
     assert caught.value.code == 2 and "net.pt" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_record_names_the_weights_by_their_sha256(net, tmp_path):
+def test_record_names_the_weights_by_their_sha256(net, tmp_path):
     net.framing = {"scale": 1.5}
     save_model(net, tmp_path / "net.safetensors", {"data": "sample"})
     record = json.loads((tmp_path / "net.json").read_text(encoding="utf-8"))
@@ -92,7 +78,7 @@ def test_the_record_names_the_weights_by_their_sha256(net, tmp_path):
     assert record["parameters"] == sum(p.numel() for p in net.parameters())
 
 
-def test_a_checkpoint_goes_only_once_the_weights_and_their_record_are_there(net, tmp_path, monkeypatch):
+def test_checkpoint_is_deleted_after_weights_and_record_are_written(net, tmp_path, monkeypatch):
     checkpoint = tmp_path / "net.checkpoint"
     checkpoint.touch()
     net.checkpoints = (checkpoint,)
@@ -110,16 +96,14 @@ def test_a_checkpoint_goes_only_once_the_weights_and_their_record_are_there(net,
     [b"", b"<!DOCTYPE html><html>", b"junk\n" * 100, b"\x80", pickle.dumps({"a": 1}), b".", bytes(8), b"\xff" * 8],
     ids=["empty", "HTML", "junk", "half a pickle", "a pickle", "a letter", "no header", "a huge header"],
 )
-def test_a_file_that_holds_no_weights_raises_a_sentence(tmp_path, content):
-    path = tmp_path / "net.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"net\.safetensors: expected weights saved by save_model, got ") as caught:
-        load_model(path)
-    assert "\n" not in str(caught.value)
+def test_file_without_weights_is_refused(tmp_path, content):
+    (tmp_path / "net.safetensors").write_bytes(content)
+    with refused(r"net\.safetensors: expected weights saved by save_model, got ", tmp_path):
+        load_model(tmp_path / "net.safetensors")
 
 
 @pytest.mark.filterwarnings("error")
-def test_whatever_bytes_a_file_holds_the_error_is_a_value_error(tmp_path):
+def test_damaged_weights_raise_value_errors(tmp_path):
     random, path = np.random.default_rng(0), tmp_path / "net.safetensors"
     write_tensors(path, {"a": torch.zeros(3)}, {"network": "Net", "arguments": {"whole": 56}})
     whole = path.read_bytes()
@@ -133,7 +117,7 @@ def test_whatever_bytes_a_file_holds_the_error_is_a_value_error(tmp_path):
 
 
 class RunsCode:
-    """What a stranger's weights could hold: unpickling it writes a file."""
+    """Unpickling it writes a file."""
 
     def __init__(self, path) -> None:
         self.path = path
@@ -201,103 +185,81 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures the memory as Linux tells it")
-def test_no_file_takes_more_memory_than_some_times_its_size_nor_waits_for_ever(tmp_path):
+def test_no_file_takes_much_memory_or_time(tmp_path):
     paths = [str(path) for path in bombs(tmp_path).values()]
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *paths],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    how = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdin": subprocess.PIPE, "timeout": 120}
+    done = subprocess.run([sys.executable, "-c", MEASURED, *paths], **how, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     *sentences, kilobytes = done.stdout.splitlines()
     assert len(sentences) == 2 * len(paths) and all(": got " in s or ": expected " in s for s in sentences), sentences
     assert int(kilobytes) < 50_000 and not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize(
-    ("tensors", "about", "sentence"),
-    [
-        (nn.Linear(2, 2).state_dict(), {}, "got weights that do not fit Net"),
-        ({}, {"network": "ResNet"}, "got weights of network 'ResNet', expected one of Net"),
-        ({}, {"network": "Net"}, "got weights that do not fit Net"),
-        ({}, {"network": "Net", "arguments": {"depth": 9}}, "got weights that do not fit Net"),
-        ({}, {"epoch": 3}, "got weights of network None, expected one of Net, PhotoNet"),
-        ({}, [1, 2], r"expected weights saved by save_model, got \[1, 2\]"),
-        ({}, "Net", "expected weights saved by save_model, got 'Net'"),
-        ({}, {}, "got weights that do not fit Net"),
-        ({}, {"network": ["Net"]}, r"got weights of network \['Net'\], expected one of Net"),
-        ({}, {"network": "x" * 100_000}, r"got weights of network 'x+\.\.\.x+', expected one of"),
-        ({}, {"network": 10**400}, r"got weights of network 10+\.\.\.0+, expected one of"),
-    ],
-)
-def test_weights_of_another_network_raise_a_sentence(tmp_path, tensors, about, sentence):
-    path = tmp_path / "net.safetensors"
+FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, "box_dy": -0.1}
+FIT = "got weights that do not fit Net"
+SIDES = "got the framing .+, expected numbers in sides of a face's box"
+WRONG = [  # what the file says instead of the network's own, or the whole of it; the sentence
+    ({"network": "ResNet"}, "got weights of network 'ResNet', expected one of Net, PhotoNet"),
+    ({"network": None}, "got weights of network None, expected one of Net, PhotoNet"),
+    ({"network": ["Net"]}, r"got weights of network \['Net'\], expected one of Net"),
+    ({"network": "x" * 100_000}, r"got weights of network 'x+\.\.\.x+', expected one of"),
+    ({"network": 10**400}, r"got weights of network 10+\.\.\.0+, expected one of"),
+    ([1, 2], r"expected weights saved by save_model, got \[1, 2\]"),
+    ("Net", "expected weights saved by save_model, got 'Net'"),
+    ({"arguments": {"depth": 9}}, FIT),
+    ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
+    ({"arguments": {"whole": 56.0}}, "got a first look of 56.0 pixels, expected 28 to 224"),
+    ({"arguments": {"whole": 10**400}}, f"{FIT}: got a first look of 10+"),
+    ({"arguments": {"dropout": 5.0}}, f"{FIT}: .*; expected those of 'python -m training train'"),
+    ({"arguments": {"dropout": float("nan")}}, f"{FIT}: got the arguments {{'dropout': nan}}, expected numbers"),
+    ({"arguments": {"dropout": "0.1"}}, f"{FIT}: got the arguments {{'dropout': '0.1'}}, expected numbers"),
+    ({"arguments": [1, 2]}, FIT),
+    ({"arguments": "whole"}, FIT),
+    *(({"framing": framing}, SIDES) for framing in ("x" * 100_000, [1.0], {**FRAMING, "scale": 0})),
+    *(({"framing": {**FRAMING, "scale": scale}}, SIDES) for scale in (10**400, "1.1", [1.1], float("nan"))),
+    ({"framing": {**FRAMING, "box_dy": float("-inf")}}, SIDES),
+]
+
+
+def refuse(path: Path, tensors: dict, about: object, sentence: str) -> None:
     write_tensors(path, tensors, about)
-    with pytest.raises(ValueError, match=sentence) as caught:
+    with refused(sentence, path) as caught:
         load_model(path)
-    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
-FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, "box_dy": -0.1}
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("changed", "sentence"), WRONG)
+def test_record_that_does_not_fit_the_network_is_refused(net, tmp_path, changed, sentence):
+    about = {"network": "Net", "arguments": net.arguments, "framing": FRAMING}
+    about = about | changed if isinstance(changed, dict) else changed
+    refuse(tmp_path / "net.safetensors", net.state_dict(), about, sentence)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
+    ("change", "sentence"),
     [
-        ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
-        ({"arguments": {"whole": 56.0}}, "got a first look of 56.0 pixels, expected 28 to 224"),
-        ({"arguments": {"dropout": 5.0}}, r"do not fit Net: .*; expected those of 'python -m training train'"),
-        (
-            {"arguments": {"dropout": float("nan")}},
-            "do not fit Net: got the arguments {'dropout': nan}, expected numbers",
-        ),
-        ({"arguments": {"dropout": "0.1"}}, "do not fit Net: got the arguments {'dropout': '0.1'}, expected numbers"),
-        ({"arguments": {"whole": 10**400}}, "do not fit Net: got a first look of 10+"),
-        ({"arguments": [1, 2]}, "do not fit Net: "),
-        ({"arguments": "whole"}, "do not fit Net: "),
-        ({"tensors": lambda value: value * torch.nan}, "are not finite"),
-        ({"tensors": lambda value: value.to(torch.complex64)}, "do not fit Net: complex numbers"),
-        ({"tensors": lambda value: value[..., None]}, "do not fit Net: "),
-        *(
-            ({"framing": framing}, r"got the framing .+, expected numbers in sides of a face's box")
-            for framing in (
-                "x" * 100_000,
-                [1.0],
-                {**FRAMING, "scale": 10**400},
-                {**FRAMING, "scale": 0},
-                {**FRAMING, "dy": float("nan")},
-                {**FRAMING, "box_dy": float("-inf")},
-                {**FRAMING, "box_scale": "1.1"},
-                {**FRAMING, "box_scale": [1.1]},
-            )
-        ),
+        (lambda value: value * torch.nan, "are not finite"),
+        (lambda value: value.to(torch.complex64), f"{FIT}: complex numbers"),
+        (lambda value: value[..., None], FIT),
+        (None, FIT),
     ],
 )
-def test_weights_of_this_network_with_values_it_cannot_have_raise_a_sentence(net, tmp_path, changed, sentence):
-    path, changed = tmp_path / "net.safetensors", dict(changed)
-    change = changed.pop("tensors", lambda value: value)
-    about = {"network": "Net", "arguments": net.arguments, "framing": FRAMING} | changed
-    write_tensors(path, {name: change(value) for name, value in net.state_dict().items()}, about)
-    with pytest.raises(ValueError, match=sentence) as caught:
-        load_model(path)
-    text = str(caught.value)
-    assert text.startswith(str(path)) and "\n" not in text and len(text) < 600
+def test_tensors_that_do_not_fit_the_network_are_refused(net, tmp_path, change, sentence):
+    tensors = {name: change(value) for name, value in net.state_dict().items()} if change else {}
+    for about in ({"network": "Net", "arguments": net.arguments}, {}):
+        refuse(tmp_path / "net.safetensors", tensors, about, sentence)
 
 
-def test_a_missing_file_and_a_directory_are_os_errors(tmp_path):
+def test_missing_file_and_directory_are_os_errors(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(OSError):
             load_model(path)
 
 
 @pytest.mark.parametrize("shipped", [RECIPE_MODEL, DEFAULT_MODEL])
-def test_the_shipped_weights_load_and_match_their_record(shipped):
+def test_shipped_weights_load_and_match_their_record(shipped):
     record = json.loads(shipped.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["weights"] == shipped.name
     assert record["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
@@ -308,7 +270,7 @@ def test_the_shipped_weights_load_and_match_their_record(shipped):
 LOADS = {"training/weights.py": 1, "training/loop.py": 1, "training/fine.py": 2, "training/detector.py": 1}
 
 
-def test_nothing_is_ever_unpickled_but_what_the_user_asks_to_convert():
+def test_nothing_is_unpickled_except_what_the_user_converts():
     folders = [path for name in ("keypoints", "training", "demo") for path in (ROOT / name).rglob("*.py")]
     for file in [ROOT / "data_load.py", ROOT / "models.py", *folders]:
         code = file.read_text(encoding="utf-8")

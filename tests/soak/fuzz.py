@@ -2,17 +2,19 @@
 
     python tests/soak/fuzz.py --cases 100000          # writes what it found into results/soak.json
 
-A case is a file of the repository (an image, labels, weights, a filter, a video) with damaged bytes: bits flipped,
-parts overwritten, cut, doubled or copied from another file. Every other case goes past the format's first checks: it
-changes a number of a text, damages the inside of an archive, or corrects a PNG's checksums. `(seed, kind, case)` gives
-the same bytes each time. Cases run in a separate process, so that a crash, a hang of ten seconds and memory beyond a
-gigabyte are found as well; and nothing may be written beside the file.
+A case is a file of the repository (an image, labels, weights, a filter, a video) with damaged bytes: flipped bits, or
+parts overwritten, cut, doubled or copied from another file. Every other case passes the format's first checks: it
+changes a number of a text or corrects a PNG's checksums. `(seed, kind, case)` gives the same bytes each time. Cases run
+in a process of their own, so that a crash, a hang, much memory and files written elsewhere are found as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -24,7 +26,6 @@ import tempfile
 import time
 import traceback
 import warnings
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ from training.weights import MODEL_DIR, load_model, save_model  # noqa: E402
 
 SEED = 2026
 HANG, STUCK = 10, 30  # seconds of computing, and of waiting, after which a case counts as hanging
-MEMORY = 1000  # MB of the process's own: Python, PyTorch and all, but for what is mapped from their files
+MEMORY = 1000  # MB of the process without the libraries that are mapped from files
 SHARES = {"image": 0.7, "labels": 0.1, "weights": 0.1, "filter": 0.09, "video": 0.01}
 QUICK = {"image": 400, "labels": 150, "weights": 50, "filter": 150, "video": 5}  # cases of the ordinary tests
 SPECIAL = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"nan", b"-1", b"1e999", b'"', b",,", b"\n"]
@@ -88,17 +89,6 @@ def mutated(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
 def deeper(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
     """Damage one of the seeds past the first checks of its format."""
     data = seeds[rng.integers(len(seeds))]
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        pickles = [name for name in members if name.endswith(".pkl")]
-        name = str(rng.choice(pickles if pickles and rng.random() < 0.8 else list(members)))
-        members[name] = mutated(rng, [members[name]])
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(zipfile.ZipInfo(name), content)
-        return file.getvalue()
     if data.startswith(b"\x89PNG"):
         return _checked_png(mutated(rng, [data]))
     spots = [match.span() for match in re.finditer(rb"-?\d+(\.\d+)?", data)] if b"\0" not in data else []
@@ -121,15 +111,12 @@ def _checked_png(data: bytes) -> bytes:
 
 
 def image_seeds() -> list[bytes]:
-    """Return small pictures of every format that OpenCV writes."""
+    """Return small images of each format that OpenCV writes."""
     image = cv2.resize(read_image(DATA_DIR / "photos" / "astronaut.jpg"), (96, 96))
-    kinds = (".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif", ".jp2", ".pgm", ".hdr")
-    seeds = []
-    for kind in kinds:
-        picture = image[..., 0] if kind == ".pgm" else image.astype(np.float32) / 255 if kind == ".hdr" else image
-        seeds.append(cv2.imencode(kind, picture)[1].tobytes())
-    seeds.append(cv2.imencode(".png", np.dstack([image, image[..., :1]]))[1].tobytes())
-    return [*seeds, cv2.imencode(".png", image.astype(np.uint16) * 257)[1].tobytes()]
+    kinds = dict.fromkeys((".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif", ".jp2"), image)
+    kinds |= {".pgm": image[..., 0], ".hdr": image.astype(np.float32) / 255}
+    pairs = [*kinds.items(), (".png", np.dstack([image, image[..., :1]])), (".png", image.astype(np.uint16) * 257)]
+    return [cv2.imencode(kind, picture)[1].tobytes() for kind, picture in pairs]
 
 
 def labels_seeds() -> list[bytes]:
@@ -138,13 +125,12 @@ def labels_seeds() -> list[bytes]:
 
 
 def weights_seeds() -> list[bytes]:
-    files = []
+    torch.manual_seed(0)
+    net = Net()
+    net.framing = load_model().framing  # a detector is built of what loads
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        net = Net()
-        net.framing = load_model().framing  # a detector is built of what loads
         save_model(net, Path(folder) / "net.safetensors")
-        files.append((Path(folder) / "net.safetensors").read_bytes())
+        files = [(Path(folder) / "net.safetensors").read_bytes()]
     for new in (True, False):  # PyTorch's own formats, which are refused
         buffer = io.BytesIO()
         torch.save({"a": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=new)
@@ -152,11 +138,8 @@ def weights_seeds() -> list[bytes]:
     return [*files, (MODEL_DIR / "pose_model.npz").read_bytes()[:2000]]
 
 
-def filter_seeds() -> list[bytes]:
-    return [text for _, text, _ in _small_filters()]
-
-
-def _small_filters() -> list[tuple[bytes, bytes, bytes]]:
+@functools.cache
+def small_filters() -> list[tuple[bytes, bytes, bytes]]:
     """Return the filters at an eighth of their size: about, the JSON file, the picture."""
     filters = []
     for file in sorted(FILTER_DIR.glob("*.json")):
@@ -170,16 +153,21 @@ def _small_filters() -> list[tuple[bytes, bytes, bytes]]:
     return filters
 
 
+def filter_seeds() -> list[bytes]:
+    return [text for _, text, _ in small_filters()]
+
+
 def video_seeds() -> list[bytes]:
     return [(DATA_DIR / "sample" / "clip.mp4").read_bytes()]
+
+
+detector = functools.cache(KeypointDetector)
 
 
 def use_image(file: Path, case: int) -> None:
     image = read_image(file)
     if case % 100 < 2:
-        if "detector" not in _cache:
-            _cache["detector"] = KeypointDetector()
-        _cache["detector"](image)
+        detector()(image)
 
 
 def use_labels(file: Path, case: int) -> None:
@@ -192,34 +180,32 @@ def use_weights(file: Path, case: int) -> None:
         KeypointDetector(file)
 
 
+@functools.cache
+def small_face() -> tuple[np.ndarray, np.ndarray]:
+    sample = find_data("sample").dataset("test")[0]
+    image = cv2.resize(sample["image"], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return image, (sample["keypoints"] + 0.5) / 2 - 0.5
+
+
 def use_filter(file: Path, case: int) -> None:
     """Apply a filter to a face. Every fourth case has a whole filter with a damaged picture."""
-    if "face" not in _cache:
-        sample = find_data("sample").dataset("test")[0]
-        image = cv2.resize(sample["image"], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        _cache["face"], _cache["filters"] = (image, (sample["keypoints"] + 0.5) / 2 - 0.5), _small_filters()
-    data, filters = file.read_bytes(), [entry for entry in _cache["filters"] if entry[2]]
+    data, filters = file.read_bytes(), [entry for entry in small_filters() if entry[2]]
     _, text, picture = next((entry for entry in filters if entry[0] in data), filters[case % len(filters)])
     if case % 4 == 3:
         file.write_bytes(text)
         picture = (deeper if case % 8 == 3 else mutated)(np.random.default_rng([SEED, case]), [picture])
     file.with_suffix(".png").write_bytes(picture)
     effect = load_filter.__wrapped__(file.stem, file.parent)  # without its cache: every case has the same name
-    image, keypoints = _cache["face"]
+    image, keypoints = small_face()
     assert apply_filter(image, keypoints, effect).shape == image.shape
 
 
 def use_video(file: Path, case: int) -> None:
-    video = Video(file)
-    try:
-        for number, _ in enumerate(video):
-            if number == 5:
-                break
-    finally:
-        video.close()
+    with contextlib.closing(Video(file)) as video:
+        list(itertools.islice(video, 6))
 
 
-_cache: dict = {}
+_held: list[bytes] = []
 KINDS: dict[str, tuple[str, Callable[[], list[bytes]], Callable[[Path, int], None]]] = {
     "image": (".jpg", image_seeds, use_image),
     "labels": (".csv", labels_seeds, use_labels),
@@ -230,7 +216,7 @@ KINDS: dict[str, tuple[str, Callable[[], list[bytes]], Callable[[Path, int], Non
 
 
 def use_planted(file: Path, case: int) -> None:
-    """One fault a case that the run must find; tests/test_soak.py asks for it."""
+    """One planted fault a case; tests/test_soak.py checks that each is found."""
     if case == 0:
         os.abort()
     while case == 1:
@@ -238,7 +224,7 @@ def use_planted(file: Path, case: int) -> None:
     if case == 2:
         time.sleep(600)
     if case == 3:
-        _cache["held"] = b"x" * (MEMORY * 800_000)  # beside what Python and PyTorch hold
+        _held.append(b"x" * (MEMORY * 800_000))  # beside what Python and PyTorch hold
     if case == 4:
         Path("elsewhere.txt").write_text("")
 
@@ -251,7 +237,7 @@ def run_case(
 ) -> tuple[bool, str | None]:
     """Run one case: whether the file could be read, and what is wrong with how it ended, or None.
 
-    The file holds ``data`` where given, else what the numbers make of the seeds.
+    The file holds ``data`` where given, else damaged seeds.
     """
     kinds = {**KINDS, **PLANTED}
     ending, _, use = kinds[kind]
@@ -283,7 +269,7 @@ _elsewhere: list[str] = []
 
 
 def watch(folder: Path) -> None:
-    """Note from now on what Python writes, renames or removes outside a folder; for the rest of this process."""
+    """Note what Python writes, renames or removes outside a folder, for the rest of this process."""
 
     def note(event: str, arguments: tuple) -> None:
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
@@ -298,7 +284,7 @@ def watch(folder: Path) -> None:
 
 
 def work(kind: str, cases: range, out: Path, hang: float, stuck: int) -> int:
-    """Do cases in this process; `out` holds the case that is being done, then a line for each that went wrong."""
+    """Do cases in this process; `out` gets a line for each case, and one for each that was read or went wrong."""
     torch.set_num_threads(1)
     for name in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(name, signal.SIG_DFL)  # a case that hangs ends the process
@@ -325,11 +311,7 @@ def work(kind: str, cases: range, out: Path, hang: float, stuck: int) -> int:
 
 
 def peak_mb() -> float:
-    """The most memory of its own that this process held so far, in MB (10^6 bytes).
-
-    How much of the libraries' files is mapped beside it, some 350 MB or 600, is the system's choice, which takes it
-    back when others need it.
-    """
+    """Return the most memory that this process held so far, without mapped files, in MB (10^6 bytes)."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the parent held when it started this process
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -340,7 +322,7 @@ def peak_mb() -> float:
 
 
 def run_kind(kind: str, cases: int, hang: float = HANG, stuck: int = STUCK) -> dict:
-    """Do all cases of a kind, in a new process after each crash: how many, failures, seconds, peak memory."""
+    """Do all cases of a kind, in a new process after each crash."""
     began, first, failures, peak, read = time.perf_counter(), 0, [], 0, 0
     with tempfile.TemporaryDirectory() as folder:
         while first < cases:
@@ -381,9 +363,8 @@ def main() -> int:
         kind, first, last, out, hang, stuck = options.work
         return work(kind, range(int(first), int(last)), Path(out), float(hang), int(stuck))
     failed = 0
-    whole = sum(SHARES[kind] for kind in KINDS)
     for kind in options.kinds:
-        result = run_kind(kind, max(1, round(options.cases * SHARES[kind] / whole)))
+        result = run_kind(kind, max(1, round(options.cases * SHARES[kind])))
         print(kind, json.dumps(result, indent=1), flush=True)
         keep(options.out, "fuzz", {kind: {"seed": SEED, **result}})
         failed += result["failed"]

@@ -1,9 +1,9 @@
-"""Nothing lost: processes that write are killed at random moments, again and again, and go on from what they left.
+"""Nothing lost: processes that write are killed at random moments again and again, and go on from what they left.
 
     python tests/soak/kills.py --kills 100          # writes how it went into results/soak.json
 
-Each job runs in a forked process that gets SIGKILL at a random moment, then anew, until it ends by itself; what it left
-is looked at after every kill. Needs an operating system with fork (Linux, macOS).
+Each job runs in a forked process that gets SIGKILL at a random moment, then again, until it ends by itself; what it
+left is checked after every kill. Needs an operating system with fork (Linux, macOS).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).resolve().par
 import cv2  # noqa: E402
 import torch  # noqa: E402
 from fuzz import keep  # noqa: E402
+from helpers import ASTRONAUT, HOPPER, command_line, write_clip  # noqa: E402
 from torch.utils.data import Subset  # noqa: E402
 
 import data_load  # noqa: E402
 from data_load import find_data, training_transform  # noqa: E402
-from keypoints.__main__ import main as keypoints  # noqa: E402
-from keypoints.video import Video, VideoFile  # noqa: E402
+from keypoints.video import Video  # noqa: E402
 from models import Net  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
@@ -61,7 +61,7 @@ class Job:
 
 
 def run(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bool:
-    """Work in a child process, killed after so many seconds; whether it ended by itself."""
+    """Work in a child process that is killed after so many seconds; return whether it ended by itself."""
     child = os.fork()
     if child == 0:
         try:
@@ -87,7 +87,11 @@ def run(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bo
 
 
 def torture(job: Job, kills: int, rng: np.random.Generator) -> dict:
-    """Kill a job that many times in all; raises AssertionError where something is lost or half there."""
+    """Kill a job that many times in all.
+
+    Raises:
+        AssertionError: something is lost or incomplete.
+    """
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         run(job.work, Path(folder), None)
@@ -113,10 +117,10 @@ def state_bytes(file: Path) -> bytes:
 
 
 def training() -> Job:
-    """Training with a checkpoint after each epoch: none that ended is trained again; the weights are as without a kill.
+    """Training with a checkpoint after each epoch: no epoch is trained twice; the weights are as without a kill.
 
-    In the folder ``epochs`` gets a line for each epoch whose checkpoint was written, ``starts`` one for each start that
-    found a checkpoint: how many epochs were in it.
+    The file ``epochs`` gets a line for each epoch whose checkpoint was written, ``starts`` one for each start that
+    found a checkpoint: the number of epochs in it.
     """
     images = Subset(find_data("sample").dataset("training", training_transform()), range(8))
     images[0]
@@ -178,12 +182,10 @@ def training() -> Job:
 
 def detecting() -> Job:
     """`detect` with a CSV file and pictures: under their names they are whole or not there."""
-    photos = [str(data_load.DATA_DIR / "photos" / name) for name in ("astronaut.jpg", "grace_hopper.jpg")]
 
     def work(folder: Path) -> None:
-        out = ["--csv", str(folder / "k.csv"), "--draw", str(folder / "drawn")]
-        if keypoints(["--threads", "1", "detect", *photos, *out]):
-            raise RuntimeError("detect failed")
+        out = ["--csv", folder / "k.csv", "--draw", folder / "drawn"]
+        assert command_line("--threads 1 detect", ASTRONAUT, HOPPER, *out) == 0
 
     def whole(folder: Path) -> None:
         for file in folder.rglob("*.jpg"):
@@ -199,14 +201,8 @@ def detecting() -> Job:
 
 @contextmanager
 def short_clip() -> Iterator[Path]:
-    """Twelve frames of the sample's clip as a file of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        video, out = Video(data_load.DATA_DIR / "sample" / "clip.mp4"), VideoFile(f"{folder}/clip.webm", 25, (320, 320))
-        for _, (time_, frame) in zip(range(12), video, strict=False):
-            out.write(frame, time_)
-        video.close()
-        out.close()
-        yield out.path
+        yield write_clip(f"{folder}/clip.webm")
 
 
 def tracking(clip: Path) -> Job:
@@ -222,10 +218,8 @@ def tracking(clip: Path) -> Job:
         return rows[1:]
 
     def work(folder: Path) -> None:
-        if keypoints(
-            ["--threads", "1", "track", str(clip), "--csv", str(folder / "k.csv"), "--out", f"{folder}/k.webm"]
-        ):
-            raise RuntimeError("track failed")
+        out = ["--csv", folder / "k.csv", "--out", folder / "k.webm"]
+        assert command_line("--threads 1 track", clip, *out) == 0
 
     def whole(folder: Path) -> None:
         if (folder / "k.webm").exists():
@@ -241,20 +235,12 @@ def tracking(clip: Path) -> Job:
 @contextmanager
 def serving() -> Iterator[tuple[str, Path]]:
     """A small official set behind a local address, and the list of its pixels."""
-    import hashlib
-
     import test_fetch
 
     with test_fetch.Server() as server, tempfile.TemporaryDirectory() as folder:
         server.replies = [test_fetch.whole(test_fetch.archive(test_fetch.official_files()))]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        rows = ["file,width,height,sha1_of_rgb_bytes"]
-        for split, names in test_fetch.LABELLED.items():
-            for i, name in enumerate(names):
-                pixels = test_fetch.picture(i + 10 * (split == "test")).tobytes()
-                rows.append(f"{split}/{name},40,30,{hashlib.sha1(pixels).hexdigest()}")
-        (Path(folder) / "pixels.csv").write_text("\n".join(rows) + "\n")
-        yield server.url, Path(folder) / "pixels.csv"
+        yield server.url, test_fetch.write_manifest(Path(folder) / "pixels.csv")
         server.shutdown()
 
 
