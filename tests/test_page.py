@@ -1,4 +1,4 @@
-"""The page: what it says and draws; and whole, in a real Chromium, where there is one beside .venv-demo."""
+"""The page: its functions, and all of it in Chromium where there is one beside .venv-demo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-from helpers import PHOTOS, SHIPPED, png_head
+from helpers import HOPPER, SHIPPED, file_names, png_head, refused
 
 from data_load import read_image
 from demo import page
@@ -27,7 +27,6 @@ from keypoints.detection import KeypointDetector
 from training.studies.browser import Browser, find_chromium, write_camera
 from training.studies.page import CLIP, DEMO, choose, frames_per_second, open_tab, served
 
-HOPPER = PHOTOS / "grace_hopper.jpg"
 ALL = [page.POINTS, page.POSE, page.EXPRESSION]
 
 
@@ -41,78 +40,75 @@ def hopper(detector) -> page.Seen:
     return page.Viewer(detector)(read_image(HOPPER))
 
 
-# What it says and draws -----------------------------------------------------------------------------------------------
+# Its functions --------------------------------------------------------------------------------------------------------
 
 
-def test_a_photo_has_the_faces_of_the_detector(detector, hopper):
+def test_photo_has_the_faces_of_the_detector(detector, hopper):
     [face], [expected] = hopper.faces, detector(HOPPER)
     np.testing.assert_array_equal(face.keypoints, expected.keypoints)
     assert hopper.emotions[face.id].probabilities == pytest.approx(expected.emotion.probabilities)
 
 
-def test_each_choice_changes_the_picture_and_none_leaves_it(hopper):
+def test_each_choice_changes_the_image_and_none_leaves_it(hopper):
     assert page.draw(hopper, [], []) is hopper.image
-    pictures = [page.draw(hopper, [], [word]) for word in ALL] + [page.draw(hopper, ["sunglasses"], [])]
-    assert all((picture != hopper.image).any() for picture in pictures)
-    assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
+    images = [page.draw(hopper, [], [word]) for word in ALL] + [page.draw(hopper, ["sunglasses"], [])]
+    assert all((image != hopper.image).any() for image in images)
+    assert all((a != b).any() for i, a in enumerate(images) for b in images[:i])
     assert page.draw(hopper, ["../no such filter"], []) is hopper.image
 
 
-def test_the_table_and_the_sentence_tell_of_each_face(hopper):
+def test_table_sentence_and_alt_text_describe_each_face(hopper):
     assert page.sentence(hopper) == "1 face."
-    table = page.table(hopper)
-    face, emotion = hopper.faces[0], hopper.emotions[0]
+    table, face, emotion = page.table(hopper), hopper.faces[0], hopper.emotions[0]
     assert table.count("<tr>") == 2
     assert f"{emotion.likeliest} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%" in table
-    yaw = int(re.search(r"<td>(−?\d+)°", table)[1].replace("−", "-"))
-    assert yaw == round(face.pose.yaw)
+    assert int(re.search(r"<td>(−?\d+)°", table)[1].replace("−", "-")) == round(face.pose.yaw)
     nobody = page.Seen(hopper.image, [], {})
     assert page.sentence(nobody) == "No face was found in this picture." and page.table(nobody) == ""
+    text = page.alt_text(hopper, ["tophat"], [page.POSE])
+    assert text == f"The picture with pose, top hat; face 0: {emotion.label}."
 
 
-def test_the_picture_s_text_says_what_it_shows(hopper):
-    says = page.alt_text(hopper, ["tophat"], [page.POSE])
-    assert says == f"The picture with pose, top hat; face 0: {hopper.emotions[0].label}."
-
-
-def test_an_upload_is_deleted_whether_it_can_be_read_or_not(tmp_path):
+def test_upload_is_deleted_whether_it_can_be_read_or_not(tmp_path):
     shutil.copy(HOPPER, tmp_path / "her.jpg")
     assert max(page.read_photo(tmp_path / "her.jpg").shape) <= page.LARGEST_PHOTO
     (tmp_path / "<b>.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"^<b>.jpg: expected an image, got 8 bytes") as error:
+    with refused(r"^<b>.jpg: expected an image, got 8 bytes") as error:
         page.read_photo(tmp_path / "<b>.jpg")
-    assert list(tmp_path.iterdir()) == []
-    assert "<b>" not in page.photo_html(None, [], [], str(error.value))
+    assert file_names(tmp_path) == [] and "<b>" not in page.photo_html(None, [], [], str(error.value))
 
 
-def test_large_pictures_are_shrunk(tmp_path):
+def test_large_images_are_shrunk(tmp_path):
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros((4000, 1000, 3), np.uint8))
     assert page.read_photo(tmp_path / "large.png").shape == (1600, 400, 3)
     frame = cv2.imencode(".jpg", np.zeros((400, 1280, 3), np.uint8))[1]
     assert page.read_frame(page.JPEG + base64.b64encode(frame).decode()).shape == (200, 640, 3)
 
 
-@pytest.mark.parametrize("frame", [None, "file:///etc/passwd", *(page.JPEG + end for end in ("", "AAAA", "no base64"))])
-def test_what_is_no_frame_is_refused_in_a_sentence(frame):
-    with pytest.raises(ValueError, match="expected"):
+def as_frame(data: bytes) -> str:
+    return page.JPEG + base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        *((frame, "expected") for frame in (None, "file:///etc/passwd", page.JPEG, page.JPEG + "no base64")),
+        (as_frame(b"AAA"), "expected"),
+        (as_frame(png_head(11_500, 11_500)), "^the webcam's frame: .*got .*132,250,000 pixels"),
+        (as_frame(png_head(1, 1)[:8] + b"\x7f" * 9), "^the webcam's frame: .*got .*17 bytes"),
+    ],
+)
+def test_bad_frame_is_refused(frame, sentence):
+    with refused(sentence):
         page.read_frame(frame)
 
 
-def test_a_frame_that_promises_gigabytes_is_refused_as_a_file_of_the_kind_is():
-    for data, told in (
-        (png_head(11_500, 11_500), "132,250,000 pixels"),
-        (png_head(1, 1)[:8] + b"\x7f" * 9, "17 bytes"),
-    ):
-        with pytest.raises(ValueError, match=rf"^the webcam's frame: .*got .*{told}"):
-            page.read_frame(page.JPEG + base64.b64encode(data).decode())
-
-
-def test_a_picture_s_address_holds_the_picture(hopper):
+def test_picture_url_holds_the_image(hopper):
     again = page.read_frame(page.picture_url(page.shrink(hopper.image, 400)))
     assert np.abs(again.astype(int) - page.shrink(hopper.image, 400)).mean() < 4
 
 
-def test_each_webcam_has_its_own_faces_and_the_oldest_gives_way(detector):
+def test_each_webcam_has_its_own_faces_and_the_oldest_is_dropped(detector):
     visitors = page.Visitors(detector)
     first = visitors["first"]
     for number in range(page.VISITORS - 1):
@@ -140,93 +136,70 @@ def test_each_webcam_has_its_own_faces_and_the_oldest_gives_way(detector):
         ("\xff", "\xff", "/", 403),
     ],
 )
-def test_only_this_machine_s_own_page_is_answered(host, origin, path, status):
-    sent = []
-
-    async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    async def send(message):
-        sent.append(message)
-
-    headers = [(b"host", host.encode("latin-1"))] + ([(b"origin", origin.encode("latin-1"))] if origin else [])
-    asyncio.run(page.OnlyHere(app)({"type": "http", "path": path, "headers": headers}, None, send))
-    assert sent[0]["status"] == status
-    if status == 200:
-        assert b"default-src 'self'" in dict(sent[0]["headers"])[b"content-security-policy"]
+def test_only_requests_of_this_machine_are_answered(host, origin, path, status):
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    [start, *_] = exchange([], path, headers)[0]
+    assert start["status"] == status
+    assert status == 403 or b"default-src 'self'" in dict(start["headers"])[b"content-security-policy"]
 
 
-def ask(body: list[bytes], path: str = "/gradio_api/component_server", error: type[Exception] | None = None, **headers):
-    """The status that OnlyHere gives, and how many bytes the app behind it got."""
+def exchange(
+    body: list[bytes], path: str, headers: dict[str, str], error: type[Exception] | None = None, kind: str = "http"
+) -> tuple[list[dict], int]:
+    """What OnlyHere sends, and how many bytes the app behind it gets; without a body the client disconnects."""
     sent, read, parts = [], [], iter(body)
 
     async def app(scope, receive, send):
-        while (message := await receive())["body"]:
-            read.append(len(message["body"]))
+        while data := (await receive()).get("body"):
+            read.append(len(data))
         if error:
             raise error
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def receive():
-        return {"type": "http.request", "body": next(parts, b"")}
+        return {"type": "http.request", "body": next(parts, b"")} if body else {"type": "http.disconnect"}
 
     async def send(message):
         sent.append(message)
 
-    headers = {"host": "localhost", **headers}
-    told = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(page.OnlyHere(app)({"type": "http", "path": path, "headers": told}, receive, send))
-    assert sent[0]["type"] == "http.response.start" and [m["type"] for m in sent].count("http.response.start") == 1
-    return sent[0]["status"], sum(read)
+    lines = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    asyncio.run(page.OnlyHere(app)({"type": kind, "path": path, "headers": lines}, receive, send))
+    return sent, sum(read)
 
 
-def test_a_body_that_is_too_large_is_refused_by_its_length_and_while_it_comes():
+UPLOAD = "/gradio_api/upload"
+
+
+def ask(body: list[bytes], path: str = "/gradio_api/component_server", error=None, **headers) -> tuple[int, int]:
+    """The status of a request from this machine, and how many bytes of it were read."""
+    sent, read = exchange(body, path, {"host": "localhost", **headers}, error)
+    assert [message["type"] for message in sent].count("http.response.start") == 1
+    return sent[0]["status"], read
+
+
+def test_large_body_is_refused_by_its_length_and_while_it_comes():
     assert ask([b"x" * 1000], content_length="1000") == (200, 1000)
-    assert ask([b"x"], content_length="500000000") == (413, 0)
-    assert ask([b"x"], content_length="-1") == (413, 0)
-    status, read = ask([b"x" * 100_000] * 5000)  # chunked: no length is told
+    assert ask([b"x"], content_length="500000000") == ask([b"x"], content_length="-1") == (413, 0)
+    status, read = ask([b"x" * 100_000] * 5000)  # chunked, without a length
     assert status == 413 and read <= page.LARGEST_MESSAGE
-    upload = "/gradio_api/upload"
-    assert ask([b"x" * 100_000] * 300, path=upload) == (200, 30_000_000)
-    assert ask([b"x" * 100_000] * 900, path=upload)[0] == 413
-    assert ask([b"x"], path=upload, content_length=str(page.LARGEST_UPLOAD + 2_000_000)) == (413, 0)
+    assert ask([b"x" * 100_000] * 300, UPLOAD) == (200, 30_000_000)
+    assert ask([b"x" * 100_000] * 900, UPLOAD)[0] == 413
+    assert ask([b"x"], UPLOAD, content_length=str(page.LARGEST_UPLOAD + 2_000_000)) == (413, 0)
 
 
 def test_files_come_as_uploads_only():
-    assert ask([b"x"], content_type="multipart/form-data; boundary=a") == (400, 0)
-    assert ask([b"x"], path="/gradio_api/upload", content_type="multipart/form-data; boundary=a")[0] == 200
+    form = {"content_type": "multipart/form-data; boundary=a"}
+    assert ask([b"x"], **form) == (400, 0) and ask([b"x"], UPLOAD, **form)[0] == 200
 
 
-def test_a_call_of_what_there_is_not_is_no_fault_of_the_page():
-    assert ask([b"{}"], error=KeyError)[0] == 400
+def test_errors_of_requests():
+    assert ask([b"{}"], error=KeyError)[0] == 400  # a call of what does not exist
     with pytest.raises(KeyError):
-        ask([b"{}"], path="/gradio_api/queue/join", error=KeyError)
-
-
-def test_a_request_that_breaks_off_ends_without_a_word():
-    sent = []
-
-    async def app(scope, receive, send):
-        await receive()
-        raise RuntimeError  # Starlette's ClientDisconnect
-
-    async def receive():
-        return {"type": "http.disconnect"}
-
-    scope = {"type": "http", "path": "/gradio_api/upload", "headers": [(b"host", b"localhost")]}
-    asyncio.run(page.OnlyHere(app)(scope, receive, sent.append))
-    assert sent == []
-
-
-def test_another_socket_than_the_page_s_own_is_closed():
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"attacker.example")]}
-    asyncio.run(page.OnlyHere(None)(scope, None, send))
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+        ask([b"{}"], "/gradio_api/queue/join", error=KeyError)
+    disconnected = exchange([], UPLOAD, {"host": "localhost"}, RuntimeError)  # Starlette's ClientDisconnect
+    assert disconnected == ([], 0)
+    websocket = exchange([], "/", {"host": "attacker.example"}, kind="websocket")
+    assert websocket == ([{"type": "websocket.close", "code": 1008}], 0)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +210,12 @@ def test_another_socket_than_the_page_s_own_is_closed():
         *({"visitor": "a", "shown": {"a": 1}}, {"visitor": "a", "shown": [1]}),
     ],
 )
-def test_a_frame_of_other_types_is_refused(frame):
+def test_frame_of_other_types_is_refused(frame):
     with pytest.raises(TypeError, match=r"^got a frame .*, expected "):
         page.choices_of(frame)
 
 
-def test_each_known_filter_is_worn_once(hopper, monkeypatch):
+def test_each_known_filter_is_applied_once(hopper, monkeypatch):
     worn = ["cat", "nothing", "sunglasses"] * 700
     frame = {"visitor": "a", "worn": worn, "shown": ["expression", "x", "keypoints"] * 9}
     assert page.choices_of(frame) == ("a", ["cat", "sunglasses"], [page.POINTS, page.EXPRESSION])
@@ -253,7 +226,7 @@ def test_each_known_filter_is_worn_once(hopper, monkeypatch):
     assert [effect.name for effect in asked] == ["cat", "sunglasses"]
 
 
-def test_uploads_that_broke_off_are_swept(tmp_path):
+def test_old_uploads_are_swept(tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("part", "folder/old.jpg", "new"):
         (tmp_path / name).write_bytes(b"x")
@@ -267,7 +240,7 @@ def test_uploads_that_broke_off_are_swept(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
 
 
-def test_without_gradio_a_sentence_says_what_to_do(monkeypatch, capsys):
+def test_missing_gradio_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(page, "KeypointDetector", lambda model: None)
     handler = signal.getsignal(signal.SIGTERM)
@@ -278,7 +251,7 @@ def test_without_gradio_a_sentence_says_what_to_do(monkeypatch, capsys):
     assert "make demo" in capsys.readouterr().err
 
 
-def test_a_rate_counts_pictures_not_gaps():
+def test_rate_counts_frames_and_not_gaps():
     class Clock:
         def run(self, script):
             return [0.0, 100.0, 200.0, 400.0]
@@ -333,6 +306,10 @@ def browser(server, chromium):
     assert not complaints, "\n".join(complaints)
 
 
+def says(browser: Browser, tab: str, part: str = ".says") -> str:
+    return browser.run(f"document.querySelector('#{tab} {part}').textContent")
+
+
 def photo(browser: Browser) -> str:
     return browser.run("document.querySelector('#photo img')?.src ?? ''")
 
@@ -371,13 +348,13 @@ def form(name: str, data: bytes, missing: int = 0) -> bytes:
 
 
 @needs_gradio
-def test_the_same_photo_in_several_tabs_is_several_files(server, folder):
+def test_same_photo_in_several_tabs_is_several_files(server, folder):
     names = {send_raw(server, form("her.jpg", b"the same")).split(b"\r\n\r\n")[1] for _ in range(3)}
     assert len(names) == 3 and all(name.endswith(b'her.jpg"]') for name in names)
 
 
 @needs_gradio
-def test_an_upload_that_breaks_off_is_swept(server, folder):
+def test_interrupted_upload_is_swept(server, folder):
     before = set(folder.rglob("*"))
     send_raw(server, form("her.jpg", b"x" * 100_000, missing=10_000), answer=False)
     for _ in range(100):
@@ -409,11 +386,11 @@ def test_malformed_requests_have_statuses_of_their_own(server):
 
 
 @needs_browser
-def test_a_photo_is_drawn_and_told_of_and_its_file_is_gone(browser, server, folder):
+def test_photo_is_drawn_and_described_and_its_file_is_deleted(browser, server, folder):
     before = photo(browser)
     upload(browser, HOPPER)
     assert photo(browser) != before
-    assert browser.run("document.querySelector('#photo .says').textContent") == "1 face."
+    assert says(browser, "photo") == "1 face."
     rows = browser.run("[...document.querySelectorAll('#photo tbody tr')].map((row) => row.innerText.split('\\t'))")
     [[number, yaw, *_, sure]] = rows
     assert number == "0" and abs(int(yaw.replace("−", "-").rstrip("°"))) < 15
@@ -424,19 +401,18 @@ def test_a_photo_is_drawn_and_told_of_and_its_file_is_gone(browser, server, fold
 
 
 @needs_browser
-def test_a_broken_file_and_a_photo_without_a_face_end_in_a_sentence(browser, tmp_path):
+def test_broken_file_and_photo_without_a_face_end_in_a_sentence(browser, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     upload(browser, tmp_path / "broken.jpg")
-    says = browser.run("document.querySelector('#photo .says').textContent")
-    assert re.match(r"broken\.jpg: expected an image, got 10 bytes", says) and photo(browser) == ""
+    assert says(browser, "photo").startswith("broken.jpg: expected an image, got 10 bytes") and photo(browser) == ""
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((200, 300, 3), 128, np.uint8))
     upload(browser, tmp_path / "grey.png")
-    assert "No face was found" in browser.run("document.querySelector('#photo .says').textContent")
+    assert "No face was found" in says(browser, "photo")
     assert photo(browser).startswith("data:image/jpeg")
 
 
 @needs_browser
-def test_the_keyboard_is_enough(browser):
+def test_keyboard_is_enough(browser):
     before, seen = photo(browser), []
     for _ in range(30):
         browser.page.keyboard.press("Tab")
@@ -452,7 +428,7 @@ def test_the_keyboard_is_enough(browser):
 
 
 @needs_browser
-def test_whatever_can_be_used_has_a_name(browser):
+def test_each_control_has_a_name(browser):
     for tab in ("Webcam", "Photo"):
         open_tab(browser, tab)
         browser.call("Accessibility.enable")
@@ -463,7 +439,7 @@ def test_whatever_can_be_used_has_a_name(browser):
 
 
 @needs_browser
-def test_the_webcam_is_followed_until_it_is_stopped(browser):
+def test_webcam_is_tracked_until_it_is_stopped(browser):
     open_tab(browser, "Webcam")
     for _ in range(3):  # by keyboard, from the tab's title
         if browser.run("document.activeElement.closest('#webcam') !== null"):
@@ -471,8 +447,8 @@ def test_the_webcam_is_followed_until_it_is_stopped(browser):
         browser.page.keyboard.press("Tab")
     browser.page.keyboard.press(" ")
     browser.wait("document.querySelector('#webcam .rate').textContent.endsWith(' frames/s')")
-    assert browser.run("document.querySelector('#webcam .says').textContent") == "1 face."
-    rate = float(browser.run("document.querySelector('#webcam .rate').textContent").split()[0])
+    assert says(browser, "webcam") == "1 face."
+    rate = float(says(browser, "webcam", ".rate").split()[0])
     assert rate > 0 and browser.run("document.querySelectorAll('#webcam tbody tr').length") == 1
     picture = "document.querySelector('#webcam img')"
     assert browser.run(f"[{picture}.naturalWidth, {picture}.naturalHeight]") == [320, 320]
@@ -480,11 +456,11 @@ def test_the_webcam_is_followed_until_it_is_stopped(browser):
     browser.wait(f"{picture}.alt.startsWith('The picture with pose, top hat; face 0: ')")
     browser.page.keyboard.press(" ")
     browser.wait("document.querySelector('#webcam video').srcObject === null")
-    assert browser.run("document.querySelector('#webcam button').textContent") == "Start the webcam"
+    assert says(browser, "webcam", "button") == "Start the webcam"
 
 
 @needs_browser
-def test_leaving_the_tab_lets_the_webcam_go(browser):
+def test_leaving_the_tab_stops_the_webcam(browser):
     open_tab(browser, "Webcam")
     browser.page.click("#webcam button")
     browser.wait("document.querySelector('#webcam .rate').textContent")
@@ -494,17 +470,17 @@ def test_leaving_the_tab_lets_the_webcam_go(browser):
 
 
 @needs_browser
-def test_a_webcam_that_is_refused_is_explained(browser, server):
+def test_refused_webcam_is_explained(browser, server):
     browser.allow_webcam(server.address, False)
     open_tab(browser, "Webcam")
     browser.page.click("#webcam button")
     browser.wait("document.querySelector('#webcam .says').textContent.includes('does not let this page use')")
-    assert browser.run("document.querySelector('#webcam button').textContent") == "Start the webcam"
+    assert says(browser, "webcam", "button") == "Start the webcam"
 
 
 @needs_browser
 @pytest.mark.parametrize("tab", ["Photo", "Webcam"])
-def test_a_phone_shows_all_of_it(browser, tab):
+def test_phone_shows_the_whole_page(browser, tab):
     browser.resize(375, 740)
     open_tab(browser, tab)
     if tab == "Webcam":
@@ -526,7 +502,7 @@ def test_nothing_leaves_the_machine(browser, server):
 
 
 @needs_browser
-def test_the_browser_itself_refuses_to_send_anything_elsewhere(browser):
+def test_browser_refuses_to_send_anything_elsewhere(browser):
     other = "http://127.0.0.1:9/"  # not the page's port, and nobody is there
     blocked = browser.run(f"""new Promise((tell) => {{
       addEventListener("securitypolicyviolation", (event) => tell(event.blockedURI));
@@ -539,7 +515,7 @@ def test_the_browser_itself_refuses_to_send_anything_elsewhere(browser):
 
 @needs_browser
 @pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine on Linux alone")
-def test_another_address_of_the_machine_is_refused(server):
+def test_other_address_of_the_machine_is_refused(server):
     port = int(server.address.rsplit(":", 1)[1])
     socket.create_connection(("127.0.0.1", port), timeout=5).close()
     with pytest.raises(ConnectionRefusedError):

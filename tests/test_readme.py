@@ -69,9 +69,7 @@ def test_the_python_of_the_pages_runs_and_prints_what_it_says(page, capsys, monk
 
 def test_the_make_commands_of_the_pages_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {
-        name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", text_of(ROOT / page), re.MULTILINE)
-    }
+    named = {name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", text_of(ROOT / page), re.MULTILINE)}
     assert {"setup", "notebooks", "test", "data", "train", "evaluate", "failures", "benchmark"} <= named <= targets
 
 
