@@ -1,4 +1,4 @@
-"""Lint of the four notebooks as they are committed; nbval runs them."""
+"""Lint of the four committed notebooks; nbval runs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from bs4 import BeautifulSoup
 from helpers import ROOT
 from nbconvert import HTMLExporter
-from nbval.plugin import comment_markers, get_sanitize_patterns
+from nbval.plugin import get_sanitize_patterns
 
 import keypoints
 
@@ -75,36 +75,24 @@ def texts(code: list[dict]) -> str:
 # As executed ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_cells_were_executed_once_from_top_to_bottom(code):
+def test_cells_were_executed_once_from_top_to_bottom(code):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
 
 
-def test_the_kernel_is_python3(notebook):
-    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-
-
-def test_nothing_went_wrong(code):
+def test_no_cell_has_an_error_or_prints_to_stderr(code):
     assert [output for output in outputs(code) if output["output_type"] == "error"] == []
     assert [output["text"] for output in outputs(code) if output.get("name") == "stderr"] == []
 
 
-def test_no_output_holds_an_address(code):
-    assert [line for line in texts(code).splitlines() if re.search(r"\b0x[0-9a-fA-F]{6,}", line)] == []
-
-
-def test_no_output_holds_a_path_of_the_machine_it_ran_on(code):
-    places = r"/work/|/home/|/root/|/Users/|/tmp/|[A-Z]:\\"
+def test_no_output_has_an_address_or_a_path_of_the_machine(code):
+    places = r"\b0x[0-9a-fA-F]{6,}|/work/|/home/|/root/|/Users/|/tmp/|[A-Z]:\\"
     assert [line for line in texts(code).splitlines() if re.search(places, line)] == []
 
 
-def test_the_outputs_come_from_the_sample(code):
-    told = texts(code)
-    assert re.search(r"^data: sample$", told, re.MULTILINE)
-    assert "data: official" not in told
-
-
-def test_the_file_is_smaller_than_1_5_mb(path):
-    assert path.stat().st_size < 1.5e6
+def test_outputs_come_from_the_sample(notebook, code, path):
+    printed = texts(code)
+    assert re.search(r"^data: sample$", printed, re.MULTILINE) and "data: official" not in printed
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3" and path.stat().st_size < 1.5e6
 
 
 # How the code is written ----------------------------------------------------------------------------------------------
@@ -147,7 +135,7 @@ def test_no_cell_has_more_than_15_lines_of_code(code):
     assert [cell["source"] for cell in code if lines_of_code(cell) > 15] == []
 
 
-def test_every_plot_cell_ends_in_plt_show(code):
+def test_each_plot_cell_ends_in_plt_show(code):
     plots = [
         cell
         for cell in code
@@ -157,47 +145,35 @@ def test_every_plot_cell_ends_in_plt_show(code):
     assert [cell["source"] for cell in plots if cell["source"].strip().splitlines()[-1] != "plt.show()"] == []
 
 
-def test_every_mention_of_nbval_is_a_marker_that_nbval_knows(code):
-    mentions = [
-        line for cell in code for line in cell["source"].splitlines() if re.search("nbval", line, re.IGNORECASE)
-    ]
-    assert [line for line in mentions if not (m := re.fullmatch(r"# (\w+)", line)) or m[1] not in comment_markers] == []
-
-
-def test_the_only_marker_is_to_ignore_an_output_that_there_is(code):
-    """Nothing is skipped or allowed to fail; whatever can be compared is."""
+def test_only_marker_of_nbval_ignores_an_output(code):
     for cell in code:
-        markers = [line for line in cell["source"].splitlines() if re.match("#.*nbval", line, re.IGNORECASE)]
-        assert markers in ([], ["# NBVAL_IGNORE_OUTPUT"])
-        assert not markers or (cell["outputs"] and cell["source"].startswith(markers[0]))
+        mentions = [line for line in cell["source"].splitlines() if re.search("nbval", line, re.IGNORECASE)]
+        assert mentions in ([], ["# NBVAL_IGNORE_OUTPUT"])  # nothing is skipped or allowed to fail
+        assert not mentions or (cell["outputs"] and cell["source"].startswith(mentions[0]))
 
 
 # How the story is told ------------------------------------------------------------------------------------------------
 
 
-def test_every_notebook_opens_with_a_title_and_where_we_are(notebook, path):
-    first = notebook["cells"][0]
-    assert first["cell_type"] == "markdown" and first["source"].startswith(f"# {path.name[0]} · ")
+def test_notebook_opens_with_its_place_and_ends_with_where_to_go_on(notebook, path):
+    number, first, last = NOTEBOOKS.index(path.name), notebook["cells"][0], notebook["cells"][-1]["source"]
+    assert first["cell_type"] == "markdown" and first["source"].startswith(f"# {number + 1} · ")
     [places] = re.findall(r"^\*\*Where we are:\*\*((?:.+\n?)+)", first["source"], re.MULTILINE)
     for place, name in zip(places.split("·"), NOTEBOOKS, strict=True):
         link = rf"\*\*{name[0]} \w+\*\*" if name == path.name else rf"\[{name[0]} \w+\]\({re.escape(name)}\)"
         assert re.fullmatch(link, place.strip())
-
-
-def test_every_notebook_says_what_it_takes_and_where_to_go_on(notebook, path):
-    number, first, last = NOTEBOOKS.index(path.name), notebook["cells"][0]["source"], notebook["cells"][-1]["source"]
-    assert re.search(r"^\*\*Takes\*\* .+\(README\.md#the-notebooks\)", first, re.MULTILINE)
+    assert re.search(r"^\*\*Takes\*\* .+\(README\.md#the-notebooks\)", first["source"], re.MULTILINE)
     assert "## What we learned\n" in last and "**An open question:**" in last
     around = NOTEBOOKS[max(0, number - 1) : number + 2]
     assert all(f"({name})" in last for name in around if name != path.name)
 
 
-def test_every_picture_has_a_text_for_those_who_do_not_see_it(code):
+def test_each_picture_has_an_alt_text(code):
     pictures = [cell for cell in code if any("image/jpeg" in output.get("data", {}) for output in cell["outputs"])]
     assert [cell["id"] for cell in pictures if len(cell["metadata"].get("alt", "")) < 30] == []
 
 
-def test_the_page_of_a_notebook_shows_these_texts():
+def test_html_of_a_notebook_has_the_alt_texts():
     picture = nbformat.v4.new_output("display_data", {"image/jpeg": "aGVsbG8="})
     cell = nbformat.v4.new_code_cell("plt.show()", outputs=[picture], metadata={"alt": 'a "head"'})
     exporter = HTMLExporter(template_name="alt", extra_template_basedirs=[str(ROOT / ".ci" / "html")])
@@ -205,7 +181,7 @@ def test_the_page_of_a_notebook_shows_these_texts():
     assert [image["alt"] for image in BeautifulSoup(page, "html.parser").find_all("img")] == ['a "head"']
 
 
-# Would the lint notice? -----------------------------------------------------------------------------------------------
+# Does the lint find faults? -------------------------------------------------------------------------------------------
 
 
 def stream(text: str, name: str = "stdout") -> dict:
@@ -213,21 +189,21 @@ def stream(text: str, name: str = "stdout") -> dict:
 
 
 PLANTED = {
-    "order": (test_the_cells_were_executed_once_from_top_to_bottom, {"execution_count": 7}),
-    "stderr": (test_nothing_went_wrong, {"outputs": [stream("a warning", "stderr")]}),
-    "error": (test_nothing_went_wrong, {"outputs": [{"output_type": "error", "ename": "E"}]}),
-    "address": (test_no_output_holds_an_address, {"outputs": [stream("<Net at 0x7f01aa20>")]}),
-    "path": (test_no_output_holds_a_path_of_the_machine_it_ran_on, {"outputs": [stream("read /home/me/a.jpg")]}),
+    "order": (test_cells_were_executed_once_from_top_to_bottom, {"execution_count": 7}),
+    "stderr": (test_no_cell_has_an_error_or_prints_to_stderr, {"outputs": [stream("a warning", "stderr")]}),
+    "error": (test_no_cell_has_an_error_or_prints_to_stderr, {"outputs": [{"output_type": "error", "ename": "E"}]}),
+    "address": (test_no_output_has_an_address_or_a_path_of_the_machine, {"outputs": [stream("<Net at 0x7f01aa20>")]}),
+    "path": (test_no_output_has_an_address_or_a_path_of_the_machine, {"outputs": [stream("read /home/me/a.jpg")]}),
     "definition": (test_no_cell_defines_what_a_module_has, {"source": "def read_image(path):\n    pass"}),
     "long": (test_no_cell_has_more_than_15_lines_of_code, {"source": "x = 1\n" * 16}),
-    "no show": (test_every_plot_cell_ends_in_plt_show, {"source": "plt.show()\nx = 1"}),
-    "marker": (test_every_mention_of_nbval_is_a_marker_that_nbval_knows, {"source": "# nbval_ignore"}),
-    "skip": (test_the_only_marker_is_to_ignore_an_output_that_there_is, {"source": "# NBVAL_SKIP\nx = 1"}),
+    "no show": (test_each_plot_cell_ends_in_plt_show, {"source": "plt.show()\nx = 1"}),
+    "marker": (test_only_marker_of_nbval_ignores_an_output, {"source": "# nbval_ignore"}),
+    "skip": (test_only_marker_of_nbval_ignores_an_output, {"source": "# NBVAL_SKIP\nx = 1"}),
 }
 
 
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_fault_that_is_planted_is_found(fault):
+def test_planted_fault_is_found(fault):
     lint, changes = PLANTED[fault]
     plot = {"output_type": "display_data", "data": {"image/png": ""}}
     cells = [{"execution_count": i + 1, "source": "plt.show()", "outputs": [plot]} for i in range(2)]
@@ -256,12 +232,12 @@ def test_nbval_reads_every_rule():
 
 
 @pytest.mark.parametrize(("regex", "replace", "before", "after", "leaves"), rules())
-def test_a_rule_fits_its_example_and_leaves_the_rest(regex, replace, before, after, leaves):
+def test_rule_matches_its_example_and_nothing_else(regex, replace, before, after, leaves):
     assert re.sub(regex, replace, before) == after
     assert re.sub(regex, replace, leaves) == leaves
 
 
-def test_nbval_catches_a_shape_that_was_broken_on_purpose(tmp_path):
+def test_nbval_finds_a_wrong_shape(tmp_path):
     file = str(ROOT / "saved_models" / "pose_model.npz")
     code = f"import numpy as np\n\nprint(np.load({file!r})['template'].shape, '3.2 s')"
     cells = []

@@ -1,4 +1,4 @@
-"""The pages say what is so: tables, printed results, commands and links."""
+"""The pages are true: tables, printed results, commands and links."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def prose(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", report.TABLES)
-def test_the_tables_are_those_of_the_committed_figures(page):
+def test_tables_are_those_of_the_committed_figures(page):
     assert report.filled(page) == (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_every_file_of_figures_is_named_with_its_command():
+def test_each_file_of_figures_is_named():
     text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert [file.name for file in (ROOT / "results").glob("*.json") if f"`{file.name}`" not in text] == []
 
 
 @pytest.mark.parametrize("page", ["results/README.md", CONTRIBUTING])
-def test_the_python_of_the_pages_runs_and_prints_what_it_says(page, capsys, monkeypatch):
+def test_python_of_the_pages_prints_what_they_say(page, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     [code] = blocks((ROOT / page).read_text(encoding="utf-8"), "python")
     exec(compile(code, page, "exec"), {})
@@ -67,40 +67,35 @@ def test_the_python_of_the_pages_runs_and_prints_what_it_says(page, capsys, monk
 # Commands -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_make_commands_of_the_pages_exist():
+def named(pattern: str) -> set[str]:
+    """What the pages name: the matches of a pattern."""
+    return {match for page in PAGES for match in re.findall(pattern, text_of(ROOT / page), re.MULTILINE)}
+
+
+def test_make_commands_and_modules_of_the_pages_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", text_of(ROOT / page), re.MULTILINE)}
-    assert {"setup", "notebooks", "test", "data", "train", "evaluate", "failures", "benchmark"} <= named <= targets
+    commands = named(r"(?:^|`)make ([a-z]+)")
+    assert {"setup", "notebooks", "test", "data", "train", "evaluate", "failures", "benchmark"} <= commands <= targets
+    modules = named(r"python -m ((?:training|keypoints)(?:\.\w+)+)")
+    assert "training.studies.slices" in modules
+    assert [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
-def commands() -> list[tuple[str, str]]:
-    """Every command line of the pages and notebooks that runs `keypoints` or `training`: that word, and the rest."""
-    found = [
-        (package, arguments.replace("NAME", "tophat"))
-        for page in [*PAGES, *NOTEBOOKS]
-        for block in blocks(text_of(ROOT / page))
-        for package, arguments in re.findall(r"-m (keypoints|training) (.+)$", block, re.MULTILINE)
-    ]
-    return sorted(set(found))
+COMMANDS = {
+    (package, arguments.replace("NAME", "tophat"))
+    for page in [*PAGES, *NOTEBOOKS]
+    for block in blocks(text_of(ROOT / page))
+    for package, arguments in re.findall(r"-m (keypoints|training) (.+)$", block, re.MULTILINE)
+}
 
 
-@pytest.mark.parametrize("package, arguments", commands())
-def test_the_command_line_takes_what_the_pages_say(package, arguments):
+@pytest.mark.parametrize("package, arguments", sorted(COMMANDS))
+def test_command_line_takes_the_commands_of_the_pages(package, arguments):
     parser = {"keypoints": keypoints_parser, "training": training_parser}[package]()
     parser.parse_args(shlex.split(arguments, comments=True))
 
 
-def test_the_modules_that_the_pages_run_exist():
-    named = {
-        name
-        for page in PAGES
-        for name in re.findall(r"python -m ((?:training|keypoints)(?:\.\w+)+)", text_of(ROOT / page))
-    }
-    assert "training.studies.slices" in named
-    assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
-
-
-def test_the_citation_has_what_cff_1_2_requires():
+def test_citation_has_what_cff_1_2_requires():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
     assert {"authors", "message", "title", "license"} <= set(citation)
@@ -139,7 +134,7 @@ def test_relative_links_and_anchors_resolve(page):
     assert broken_links(ROOT / page) == []
 
 
-def test_a_broken_link_is_found(tmp_path):
+def test_broken_link_is_found(tmp_path):
     (tmp_path / "there.md").write_text("# Here `it.py` is\n\n```\n# not a heading\n```\n")
     page = tmp_path / "page.md"
     page.write_text(
@@ -150,12 +145,12 @@ def test_a_broken_link_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
-def test_every_picture_has_a_text_for_those_who_do_not_see_it(page):
+def test_each_picture_has_an_alt_text(page):
     pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", text_of(ROOT / page))
     assert [file for text, file in pictures if len(text) < 20] == []
 
 
-def test_the_makefile_refuses_pythons_without_wheels_in_one_sentence():
+def test_makefile_refuses_pythons_without_wheels():
     [code] = re.findall(r'\$\(PYTHON\) -c "(import sys; v = .*)" \\', (ROOT / "Makefile").read_text(encoding="utf-8"))
     versions = [(3, 10, 9), (3, 11, 0), (3, 12, 3), (3, 14, 0), (3, 14, 1), (3, 14, 2), (3, 15, 0)]
     refused = []
