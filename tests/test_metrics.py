@@ -19,13 +19,13 @@ def faces() -> tuple[np.ndarray, np.ndarray]:
     return true + random.normal(0, random.uniform(0.5, 8, (20, 1, 1)), true.shape), true
 
 
-def test_the_size_of_a_face_by_hand():
+def test_face_size_computed_by_hand():
     assert face_size(TRUE[0], "box") == pytest.approx(np.sqrt(30 * 40))
     assert face_size(TRUE[0], "iod") == pytest.approx(10)
     assert face_size(TRUE, "box").shape == (1,) and face_size(TRUE) == face_size(TRUE, "box")
 
 
-def test_errors_by_hand():
+def test_nme_computed_by_hand():
     predicted = TRUE + np.array([3, 4])  # each point 5 pixels off
     assert nme(predicted, TRUE, "iod") == pytest.approx([50])
     assert nme(predicted, TRUE, "box") == pytest.approx([500 / np.sqrt(1200)])
@@ -36,7 +36,7 @@ def test_errors_by_hand():
 
 
 @pytest.mark.parametrize("normaliser", ["box", "iod"])
-def test_nme_equals_a_loop_whatever_the_scale_and_place(faces, normaliser):
+def test_nme_equals_a_loop_at_any_scale_and_place(faces, normaliser):
     predicted, true = faces
     expected = []
     for p, t in zip(predicted, true, strict=True):
@@ -48,7 +48,7 @@ def test_nme_equals_a_loop_whatever_the_scale_and_place(faces, normaliser):
     np.testing.assert_array_equal(nme(true, true, normaliser), 0)
 
 
-def test_the_truth_alone_sets_the_size(faces):
+def test_truth_alone_sets_the_size(faces):
     predicted, true = faces
     assert not np.allclose(nme(predicted * 1.1, true), nme(true, predicted * 1.1))
 
@@ -56,7 +56,7 @@ def test_the_truth_alone_sets_the_size(faces):
 ERRORS = np.array([1.0, 3.0, 7.0, 8.0, np.inf])
 
 
-def test_curves_by_hand():
+def test_curves_computed_by_hand():
     assert failure_rate(ERRORS, 7) == pytest.approx(40)  # 7 is no failure, the lost face is one
     assert failure_rate(ERRORS, 100) == pytest.approx(20)
     np.testing.assert_allclose(ced(ERRORS, np.array([0, 1, 5, 7, 100])), [0, 20, 40, 60, 80])
@@ -70,7 +70,7 @@ def test_auc_is_the_area_under_the_ced():
     assert auc(errors, 7) == pytest.approx(ced(errors, thresholds).mean(), abs=1e-3)
 
 
-def test_the_summary_counts_lost_faces_as_failures_but_not_in_the_nme(faces):
+def test_lost_faces_are_failures_and_not_part_of_the_nme(faces):
     _, true = faces
     found = np.arange(20) >= 5
     predicted = true + 0.01
@@ -84,7 +84,7 @@ def test_the_summary_counts_lost_faces_as_failures_but_not_in_the_nme(faces):
     assert 74 < figures["auc_box_07"] < 75
 
 
-def test_a_prediction_that_is_no_number_counts_as_lost(faces):
+def test_prediction_that_is_nan_counts_as_lost(faces):
     predicted, true = faces
     predicted = predicted.copy()
     predicted[0, 5] = np.nan
@@ -93,13 +93,13 @@ def test_a_prediction_that_is_no_number_counts_as_lost(faces):
     assert summary(predicted, true) == summary(predicted, true, found)
 
 
-def test_where_nothing_was_found_there_is_no_nme(faces):
+def test_nme_of_lost_faces_alone_is_none(faces):
     figures = summary(np.full_like(faces[1], np.nan), faces[1], np.zeros(20, bool))
     assert figures["nme_box"] is None and figures["nme_iod"] is None
     assert figures["fr_box_07"] == 100 and figures["auc_box_07"] == 0
 
 
-def test_bad_arguments_raise_sentences(faces):
+def test_bad_arguments_are_refused(faces):
     predicted, true = faces
     with pytest.raises(ValueError, match="got normaliser 'eyes', expected 'box' or 'iod'"):
         nme(predicted, true, "eyes")
@@ -116,7 +116,7 @@ def test_regions_cover_the_face_and_the_inner_51_is_all_but_the_jaw():
     assert set(range(68)[landmarks.REGIONS["inner 51"]]) == set(range(17, 68))
 
 
-def test_the_error_of_one_part_is_told_for_that_part_alone():
+def test_error_of_one_part_counts_for_that_part_alone():
     true = np.zeros((1, 68, 2))
     true[0, 45] = 100, 100  # the face is 100 pixels
     predicted = true.copy()
@@ -125,21 +125,21 @@ def test_the_error_of_one_part_is_told_for_that_part_alone():
     assert parts == pytest.approx({"jaw": 0, "brows": 0, "nose": 0, "eyes": 0, "mouth": 5, "inner 51": 5 * 20 / 51})
 
 
-def test_the_interval_draws_people_not_images():
+def test_interval_draws_people_and_not_images():
     values, people = np.array([1.0] * 9 + [3.0]), ["Ann"] * 9 + ["Bo"]
     assert interval(values, people) == (1.0, 3.0)  # two people: Ann twice, both, or Bo twice
     low, high = interval(values, list("abcdefghij"))
     assert low == 1.0 and 1.3 < high < 1.9  # ten people: the 97.5 % point of a mean of ten, of which 3.0 has a tenth
 
 
-def test_the_interval_of_many_people_is_that_of_their_mean():
+def test_interval_of_many_people_is_that_of_their_mean():
     values = np.random.default_rng(3).normal(5, 1, 400)
     low, high = interval(values, range(400))
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
     assert low < values.mean() < high
 
 
-def test_there_is_no_interval_of_one_person_and_labels_must_fit():
+def test_interval_needs_two_people_and_a_label_for_each_face():
     assert interval(np.ones(3), ["Ann"] * 3) is None
     with pytest.raises(ValueError, match="got 2 people's labels for 3 faces"):
         interval(np.ones(3), ["Ann", "Bo"])

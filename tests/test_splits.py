@@ -9,7 +9,7 @@ from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_key
 from training import splits
 
 
-def test_committed_people_are_in_one_part_each_as_the_rule_draws_them():
+def test_committed_people_are_in_one_part_each_as_drawn():
     parts = splits.read_splits()["by_person"]
     people = [person for members in parts.values() for person in members]
     listed = pd.read_csv(DATA_DIR / "pixels.csv").iloc[:, 0].astype(str)  # training/Name_12.jpg
@@ -32,12 +32,12 @@ def test_people_split_follows_the_file_for_official_people_and_the_rule_for_othe
     assert abs(len(people["test"]) - len(people["validation"])) <= 1
 
 
-def test_two_people_can_not_be_parted_in_three():
+def test_split_needs_three_people():
     with pytest.raises(ValueError, match="got images of 2 people, expected at least three"):
         splits.people_split(["Ann_1.jpg", "Bo_1.jpg"])
 
 
-def test_no_photo_of_the_wild_is_on_both_sides():
+def test_no_wild_photo_is_in_two_parts():
     names = {part: [n for group in groups for n in group] for part, groups in splits.read_splits()["wild"].items()}
     listed = names["training"] + names["validation"]
     assert len(listed) == len(set(listed)) == 1672 and 0.15 < len(names["validation"]) / 1672 < 0.25
@@ -60,7 +60,7 @@ def test_faces_of_one_photo_neighbours_and_look_alikes_stay_together():
     ]
 
 
-def test_a_picture_is_most_like_itself_whatever_the_brightness():
+def test_similarity_ignores_the_brightness():
     rng = np.random.default_rng(0)
     keypoints = rng.uniform(40, 80, (68, 2)).astype(np.float32)
     pictures = [rng.integers(0, 120, (120, 120, 3)).astype(np.uint8) for _ in range(5)]
@@ -69,7 +69,7 @@ def test_a_picture_is_most_like_itself_whatever_the_brightness():
     assert alike[0, 5] > 0.95 and abs(alike[0, 1:5]).max() < splits.SIMILARITY
 
 
-def test_a_wild_folder_without_its_labels_is_told(tmp_path, monkeypatch):
+def test_wild_folder_without_labels_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("KEYPOINTS_WILD", raising=False)
     with pytest.raises(FileNotFoundError, match=r"wild_keypoints\.csv is missing"):
         splits.find_wild(tmp_path)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -59,10 +59,10 @@ def tracker(detector) -> FaceTracker:
     return FaceTracker(detector)
 
 
-def follow(tracker: FaceTracker, numbers, change=None, step: float = 0.04) -> list[list]:
+def follow(tracker: FaceTracker, numbers, change=None) -> list[list]:
     """The faces of these frames of the clip, changed by ``change(frame, number)``."""
     frames = clip()[0]
-    return [tracker(change(frames[n].copy(), n) if change else frames[n], n * step) for n in numbers]
+    return [tracker(change(frames[n].copy(), n) if change else frames[n], n / 25) for n in numbers]
 
 
 def error(faces: list, number: int) -> float:
@@ -105,15 +105,13 @@ def test_smoothing_does_not_depend_on_place_size_and_roll():
     random = np.random.default_rng(0)
     faces = face_points(0, 0, 50) + random.normal(0, 0.5, (12, 68, 2)).cumsum(axis=0)
     turn = 3.0 * np.array([[np.cos(2.5), np.sin(2.5)], [-np.sin(2.5), np.cos(2.5)]])
-    first, second = Smoother(), Smoother()
-    # The size that speeds are measured in is that of the upright box, which changes as a face turns: a little, here.
+    smoothers = Smoother(), Smoother(), Smoother()
     for number, face in enumerate(faces):
-        a, b = first(face, number / 25), second(face @ (3 * np.eye(2)) + [700, -300], number / 25)
-    np.testing.assert_allclose(a * 3 + [700, -300], b, atol=1e-6)
-    third = Smoother()
-    for number, face in enumerate(faces):
-        c = third(face @ turn, number / 25)
-    np.testing.assert_allclose(a @ turn, c, atol=0.01 * face_size(faces[0]) * 3)
+        views = face, face * 3 + [700, -300], face @ turn
+        plain, moved, turned = (one(view, number / 25) for one, view in zip(smoothers, views, strict=True))
+    np.testing.assert_allclose(plain * 3 + [700, -300], moved, atol=1e-6)
+    # Speeds are measured in sizes of the upright box, which changes a little as a face turns.
+    np.testing.assert_allclose(plain @ turn, turned, atol=0.01 * face_size(faces[0]) * 3)
 
 
 def test_jitter_is_smoothed_and_a_fast_head_is_not_delayed():
@@ -130,7 +128,7 @@ def test_jitter_is_smoothed_and_a_fast_head_is_not_delayed():
     assert abs(behind) < 0.5 * 6  # half a frame's way
 
 
-# The second look alone ------------------------------------------------------------------------------------------------
+# The fine stage alone -------------------------------------------------------------------------------------------------
 
 
 def test_fine_stage_alone_gives_the_keypoints_of_both_stages(detector):
@@ -178,12 +176,11 @@ def test_occluded_covers_the_face_and_nothing_else():
 
 
 def test_face_keeps_its_id_and_the_detector_runs_now_and_then(tracker):
-    numbers = range(0, 60)
-    faces = follow(tracker, numbers)
+    faces = follow(tracker, range(60))
     assert [[face.id for face in found] for found in faces] == [[0]] * 60
     assert [found[0].state for found in faces] == [NEW] + [TRACKED] * 59
     assert tracker.detections == 3 and tracker.faces == 1
-    assert max(error(found, n) for n, found in zip(numbers, faces, strict=True)) < 4
+    assert max(error(found, n) for n, found in enumerate(faces)) < 4
     face = faces[-1][0]
     assert face.keypoints.dtype == np.float32 and face.confidence.shape == (68,) and 0 <= face.score <= 1
     assert abs(face.pose.yaw - clip()[2].yaw[59]) < 10 and face.time == pytest.approx(59 * 0.04)
@@ -200,8 +197,8 @@ def change_exposure(frame, number):
     return np.uint8(np.clip(frame * 2.4, 0, 255)) if 10 <= number < 16 else frame // 3 if number >= 16 else frame
 
 
-def hide_head(frame, number):
-    if 5 <= number < 25:
+def hide_head(frame, number, until: int = 25):
+    if 5 <= number < until:
         frame[60:290, 60:260] = 200  # all of the head; the wall stays: no cut
     return frame
 
@@ -241,12 +238,7 @@ def test_face_is_recovered_with_its_id_after_a_turn_to_60_degrees(tracker):
 
 
 def test_face_that_is_gone_for_long_is_forgotten_and_gets_another_id(tracker):
-    def empty(frame, number):
-        if 5 <= number < 40:
-            frame[60:290, 60:260] = 200
-        return frame
-
-    faces = follow(tracker, range(0, 44), empty)
+    faces = follow(tracker, range(44), partial(hide_head, until=40))
     states = [[face.state for face in found] for found in faces]
     assert states[4] == [TRACKED] and states[5] == [LOST] and states[34] == []
     assert states[42] == [TRACKED] and faces[42][0].id == 1 and error(faces[43], 43) < 4
