@@ -107,8 +107,9 @@ def test_detect_prints_and_writes_each_face(cli, tmp_path):
         assert row[145] == face.emotion.label and float(row[146]) == pytest.approx(face.emotion.probability, abs=0.006)
 
 
-def test_detect_leaves_the_expression_out(cli, tmp_path):
+def test_detect_leaves_the_expression_out(cli, refusal, tmp_path):
     table, records = tmp_path / "o.csv", tmp_path / "o.jsonl"
+    assert "got the file of --csv, expected another" in refusal("detect", ASTRONAUT, "--csv", table, "--json", table)
     assert cli("detect", ASTRONAUT, "--no-emotion", "--csv", table, "--json", records).out.endswith("pixels\n")
     assert [len(row) for row in read_csv(table)] == [len(HEADER) - 2] * 2
     assert "emotion" not in json.loads(records.read_text())
