@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import struct
-import subprocess
-import sys
 import time
 from contextlib import closing
 from functools import cache, partial
@@ -20,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import CLIP, ROOT, face_points, file_names, read_csv, refused, write_clip
+from helpers import CLIP, face_points, file_names, read_csv, refused, write_clip
 
 from keypoints.commands import _emotion_columns, track_header
 from keypoints.detection import KeypointDetector
@@ -364,6 +361,19 @@ def test_signals_do_not_flicker_between_the_two_thresholds():
 # Videos ---------------------------------------------------------------------------------------------------------------
 
 
+def film(path: Path, images: list[np.ndarray], times: list[float] | None = None, **more) -> VideoFile:
+    """Write a video of images, 25 a second or at their times."""
+    out = VideoFile(path, 25, images[0].shape[1::-1], **more)
+    for number, image in enumerate(images):
+        out.write(image, times[number] if times else number / 25)
+        assert not path.exists() or path.is_symlink()
+    out.close()
+    return out
+
+
+BLACK = np.zeros((48, 64, 3), np.uint8)
+
+
 def test_video_has_frames_with_their_times():
     with closing(Video(CLIP)) as video:
         found = [(at, frame.shape) for at, frame in islice(video, 4)]
@@ -373,36 +383,26 @@ def test_video_has_frames_with_their_times():
 
 @pytest.mark.parametrize("suffix", [".mp4", ".MP4", ".mov", ".webm"])
 def test_written_video_has_each_frame_at_its_time_and_its_name_once_it_is_complete(tmp_path, suffix):
-    path = tmp_path / f"out{suffix}"
-    out, times = VideoFile(path, 25, (64, 48)), [0.0, 0.04, 0.2, 0.21, 0.22, 0.3]  # a gap, then a burst
-    for at in times:
-        out.write(np.full((48, 64, 3), round(40 + 600 * at), np.uint8), at)
-        assert not path.exists()
-    out.close()
-    assert [file.name for file in tmp_path.iterdir()] == [path.name] and out.codec in ("VP9", "H.264", "MPEG-4")
+    path, times = tmp_path / f"out{suffix}", [0.0, 0.04, 0.2, 0.21, 0.22, 0.3]  # a gap, then a burst
+    out = film(path, [BLACK + np.uint8(round(40 + 600 * at)) for at in times], times)
+    assert file_names(tmp_path) == [path.name] and out.codec in ("VP9", "H.264", "MPEG-4")
     found = list(Video(path))
     assert [at for at, _ in found] == pytest.approx(times, abs=2e-3)
     assert [frame.mean() for _, frame in found] == pytest.approx([40 + 600 * at for at in times], abs=4)
 
 
 def test_times_that_leap_or_repeat_are_written(tmp_path):
-    out = VideoFile(tmp_path / "out.mp4", 25, (64, 48))
-    for at in (5.0, 5.04, 5.04, 100.0, 100.04):
-        out.write(np.zeros((48, 64, 3), np.uint8), at)
-    with refused("^got time nan, expected a finite number of seconds$"):
-        out.write(np.zeros((48, 64, 3), np.uint8), float("nan"))
-    out.close()
+    out = film(tmp_path / "out.mp4", [BLACK] * 5, [5.0, 5.04, 5.04, 100.0, 100.04])
     assert [at for at, _ in Video(out.path)] == pytest.approx([0, 0.04, 0.04, 10.04, 10.08], abs=2e-3)
+    with refused("^got time nan, expected a finite number of seconds$"):
+        film(tmp_path / "nan.mp4", [BLACK], [float("nan")])
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_odd_size_loses_no_row_and_no_column(tmp_path, suffix):
     image = np.full((49, 65, 3), 60, np.uint8)
     image[-1], image[:, -1] = 220, 220
-    out = VideoFile(tmp_path / f"odd{suffix}", 25, (65, 49))
-    for number in range(3):
-        out.write(image, number / 25)
-    out.close()
+    out = film(tmp_path / f"odd{suffix}", [image] * 3)
     [(_, frame), *_] = list(Video(out.path))
     assert frame.shape == (50, 66, 3) and frame[48, :64].mean() > 170 and frame[:48, 64].mean() > 170
 
@@ -427,36 +427,30 @@ def test_video_is_turned_and_mirrored_by_its_display_matrix(tmp_path, matrix):
 
 def with_sound(path, frames: int, codec: str) -> None:
     """A film of grey frames and a tone."""
-    with av.open(str(path), "w") as film:
-        picture, tone = film.add_stream("mpeg4", rate=25), film.add_stream(codec, rate=48_000)
+    with av.open(str(path), "w") as container:
+        picture, tone = container.add_stream("mpeg4", rate=25), container.add_stream(codec, rate=48_000)
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
         for number in range(frames):
-            film.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * number, np.uint8))))
-        film.mux(picture.encode())
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * number, np.uint8))))
+        container.mux(picture.encode())
         samples = np.sin(np.arange(48_000 * frames // 25) / 20).astype(np.float32)[None]
         sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
         sound.sample_rate = 48_000
-        film.mux(tone.encode(sound))
-        film.mux(tone.encode())
+        container.mux(tone.encode(sound))
+        container.mux(tone.encode())
 
 
 @pytest.mark.parametrize(("suffix", "kept"), [(".mp4", True), (".webm", False)])
 def test_sound_is_copied_or_its_loss_is_told(tmp_path, suffix, kept):
     with_sound(tmp_path / "talk.mp4", 25, "aac")
-    out = VideoFile(tmp_path / f"out{suffix}", 25, (64, 48), sound=tmp_path / "talk.mp4")
-    for at, frame in Video(tmp_path / "talk.mp4"):
-        if at < 0.5:
-            out.write(frame, at)
-    out.close()
+    frames = [frame for at, frame in Video(tmp_path / "talk.mp4") if at < 0.5]
+    out = film(tmp_path / f"out{suffix}", frames, sound=tmp_path / "talk.mp4")
     assert (out.silent is None) == kept and (kept or out.silent == "its sound (aac) cannot be copied into a .webm file")
-    with av.open(str(out.path)) as film:
-        assert len(film.streams.audio) == kept and len(film.streams.video) == 1
-        seconds = sum(frame.samples for frame in film.decode(audio=0)) / 48_000 if kept else 0
+    with av.open(str(out.path)) as container:
+        assert len(container.streams.audio) == kept and len(container.streams.video) == 1
+        seconds = sum(frame.samples for frame in container.decode(audio=0)) / 48_000 if kept else 0
     assert seconds == pytest.approx(0.5 if kept else 0, abs=0.2)
-    quiet = VideoFile(tmp_path / "quiet.mp4", 25, (320, 320), sound=CLIP)  # a film without sound
-    quiet.write(np.zeros((320, 320, 3), np.uint8), 0.0)
-    quiet.close()
-    assert quiet.silent is None
+    assert film(tmp_path / "quiet.mp4", [BLACK], sound=CLIP).silent is None  # of a film without sound
 
 
 @pytest.mark.parametrize("error", [cv2.error("OpenCV: out of memory"), RuntimeError("of another kind")])
@@ -506,15 +500,14 @@ def test_fewer_large_frames_are_decoded_ahead_and_huge_ones_are_refused(monkeypa
 
 @links_and_pipes
 def test_video_follows_a_link_and_may_have_any_name_except_a_pipe_s(tmp_path):
-    link, film = tmp_path / "link.webm", tmp_path / f"{'é' * 120}.webm"
-    link.symlink_to(film)
-    for end in (VideoFile.discard, VideoFile.close):
-        out = VideoFile(link, 25, (64, 48))
-        out.write(np.zeros((48, 64, 3), np.uint8), 0.0)
-        assert file_names(tmp_path) != ["link.webm"]
-        end(out)
-        assert film.exists() == (end is VideoFile.close)
-    assert link.is_symlink() and len(list(Video(film))) == 1 and sorted(tmp_path.iterdir()) == sorted([link, film])
+    link, target = tmp_path / "link.webm", tmp_path / f"{'é' * 120}.webm"
+    link.symlink_to(target)
+    out = VideoFile(link, 25, (64, 48))
+    out.write(BLACK, 0.0)
+    out.discard()
+    assert file_names(tmp_path) == ["link.webm"]
+    film(link, [BLACK])
+    assert link.is_symlink() and len(list(Video(target))) == 1 and len(list(tmp_path.iterdir())) == 2
     os.mkfifo(tmp_path / "pipe.webm")
     with refused(r"pipe\.webm: got a device or a pipe, expected a file$"):
         VideoFile(tmp_path / "pipe.webm", 25, (64, 48))
@@ -604,22 +597,6 @@ def test_ctrl_c_finishes_the_files(cli, short, tmp_path, monkeypatch):
     monkeypatch.setattr(FaceTracker, "__call__", interrupted)
     assert cli("track", short, "--out", out, "--csv", table).status == 130
     assert len(read_csv(table)) == 6 and len(list(Video(out))) == 5
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no kill that can't be caught")
-def test_kill_leaves_the_rows_and_no_incomplete_file(tmp_path):
-    out, table, part = tmp_path / "out.mp4", tmp_path / "rows.csv", tmp_path / "rows.csv.part"
-    command = [sys.executable, "-m", "keypoints", "--threads", "1", "track", str(CLIP), "--out", str(out)]
-    process = subprocess.Popen([*command, "--csv", str(table)], cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None and not (part.exists() and len(read_csv(part)) > 3):
-            time.sleep(0.05)
-        assert process.poll() is None
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert len(read_csv(part)) > 3 and not out.exists() and not table.exists()
 
 
 def test_track_refuses_bad_arguments_in_one_sentence(refusal, short, tmp_path, monkeypatch):
