@@ -262,11 +262,6 @@ def test_rate_counts_frames_and_not_gaps():
 
 # In a browser ---------------------------------------------------------------------------------------------------------
 
-needs_browser = pytest.mark.skipif(
-    not find_chromium() or not (DEMO / "made").exists(),
-    reason="no Chromium, or no .venv-demo ('make demo' makes it)",
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -275,7 +270,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """Served until the last test; then it ends without a word, and leaves nothing."""
+    """The served page; after the last test it ends silently and leaves no file."""
+    if not (DEMO / "made").exists():
+        pytest.skip("no .venv-demo ('make demo' makes it)")
     with served(folder) as server:
         assert list(folder.glob("keypoints-page-*"))
         yield server
@@ -285,6 +282,8 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def chromium(folder):
+    if not find_chromium():
+        pytest.skip("no Chromium")
     write_camera(CLIP, folder / "clip.mjpeg")
     with Browser(folder / "clip.mjpeg") as browser:
         yield browser
@@ -292,7 +291,7 @@ def chromium(folder):
 
 @pytest.fixture
 def browser(server, chromium):
-    """The page, just opened: it shows its first example. Afterwards the browser has nothing to complain of."""
+    """The page, just opened with its first example; the browser must not complain of anything."""
     chromium.resize(1280, 900)
     chromium.allow_webcam(server.address)
     chromium.page.goto("about:blank")  # the last test's page complains of being left
@@ -322,9 +321,6 @@ def upload(browser: Browser, file: Path) -> None:
     browser.wait("stage() !== before")
 
 
-needs_gradio = pytest.mark.skipif(not (DEMO / "made").exists(), reason="no .venv-demo ('make demo' makes it)")
-
-
 def send_raw(server, text: bytes, answer: bool = True) -> bytes:
     """What the server answers to bytes; without ``answer`` the connection is broken off."""
     with socket.create_connection(("127.0.0.1", int(server.address.rsplit(":", 1)[1])), timeout=30) as one:
@@ -347,13 +343,11 @@ def form(name: str, data: bytes, missing: int = 0) -> bytes:
     return head.encode() + b"Content-Type: multipart/form-data; boundary=a\r\n\r\n" + (body[:-9] if missing else body)
 
 
-@needs_gradio
 def test_same_photo_in_several_tabs_is_several_files(server, folder):
     names = {send_raw(server, form("her.jpg", b"the same")).split(b"\r\n\r\n")[1] for _ in range(3)}
     assert len(names) == 3 and all(name.endswith(b'her.jpg"]') for name in names)
 
 
-@needs_gradio
 def test_interrupted_upload_is_swept(server, folder):
     before = set(folder.rglob("*"))
     send_raw(server, form("her.jpg", b"x" * 100_000, missing=10_000), answer=False)
@@ -367,7 +361,6 @@ def test_interrupted_upload_is_swept(server, folder):
     assert not any(file.exists() for file in left)
 
 
-@needs_gradio
 def test_malformed_requests_have_statuses_of_their_own(server):
     def post(body: bytes, length: int | None = None, host: str = "localhost") -> bytes:
         head = f"POST /gradio_api/component_server HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
@@ -385,7 +378,6 @@ def test_malformed_requests_have_statuses_of_their_own(server):
     assert post(b"{}", host="[::1") == b"403"
 
 
-@needs_browser
 def test_photo_is_drawn_and_described_and_its_file_is_deleted(browser, server, folder):
     before = photo(browser)
     upload(browser, HOPPER)
@@ -400,7 +392,6 @@ def test_photo_is_drawn_and_described_and_its_file_is_deleted(browser, server, f
     browser.wait("document.querySelector('#sources input[type=file]')")  # there is room for the next
 
 
-@needs_browser
 def test_broken_file_and_photo_without_a_face_end_in_a_sentence(browser, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     upload(browser, tmp_path / "broken.jpg")
@@ -411,7 +402,6 @@ def test_broken_file_and_photo_without_a_face_end_in_a_sentence(browser, tmp_pat
     assert photo(browser).startswith("data:image/jpeg")
 
 
-@needs_browser
 def test_keyboard_is_enough(browser):
     before, seen = photo(browser), []
     for _ in range(30):
@@ -427,7 +417,6 @@ def test_keyboard_is_enough(browser):
     assert any("Grace Hopper" in name for name in seen)
 
 
-@needs_browser
 def test_each_control_has_a_name(browser):
     for tab in ("Webcam", "Photo"):
         open_tab(browser, tab)
@@ -438,7 +427,6 @@ def test_each_control_has_a_name(browser):
         assert len(names) > 10 and all(names), names
 
 
-@needs_browser
 def test_webcam_is_tracked_until_it_is_stopped(browser):
     open_tab(browser, "Webcam")
     for _ in range(3):  # by keyboard, from the tab's title
@@ -459,7 +447,6 @@ def test_webcam_is_tracked_until_it_is_stopped(browser):
     assert says(browser, "webcam", "button") == "Start the webcam"
 
 
-@needs_browser
 def test_leaving_the_tab_stops_the_webcam(browser):
     open_tab(browser, "Webcam")
     browser.page.click("#webcam button")
@@ -469,7 +456,6 @@ def test_leaving_the_tab_stops_the_webcam(browser):
     browser.wait("tracks.every((track) => track.readyState === 'ended')")
 
 
-@needs_browser
 def test_refused_webcam_is_explained(browser, server):
     browser.allow_webcam(server.address, False)
     open_tab(browser, "Webcam")
@@ -478,7 +464,6 @@ def test_refused_webcam_is_explained(browser, server):
     assert says(browser, "webcam", "button") == "Start the webcam"
 
 
-@needs_browser
 @pytest.mark.parametrize("tab", ["Photo", "Webcam"])
 def test_phone_shows_the_whole_page(browser, tab):
     browser.resize(375, 740)
@@ -491,7 +476,6 @@ def test_phone_shows_the_whole_page(browser, tab):
     assert browser.run(f"[...document.querySelectorAll('body *')].filter({wide}).map((e) => e.outerHTML)") == []
 
 
-@needs_browser
 def test_nothing_leaves_the_machine(browser, server):
     elsewhere = [url for url in browser.requests if not url.startswith((server.address, "data:", "blob:"))]
     assert len(browser.requests) > 20 and set(elsewhere) <= {"about:blank"}
@@ -501,7 +485,6 @@ def test_nothing_leaves_the_machine(browser, server):
     assert {c.raddr.ip for c in connections if c.raddr} <= {"127.0.0.1"}
 
 
-@needs_browser
 def test_browser_refuses_to_send_anything_elsewhere(browser):
     other = "http://127.0.0.1:9/"  # not the page's port, and nobody is there
     blocked = browser.run(f"""new Promise((tell) => {{
@@ -513,7 +496,6 @@ def test_browser_refuses_to_send_anything_elsewhere(browser):
     browser.complaints.clear()  # it says so in the console, too
 
 
-@needs_browser
 @pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine on Linux alone")
 def test_other_address_of_the_machine_is_refused(server):
     port = int(server.address.rsplit(":", 1)[1])
