@@ -123,8 +123,8 @@ def test_unreadable_files_are_reported_and_the_others_are_done(cli, weights, tmp
     (tmp_path / "note.jpg").write_text("hello")
     (tmp_path / "half.jpg").write_bytes(ASTRONAUT.read_bytes()[:300])
     (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "b.png"), np.full((9, 9), 90, np.uint8))
     for name in ("b.png", "a.PNG", "note.txt"):
-        cv2.imwrite(str(tmp_path / "pictures" / "b.png"), np.full((9, 9), 90, np.uint8))
         shutil.copy(tmp_path / "pictures" / "b.png", tmp_path / name)
     bad = dict.fromkeys(("none.jpg", "broken", "*.gif"), "No such file or directory")
     bad |= {"empty": "Is a directory", "loop": "Too many levels of symbolic links", "half.jpg": "expected an image"}
