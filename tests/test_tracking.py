@@ -364,10 +364,14 @@ def test_signals_do_not_flicker_between_the_two_thresholds():
 def film(path: Path, images: list[np.ndarray], times: list[float] | None = None, **more) -> VideoFile:
     """Write a video of images, 25 a second or at their times."""
     out = VideoFile(path, 25, images[0].shape[1::-1], **more)
-    for number, image in enumerate(images):
-        out.write(image, times[number] if times else number / 25)
-        assert not path.exists() or path.is_symlink()
-    out.close()
+    try:
+        for number, image in enumerate(images):
+            out.write(image, times[number] if times else number / 25)
+            assert not path.exists()
+        out.close()
+    except ValueError:
+        out.discard()
+        raise
     return out
 
 
