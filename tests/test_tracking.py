@@ -525,7 +525,9 @@ def test_rows_are_on_disk_within_a_second_and_have_their_name_at_the_end(tmp_pat
         path.write_text("yesterday's")
     except OSError:
         pytest.skip("this file system does not take the name")
-    Rows(path, ["left"]).leave()  # keeps another name
+    unfinished = Rows(path, ["left"])
+    unfinished.leave()  # keeps another name
+    unfinished.close()
     [part] = [file for file in tmp_path.iterdir() if file != path]
     assert part.suffix == ".part" and part.read_text() == "left\n"
     rows = Rows(path, ["a"])
