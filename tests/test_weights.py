@@ -305,7 +305,7 @@ def test_the_shipped_weights_load_and_match_their_record(shipped):
 
 
 # By file of training/, each with weights_only: what main converts, and the developers' own checkpoints and weights.
-LOADS = {"training/weights.py": 1, "training/loop.py": 1, "training/fine.py": 2, "training/detector.py": 1}
+LOADS = {"training/weights.py": 1, "training/loop.py": 1, "training/fine.py": 2}
 
 
 def test_nothing_is_ever_unpickled_but_what_the_user_asks_to_convert():
