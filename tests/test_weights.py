@@ -19,9 +19,9 @@ import torch
 from helpers import ROOT
 from torch import nn
 
-from models import Net
+from models import FaceDetector, Net
 from training import weights
-from training.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
+from training.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model, write_tensors
 
 
 def test_saved_and_loaded_it_gives_the_same_output(net, images, tmp_path):
@@ -243,6 +243,7 @@ def test_weights_of_another_network_raise_a_sentence(tmp_path, tensors, about, s
     assert len(str(caught.value)) < 600
 
 
+DETECTOR = MODEL_DIR / "detector.safetensors"
 FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, "box_dy": -0.1}
 
 
@@ -296,12 +297,42 @@ def test_a_missing_file_and_a_directory_are_os_errors(tmp_path):
             load_model(path)
 
 
-@pytest.mark.parametrize("shipped", [RECIPE_MODEL, DEFAULT_MODEL])
+@pytest.mark.parametrize("shipped", [RECIPE_MODEL, DEFAULT_MODEL, DETECTOR])
 def test_the_shipped_weights_load_and_match_their_record(shipped):
     record = json.loads(shipped.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["weights"] == shipped.name
     assert record["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
     assert load_model(shipped).framing == record["framing"] and shipped.stat().st_size < 10e6
+
+
+def test_the_shipped_detector_s_graph_is_written_from_its_weights_byte_for_byte(tmp_path):
+    save_model(load_model(DETECTOR), tmp_path / "detector.safetensors")
+    assert (tmp_path / "detector.onnx").read_bytes() == DETECTOR.with_suffix(".onnx").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["detector.onnx", "detector.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"channels": [400] * 5, "depths": [400] * 4}, "do not fit FaceDetector: "),  # 500 million weights
+        ({"width": 10**6}, "do not fit FaceDetector: "),
+        ({"depths": [10**9] * 4}, "do not fit FaceDetector: got the arguments .* expected at most 512 in a list"),
+        ({"channels": [[16]]}, "do not fit FaceDetector: got the arguments .* expected numbers"),
+    ],
+)
+def test_a_detector_s_sizes_take_no_memory_unless_the_tensors_have_them(tmp_path, monkeypatch, changed, sentence):
+    net, path, built = FaceDetector(), tmp_path / "net.safetensors", []
+    forward = FaceDetector.__init__
+
+    def watched(self, *given, **named):
+        forward(self, *given, **named)
+        built.append(next(self.parameters()).device.type)
+
+    monkeypatch.setattr(FaceDetector, "__init__", watched)
+    write_tensors(path, net.state_dict(), {"network": "FaceDetector", "arguments": net.arguments | changed})
+    with pytest.raises(ValueError, match=sentence):
+        load_model(path)
+    assert "cpu" not in built
 
 
 # By file of training/, each with weights_only: what main converts, and the developers' own checkpoints and weights.
