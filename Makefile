@@ -22,7 +22,7 @@ export PYTHONHASHSEED := 0
 # PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup notebooks test packages soak refresh data verify train photo twin evaluate failures benchmark demo lab clean
+.PHONY: help setup notebooks test packages soak refresh data verify train photo detector twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make data        fetch the official data set into data/ and verify it"
 	@echo "make train       run the recipe outside a notebook: saved_models/mine.safetensors"
 	@echo "make photo       the network for photographs: build/keypoints_model_2.safetensors (KEYPOINTS_WILD names the wild photos)"
+	@echo "make detector    the face detector: build/detector.onnx (DETECTOR_OPTIONS='--folder DIR' names photographs, else heads)"
 	@echo "make twin        the same without 30 % of the people, for figures of people never seen"
 	@echo "make evaluate    measure the shipped weights on every set, write results/evaluation.json"
 	@echo "make failures    a page of the worst faces: build/failures/index.html"
@@ -119,6 +120,9 @@ train: .venv/made
 photo: .venv/made
 	@$(PY) -m training train --network PhotoNet $(TRAIN_OPTIONS) --out build/keypoints_model_2.safetensors
 	@$(PY) -m training.confidence --model build/keypoints_model_2.safetensors
+
+detector: .venv/made
+	@$(PY) -m training.detector train $(DETECTOR_OPTIONS)
 
 twin: .venv/made
 	@$(PY) -m training train --twin $(TRAIN_OPTIONS) --out build/keypoints_model_1_twin.safetensors

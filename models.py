@@ -574,7 +574,7 @@ class DenseBlock(nn.Module):
         return functional.relu(result + value if self.shortcut else result)
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet}
+NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet, "FaceDetector": FaceDetector}
 
 
 def layer_table(net: nn.Module) -> list[dict]:

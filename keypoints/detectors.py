@@ -268,7 +268,7 @@ class YuNetDetector:
         return from_five_points(points)
 
 
-FIVE_SIDE, FIVE_DOWN = 2.38, 0.3  # landmarks.REFERENCE_FACE's, with the first pass's medians in detector_scatter.json
+FIVE_SIDE, FIVE_DOWN = 2.38, 0.3  # landmarks.REFERENCE_FACE's, with the cascade's medians in detector_scatter.json
 
 
 # The same of this network's points: on 400 training frames its boxes lie in the median where the cascade's would.

@@ -1,5 +1,6 @@
 """Crops, losses and the loop of the trainings that are in work."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +8,15 @@ import pytest
 import torch
 from helpers import face_points
 
+from keypoints.detectors import NetworkDetector
+from keypoints.files import sha256
 from keypoints.geometry import REFERENCE_FIVE, face_crop, fit_similarity
 from models import FaceDetector, FineNet
-from training.detector import DetectorRecipe, assign, box_iou, cells, decode, detector_loss, labelled, train
+from training.detector import DetectorRecipe, assign, box_iou, cells, decode, detector_loss, labelled, main, train
 from training.detector_data import DetectorViews, Picture, collate, move
+from training.export import export_onnx
 from training.fine import Faces, FineRecipe, FineViews, expected_points, fine_loss, gaussians
+from training.weights import load_model
 
 
 def test_a_similarity_is_found_again():
@@ -163,8 +168,8 @@ def recipe() -> DetectorRecipe:
 
 def test_a_detector_s_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, recipe):
     pictures = [labelled(np.full((120, 120), 90, np.uint8), face_points(60, 60, 50))] * 2
-    monkeypatch.setattr("training.detector.read_folder", lambda *_: ([(pictures, 1.0)], {"heads": pictures}))
-    whole = train(tmp_path, tmp_path / "whole.pt", recipe)
+    monkeypatch.setattr("training.detector.read_folder", lambda *_: ({"heads": pictures}, {"heads": pictures}))
+    whole = train(tmp_path, tmp_path / "whole.safetensors", recipe)
     calls, measured = [], train.__globals__["measure"]
 
     def interrupted(*given):
@@ -173,14 +178,28 @@ def test_a_detector_s_training_goes_on_to_the_same_weights(tmp_path, monkeypatch
 
     monkeypatch.setattr("training.detector.measure", interrupted)
     with pytest.raises(KeyboardInterrupt):  # measured at the end of the last epoch only: three are on disk
-        train(tmp_path, tmp_path / "cut.pt", recipe)
+        train(tmp_path, tmp_path / "cut.safetensors", recipe)
     monkeypatch.setattr("training.detector.measure", measured)
-    assert calls and not (tmp_path / "cut.pt").exists()
+    assert calls and not (tmp_path / "cut.safetensors").exists()
     with pytest.raises(ValueError, match=r"cut\.checkpoint: got the recipe .*, expected "):
-        train(tmp_path, tmp_path / "cut.pt", replace(recipe, views=64))
-    resumed = train(tmp_path, tmp_path / "cut.pt", recipe)
+        train(tmp_path, tmp_path / "cut.safetensors", replace(recipe, views=64))
+    resumed = train(tmp_path, tmp_path / "cut.safetensors", recipe)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_a_detector_trained_on_the_sample_finds_faces_without_pytorch(tmp_path, capsys):
+    out = tmp_path / "tiny.safetensors"
+    main(["train", "--folder", str(tmp_path), "--out", str(out), "--views", "8", "--epoch", "8", "--batch", "4"])
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["network"] == "FaceDetector" and record["images"] == {"heads": 600} and record["seconds"] > 0
+    assert record["sha256"] == sha256(out) and record["history"][-1]["heads"]["faces"] == 150
+    image = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    found = NetworkDetector(model=out.with_suffix(".onnx"), min_score=0.0).find(image)
+    assert len(found) and found.points.shape == (len(found), 5, 2)
+    export_onnx(load_model(out), tmp_path / "again")
+    assert (tmp_path / "again.onnx").read_bytes() == out.with_suffix(".onnx").read_bytes()
 
 
 def test_the_detector_is_within_its_budget():

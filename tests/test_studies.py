@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, face_points
 from torch.utils.data import Subset
 
-from data_load import find_data, label_offset, training_transform
+from data_load import find_data, label_offset, read_keypoints, training_transform
 from models import Net
 from training.evaluation import Evaluation
 from training.recipe import Recipe, fit
-from training.studies import common, cost, slices, study
+from training.studies import common, cost, detector, slices, study
 from training.studies import label_offset as offset_study
 
 
@@ -173,3 +173,56 @@ def test_the_first_look_is_the_network_stopped_half_way():
         first, second = net(image, every_look=True)
         assert torch.allclose(slices.CoarseStage(net)(image), first, atol=1e-6)
         assert not torch.allclose(first, second, atol=1e-3)
+
+
+# The detector's study -------------------------------------------------------------------------------------------------
+
+
+def test_faces_are_counted_by_hand(monkeypatch):
+    monkeypatch.setattr(detector, "read_image", lambda _: np.zeros((512, 256, 3), np.uint8))
+    boxes = np.array([[0, 0, 30, 30], [100, 100, 150, 150], [200, 0, 210, 10], [0, 200, 90, 290]], float)
+    counted = np.array([True, True, True, False])
+    at = [(15, 15, 30), (16, 15, 30), (125, 126, 80), (45, 245, 200), (300, 300, 50)]
+    images = [("a", boxes, counted), ("b", boxes[:1], counted[:1])]
+    figures = detector.tally(images, lambda i, _: np.array([at, []][i]))
+    # The second box is a double, the fourth twice as large as its face, the fifth nowhere; the third face is too small.
+    assert figures == {
+        "faces": 3, "found": 2, "found_percent": 66.67, "20_to_40": "1/2", "40_to_80": "1/1", "80_to_1000": "0/0",
+        "images": 2, "others_an_image": 1.0,
+    }  # fmt: skip
+
+
+def test_a_box_lies_around_its_face_as_measured_however_both_are_turned():
+    face = face_points(100, 100, 60)
+    box = np.array([70.0, 60.0, 80.0, 80.0, 0.0])
+    middle, size = box[:2] + 40, np.sqrt(np.ptp(face, axis=0).prod())
+    expected = detector.box_offsets(box, face)
+    assert expected[:2] == pytest.approx((middle - (face.min(axis=0) + face.max(axis=0)) / 2 - 0.5) / size)
+    assert expected[2] == pytest.approx(np.log(80 / size))
+    angle = np.radians(30)  # clockwise, as y points down
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    turned, box[4] = (face + 0.5 - middle) @ matrix + middle - 0.5, 30
+    assert detector.box_offsets(box, turned) == pytest.approx(expected)
+    assert detector.eye_roll(turned) == pytest.approx(detector.eye_roll(face) + 30)
+
+
+@pytest.mark.parametrize("degrees", [90, -90, 180])
+def test_points_turn_with_their_image(degrees):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[4, 7] = 255
+    turned, points = detector.turn(image, np.array([[7.0, 4.0], [8.0, 4.0]]), degrees)
+    assert turned[tuple(points[0, ::-1].astype(int))].tolist() == [255] * 3
+    across = points[1] - points[0]
+    assert np.degrees(np.arctan2(across[1], across[0])) == pytest.approx(degrees)
+
+
+def test_baselines_that_only_detect_are_measured_in_a_process_of_their_own(tmp_path, monkeypatch, capsys):
+    names, keypoints = read_keypoints(find_data("sample").csv_file("test"))
+    images = [detector._one(find_data("sample").image_dir("test") / names[0], keypoints[0])]
+    monkeypatch.setattr(detector, "labelled_sets", lambda _: [("heads", images)])
+    monkeypatch.setattr(detector, "RESULTS", tmp_path)
+    detector.main(["baselines", "--python", str(tmp_path / "nowhere")])
+    content = json.loads((tmp_path / "detector_baselines.json").read_text())
+    assert content["sets"]["heads"]["ours, full"]["found"] == 1 and content["sets"]["heads"]["ours, full"]["ms"] > 0
+    assert {"OpenCV Haar cascade", "ours, fast"} < set(content["sets"]["heads"])
+    assert set(content["left_out"]) == {name for name in content["left_out"] if name.startswith(("dlib", "MediaPipe"))}

@@ -19,9 +19,9 @@ import torch
 from helpers import ROOT, refused
 from torch import nn
 
-from models import Net
+from models import FaceDetector, Net
 from training import weights
-from training.weights import DEFAULT_MODEL, RECIPE_MODEL, load_model, save_model, write_tensors
+from training.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model, write_tensors
 
 
 def test_saved_and_loaded_network_gives_the_same_output(net, images, tmp_path):
@@ -228,6 +228,9 @@ def refuse(path: Path, tensors: dict, about: object, sentence: str) -> None:
     assert len(str(caught.value)) < 600
 
 
+DETECTOR = MODEL_DIR / "detector.safetensors"
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("changed", "sentence"), WRONG)
 def test_record_that_does_not_fit_the_network_is_refused(net, tmp_path, changed, sentence):
@@ -258,7 +261,7 @@ def test_missing_file_and_directory_are_os_errors(tmp_path):
             load_model(path)
 
 
-@pytest.mark.parametrize("shipped", [RECIPE_MODEL, DEFAULT_MODEL])
+@pytest.mark.parametrize("shipped", [RECIPE_MODEL, DEFAULT_MODEL, DETECTOR])
 def test_shipped_weights_load_and_match_their_record(shipped):
     record = json.loads(shipped.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["weights"] == shipped.name
@@ -266,8 +269,38 @@ def test_shipped_weights_load_and_match_their_record(shipped):
     assert load_model(shipped).framing == record["framing"] and shipped.stat().st_size < 10e6
 
 
+def test_the_shipped_detector_s_graph_is_written_from_its_weights_byte_for_byte(tmp_path):
+    save_model(load_model(DETECTOR), tmp_path / "detector.safetensors")
+    assert (tmp_path / "detector.onnx").read_bytes() == DETECTOR.with_suffix(".onnx").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["detector.onnx", "detector.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"channels": [400] * 5, "depths": [400] * 4}, "do not fit FaceDetector: "),  # 500 million weights
+        ({"width": 10**6}, "do not fit FaceDetector: "),
+        ({"depths": [10**9] * 4}, "do not fit FaceDetector: got the arguments .* expected at most 512 in a list"),
+        ({"channels": [[16]]}, "do not fit FaceDetector: got the arguments .* expected numbers"),
+    ],
+)
+def test_a_detector_s_sizes_take_no_memory_unless_the_tensors_have_them(tmp_path, monkeypatch, changed, sentence):
+    net, path, built = FaceDetector(), tmp_path / "net.safetensors", []
+    forward = FaceDetector.__init__
+
+    def watched(self, *given, **named):
+        forward(self, *given, **named)
+        built.append(next(self.parameters()).device.type)
+
+    monkeypatch.setattr(FaceDetector, "__init__", watched)
+    write_tensors(path, net.state_dict(), {"network": "FaceDetector", "arguments": net.arguments | changed})
+    with pytest.raises(ValueError, match=sentence):
+        load_model(path)
+    assert "cpu" not in built
+
+
 # By file of training/, each with weights_only: what main converts, and the developers' own checkpoints and weights.
-LOADS = {"training/weights.py": 1, "training/loop.py": 1, "training/fine.py": 2, "training/detector.py": 1}
+LOADS = {"training/weights.py": 1, "training/loop.py": 1, "training/fine.py": 2}
 
 
 def test_nothing_is_unpickled_except_what_the_user_converts():

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--twin", action="store_true",
         help="hold out people: train without the validation and the test people of data/splits.json, validate on the "
         "former, measure both at the end (of another set: 15 %% of the people each, by the same rule)")
-    add("--network", choices=list(NETWORKS), default="Net",
+    add("--network", choices=[name for name in NETWORKS if name != "FaceDetector"], default="Net",
         help="PhotoNet learns photographs: the training people of the official set or the sample, the wild photos and "
         "rendered heads, randomly rotated, lit and damaged (default: Net)")
     add("--wild", type=Path, metavar="DIR", help="for PhotoNet: the wild photos (default: see evaluate)")

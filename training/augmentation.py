@@ -29,8 +29,8 @@ SOURCE_FACE = 120.0  # pixels: the face's size in them (root of its box's area);
 # The crop for a network for photographs, in sizes of the face: its side; its centre below that of the keypoints' box.
 VIEW_SCALE, VIEW_DY = 2.1, -0.095
 # How the Haar box lies around faces: standard deviations of its centre, right and down, in sizes of the face, and of
-# the logarithm of its side. Measured 0.11, 0.04, 0.09 on training faces (results/detector_scatter.json); enlarged by
-# half, since trackers and other detectors are no better, and downwards as far as a profile's box may be off.
+# the logarithm of its side. Measured 0.11, 0.05, 0.10 on validation people (results/detector_scatter.json); enlarged
+# since trackers and other detectors are no better, and downwards as far as a profile's box may be off.
 SCATTER = (0.13, 0.07, 0.13)
 
 

@@ -1,9 +1,10 @@
 """Train the face detector: pictures with boxes → random views → SimOTA assignment → scores, boxes, five points.
 
 `python -m training.detector label --folder FOLDER` finds five points for drawn boxes with the points network;
-`python -m training.detector train --folder FOLDER --out detector.pt` trains and goes on with what was cut off. FOLDER
-holds detection/ (boxes.csv beside the pictures), wild/ (with wild_keypoints.csv) and official/, each optional; without
-any of them the sample's rendered heads are learned.
+`python -m training.detector train --folder FOLDER --out FILE.safetensors` trains, writes the weights, their record and
+the ONNX file, and goes on with what was cut off. FOLDER holds detection/ (boxes.csv beside the pictures), wild/ (with
+wild_keypoints.csv), official/ and rendered/ (folders of data/sample/render.py), each optional; without any of them the
+sample's rendered heads are learned.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
 from training.loop import fit
 from training.splits import read_splits
+from training.weights import load_model, save_model
 
 POINTS_FILE = "detection_points.npz"
 FOUND_FILE = "found.json"  # by file: boxes that an earlier detector found
-POINTS_WEIGHT = 3.0  # of the five points' loss; with 0.5 they end 9 % of the box's size off
+SHARES = {"wider": 0.6, "photos": 0.13, "wild": 0.14, "frames": 0.08, "heads": 0.05}  # of the views, by kind
+SAMPLE_VIEWS = 16_000  # where there is nothing but the sample
 SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its five points
 
 
@@ -47,6 +50,7 @@ class DetectorRecipe:
     learning_rate: float = 3e-3  # the highest of OneCycle
     weight_decay: float = 0.02
     average: float = 0.999  # decay of the exponential moving average of the weights
+    points_weight: float = 3.0  # of the five points' loss; with 0.5 they end 9 % of the box's size off
     seed: int = 0
 
 
@@ -94,8 +98,8 @@ def read_boxes(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, list[str
     return result
 
 
-def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Picture], float]], dict[str, list[Picture]]]:
-    """The training pictures by kind, with how often each kind is drawn, and the validation pictures by kind.
+def read_folder(folder: Path, held_out: set[str]) -> tuple[dict[str, list[Picture]], dict[str, list[Picture]]]:
+    """The training pictures and the validation pictures, each by kind: a key of SHARES.
 
     Args:
         held_out: pictures of ``detection/`` that are for validation.
@@ -140,8 +144,7 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[list[tuple[list[Pictu
         data = find_data("sample")
         heads = zip(*read_keypoints(data.csv_file("test")), strict=True)
         validation["heads"] = [labelled(grey_image(data.image_dir("test") / name), points) for name, points in heads]
-    shares = {"wider": 0.6, "photos": 0.13, "wild": 0.14, "frames": 0.08, "heads": 0.05}
-    return [(pictures, shares[kind]) for kind, pictures in training.items()], dict(validation)
+    return dict(training), dict(validation)
 
 
 def label(folder: Path) -> None:
@@ -265,7 +268,12 @@ def assign(
 
 
 def detector_loss(
-    output: torch.Tensor, grid: torch.Tensor, truth: torch.Tensor, points: torch.Tensor, sure: torch.Tensor
+    output: torch.Tensor,
+    grid: torch.Tensor,
+    truth: torch.Tensor,
+    points: torch.Tensor,
+    sure: torch.Tensor,
+    points_weight: float = DetectorRecipe.points_weight,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Quality focal loss (https://arxiv.org/abs/2006.04388) of scores, GIoU of boxes, L1 of points.
 
@@ -290,7 +298,7 @@ def detector_loss(
     ).sum(dim=(1, 2))
     landmark = (error * known).sum() / known.sum().clamp_min(1)
     score = score / count
-    return 2 * score + 2 * box + POINTS_WEIGHT * landmark, {"score": score, "box": box, "points": landmark}
+    return 2 * score + 2 * box + points_weight * landmark, {"score": score, "box": box, "points": landmark}
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -306,20 +314,23 @@ def train(
     minutes: float | None = None,
     start: Path | None = None,
 ) -> FaceDetector:
-    """Train a detector; checkpoints after each epoch beside ``out``, from which the next start goes on.
+    """Train a detector and save it with :func:`training.weights.save_model`.
+
+    After each epoch there is a checkpoint beside ``out``, from which the next start goes on.
 
     Args:
         hard: folder whose ``attributes.csv`` names the faces that are kept for validation.
         workers: processes that make the views.
         minutes: see :func:`training.loop.fit`.
-        start: weights to start from.
+        start: weights to start from, a file of ``save_model``.
     """
     torch.manual_seed(recipe.seed)
-    groups, validation = read_folder(folder, held_out_names(hard))
-    print({kind: len(pictures) for kind, pictures in validation.items()}, [len(p) for p, _ in groups], flush=True)
-    net = FaceDetector().to(device)
-    if start is not None:
-        net.load_state_dict(torch.load(start, weights_only=True))
+    held_out = held_out_names(hard)
+    training, validation = read_folder(folder, held_out)
+    about = data_record(training, validation, held_out)
+    print(json.dumps({name: about[name] for name in ("images", "validation_images")}), flush=True)
+    net = (FaceDetector() if start is None else load_model(start)).to(device)
+    groups = [(pictures, SHARES[kind]) for kind, pictures in training.items()]
     views = DetectorViews(groups, recipe.views_an_epoch, recipe.size, recipe.seed)
     grid = cells(recipe.size, recipe.size).to(device)
 
@@ -332,12 +343,27 @@ def train(
         images = normalise(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
             output = net(images)
-        return detector_loss(output.float(), grid, *faces)
+        return detector_loss(output.float(), grid, *faces, recipe.points_weight)
 
     def figures(averaged: FaceDetector) -> dict:
         return {kind: measure(averaged, pictures[:150]) for kind, pictures in validation.items()}
 
-    return fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
+    net = fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
+    save_model(net.cpu(), out, about | net.record)
+    return net
+
+
+def data_record(training: dict, validation: dict, held_out: set[str]) -> dict:
+    """What the record says about the data."""
+    splits = read_splits()["by_person"]
+    frames = {"held_out_people": sorted(splits["validation"] + splits["test"])} if "frames" in training else {}
+    return {
+        "images": {kind: len(pictures) for kind, pictures in training.items()},
+        "faces": {kind: sum(int(picture.sure.sum()) for picture in pictures) for kind, pictures in training.items()},
+        "validation_images": {kind: len(pictures) for kind, pictures in validation.items()},
+        "held_out_photographs": sorted(held_out),
+        **frames,
+    }
 
 
 def held_out_names(hard: Path | None) -> set[str]:
@@ -407,13 +433,14 @@ def measure(net: FaceDetector, pictures: list[Picture], long_side: int = 512, sm
     return {"faces": faces, **{f"recall at {rate}": round(value, 4) for rate, value in at.items()}}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.detector", description=__doc__.split("\n")[0])
     parser.add_argument("task", choices=["label", "train"])
     parser.add_argument("--folder", type=Path, default=Path("data"))
     parser.add_argument("--hard", type=Path, help="folder whose attributes.csv names validation faces")
-    parser.add_argument("--out", type=Path, default=Path("build/detector.pt"))
-    parser.add_argument("--views", type=int, default=DetectorRecipe.views)
+    parser.add_argument("--out", type=Path, default=Path("build/detector.safetensors"))
+    default = f"(default: {DetectorRecipe.views}, of the sample alone {SAMPLE_VIEWS})"
+    parser.add_argument("--views", type=int, help=default)
     parser.add_argument("--batch", type=int, default=DetectorRecipe.batch_size)
     parser.add_argument("--epoch", type=int, default=DetectorRecipe.views_an_epoch, help="views between checkpoints")
     parser.add_argument("--rate", type=float, default=DetectorRecipe.learning_rate, help="the highest learning rate")
@@ -422,24 +449,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that make the views")
     parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    if arguments.task == "label":
-        label(arguments.folder)
-    else:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        recipe = DetectorRecipe(arguments.views, arguments.epoch, arguments.batch, learning_rate=arguments.rate)
-        train(
-            arguments.folder,
-            arguments.out,
-            recipe,
-            arguments.hard,
-            arguments.device,
-            arguments.workers,
-            arguments.minutes,
-            arguments.start,
-        )
+    if options.task == "label":
+        label(options.folder)
+        return
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    photographs = any((options.folder / name).exists() for name in ("detection", "wild", "official"))
+    views = options.views or (DetectorRecipe.views if photographs else SAMPLE_VIEWS)
+    recipe = DetectorRecipe(views, options.epoch, options.batch, learning_rate=options.rate)
+    given = options.hard, options.device, options.workers, options.minutes, options.start
+    train(options.folder, options.out, recipe, *given)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from keypoints.files import lock, write_atomically
+from training.records import peak_memory_mb, versions
 
 
 class Average:
@@ -69,7 +70,9 @@ def fit(
         minutes: the training ends after this time, with the learning rate at 0, should that be before ``recipe.views``.
 
     Returns:
-        the averaged network.
+        the averaged network; its ``record`` holds recipe, history, seconds, threads, memory and versions, and its
+        ``checkpoints`` what :func:`training.weights.save_model` removes. It writes an ``out`` that ends in .pt, a bare
+        ``state_dict``; other files are the caller's.
 
     Raises:
         ValueError: the checkpoint is of another recipe: the rate would then not end at zero.
@@ -133,5 +136,15 @@ def fit(
                 "recipe": asdict(recipe),
             }
             write_atomically(checkpoint, lambda part, state=state: torch.save(state, part))
-        torch.save({name: value.cpu() for name, value in average.net.state_dict().items()}, out)
+        if out.suffix == ".pt":
+            torch.save({name: value.cpu() for name, value in average.net.state_dict().items()}, out)
+    average.net.checkpoints = (checkpoint,)
+    average.net.record = {
+        "recipe": asdict(recipe),
+        "history": history,
+        "seconds": round(spent, 1),
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": versions(),
+    }
     return average.net

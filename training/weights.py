@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
-from models import NETWORKS
+from models import NETWORKS, FaceDetector
 from training.export import export_onnx
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "saved_models"
 RECIPE_MODEL = MODEL_DIR / "keypoints_model_1.safetensors"  # the course's recipe
 DEFAULT_MODEL = MODEL_DIR / "keypoints_model_2.safetensors"  # the network for photographs
 MOST_BYTES = 2**26  # of a weights file: eight times the largest network's here
+MOST_IN_LIST = 512  # channels or blocks at a stride
 ABOUT = "keypoints"  # the one key of the metadata, whose order safetensors does not keep: its value is JSON
 
 
@@ -75,7 +76,9 @@ def read_tensors(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[dict[s
 
 
 def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> None:
-    """Write the weights to ``path``, and beside it their record as JSON and, given a framing, the ONNX files.
+    """Write the weights to ``path``, and beside it their record as JSON and the ONNX files.
+
+    A keypoint network without a framing has no use yet and gets no ONNX files.
 
     None of them is ever there half-written.
 
@@ -90,9 +93,10 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
         OSError: it can't be written; the checkpoints stay.
     """
     path = Path(path)
-    about = {"network": type(net).__name__, "arguments": net.arguments, "framing": net.framing}
+    framing = getattr(net, "framing", None)  # a face detector has none
+    about = {"network": type(net).__name__, "arguments": net.arguments, "framing": framing}
     write_tensors(path, net.state_dict(), about)
-    if net.framing is not None:
+    if framing is not None or isinstance(net, FaceDetector):
         export_onnx(net, path)
     if record is not None:
         record = {
@@ -100,7 +104,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
             "sha256": sha256(path),
             "network": about["network"],
             "parameters": sum(p.numel() for p in net.parameters()),
-            "framing": net.framing,
+            "framing": framing,
             **record,
         }
         write_json(path.with_suffix(".json"), record)
@@ -149,11 +153,17 @@ def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.
         raise ValueError(f"{path}: got the framing {brief(framing)}, expected numbers in sides of a face's box")
     try:
         arguments = dict(arguments)
-        if not all(isinstance(value, (int, float)) and value == value for value in arguments.values()):
+        lists = [number for value in arguments.values() if isinstance(value, list) for number in value]
+        numbers = lists + [value for value in arguments.values() if not isinstance(value, list)]
+        if not all(isinstance(value, (int, float)) and value == value for value in numbers):
             raise ValueError(f"got the arguments {brief(arguments)}, expected numbers")
-        net = NETWORKS[network](**arguments)
+        if any(number > MOST_IN_LIST for number in lists):
+            raise ValueError(f"got the arguments {brief(arguments)}, expected at most {MOST_IN_LIST} in a list")
         if any(value.is_complex() for value in tensors.values()):
             raise ValueError("complex numbers")  # PyTorch would take their real parts
+        with torch.device("meta"):  # sizes that the tensors do not have take no memory
+            NETWORKS[network](**arguments).load_state_dict(tensors, assign=True)
+        net = NETWORKS[network](**arguments)
         net.load_state_dict(tensors)
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(

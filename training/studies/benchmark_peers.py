@@ -94,6 +94,18 @@ class Dlib:
         return np.array([(point.x, point.y) for point in shape.parts()], np.float64)
 
 
+class DlibFaces(Dlib):
+    """The detector alone."""
+
+    keypoints = None
+    packages = ("dlib-bin", "numpy")
+
+    def __init__(self, threads):
+        import dlib
+
+        self.detector = dlib.get_frontal_face_detector()
+
+
 class FacemarkLBF:
     """OpenCV's local binary features in the boxes of the Haar cascade, with the settings of our own HaarDetector."""
 
@@ -148,6 +160,46 @@ class MediaPipe:
         return np.stack([mesh[group].mean(axis=0) for group in self.groups]) * crop.shape[1::-1] + (left, top)
 
 
+class MediaPipeFaces:
+    """MediaPipe's face detection: BlazeFace at 128×128 pixels, ``model`` 0, or at 192×192 for small faces, 1."""
+
+    ours = False
+    keypoints = None
+    packages = ("mediapipe", "numpy")
+
+    def __init__(self, threads, model):
+        import mediapipe
+
+        self.faces = mediapipe.solutions.face_detection.FaceDetection(model_selection=int(model))
+
+    def detect(self, image):
+        height, width = image.shape[:2]
+        boxes = [face.location_data.relative_bounding_box for face in self.faces.process(image).detections or ()]
+        return [(box.xmin * width, box.ymin * height, box.width * width, box.height * height) for box in boxes]
+
+
+class OursFaces:
+    """A detector of keypoints.detectors: "haar", "yunet FILE", or "network" with its effort and lowest score."""
+
+    ours = True
+    keypoints = None
+    packages = ("onnxruntime", "opencv-python", "numpy")
+
+    def __init__(self, threads, kind):
+        from keypoints.detectors import HaarDetector, NetworkDetector, YuNetDetector
+
+        kind, *rest = kind.split(" ", 1)
+        if kind == "network":
+            effort, score = rest[0].split()
+            network = NetworkDetector(effort=effort, min_score=float(score), threads=threads)
+            self.detect = lambda image: network.find(image).boxes
+        else:
+            detector = HaarDetector() if kind == "haar" else YuNetDetector(rest[0])
+            self.detect = lambda image: detector(image)[:, :4]
+
+
+# Entries that detect and place no points: training.studies.detector measures them.
+FACES = {"ours_faces": OursFaces, "dlib_faces": DlibFaces, "mediapipe_faces": MediaPipeFaces}
 PEERS = {"ours_centre": OursCentre, "ours_haar": Ours, "dlib": Dlib, "lbf": FacemarkLBF, "mediapipe": MediaPipe}
 
 
@@ -163,31 +215,37 @@ def measure(peer, images, boxes: np.ndarray) -> dict:
     """Measure an entry on the images in turn, after a warm-up.
 
     Args:
-        peer: has ``keypoints(image, box)``, which returns (68, 2) in pixels of the image, NaN where it finds none, and
-            ``detect(image)``, which returns boxes as its ``keypoints`` takes them; None where it is given the true one.
+        peer: has ``keypoints(image, box)``, which returns (68, 2) in pixels of the image, NaN where it finds none; None
+            where boxes are all it gives. And ``detect(image)``, which returns boxes as its ``keypoints`` takes them;
+            None where it is given the true one.
         images: N images, by index.
         boxes: (N, 4) left, top, width, height, pixels.
 
     Returns:
-        image: (F,) the image of each of the faces found; points: (F, 68, 2) pixels; detector_ms: (N,), empty where
-        nothing is detected; keypoints_ms: (F,).
+        image: (F,) the image of each of the faces found; box: (F, 4); points: (F, 68, 2) pixels; detector_ms: (N,),
+        empty where nothing is detected; keypoints_ms: (F,). Without ``keypoints`` points and keypoints_ms are empty,
+        and detector_ms is the time of all the process's threads: other programs don't count.
     """
-    rows = {"image": [], "points": [], "detector_ms": [], "keypoints_ms": []}
+    rows = {"image": [], "box": [], "points": [], "detector_ms": [], "keypoints_ms": []}
+    clock = time.perf_counter if peer.keypoints else time.process_time
     order = [*range(min(WARM_UP, len(boxes))), *range(len(boxes))]
     for turn, index in enumerate(order):
         if turn == len(order) - len(boxes):
             rows = {name: [] for name in rows}
         image, found = images[index], [boxes[index]]
         if peer.detect:
-            began = time.perf_counter()
+            began = clock()
             found = peer.detect(image)
-            rows["detector_ms"].append(1000 * (time.perf_counter() - began))
+            rows["detector_ms"].append(1000 * (clock() - began))
         for box in found:
-            began = time.perf_counter()
-            rows["points"].append(peer.keypoints(image, box))
-            rows["keypoints_ms"].append(1000 * (time.perf_counter() - began))
             rows["image"].append(index)
-    return rows | {"points": np.reshape(rows["points"], (-1, 68, 2)), "image": np.array(rows["image"], int)}
+            rows["box"].append(box)
+            if peer.keypoints:
+                began = clock()
+                rows["points"].append(peer.keypoints(image, box))
+                rows["keypoints_ms"].append(1000 * (clock() - began))
+    rows |= {"points": np.reshape(rows["points"], (-1, 68, 2)), "box": np.reshape(rows["box"], (-1, 4))}
+    return rows | {"image": np.array(rows["image"], int)}
 
 
 class _Images:
@@ -201,14 +259,15 @@ class _Images:
 
 
 def main(name: str, images: str, out: str, threads: str) -> int:
-    if hasattr(os, "sched_setaffinity"):  # Linux. MediaPipe takes as many threads as it sees cores, and has no option.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     kind, _, model = name.partition(":")
+    # Linux. MediaPipe takes as many threads as it sees cores, and has no option; FACES count the time of all threads.
+    if hasattr(os, "sched_setaffinity") and kind in PEERS:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     try:
         import cv2
 
         cv2.setNumThreads(int(threads))
-        peer = PEERS[kind](int(threads), *([model] if model else []))
+        peer = (PEERS | FACES)[kind](int(threads), *([model] if model else []))
     except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

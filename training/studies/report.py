@@ -105,6 +105,74 @@ def small_text() -> str:
     return ", ".join(told) + "." * bool(told)
 
 
+SETS = {
+    "official_test": "official test set",
+    "official_validation": "official validation people",
+    "wild_validation": "wild validation photos",
+    "groups_validation": "groups, held-out photographs",
+}
+SIZES = ("20_to_40", "40_to_80", "80_to_1000")
+
+
+def detector_table() -> str:
+    """Tabulate what the face detector finds and cost, beside the baselines; `training.studies.detector` measured it."""
+    record, scatter = load(MODEL_DIR / "detector.json"), load(RESULTS / "detector_scatter.json")
+    head = ["with the keypoint network", "detector", "found", "20–40 pixels", "40–80", "above 80", "others an image"]
+    parts = [markdown(head, _found_rows(load(RESULTS / "detector_found.json")))]
+    if (RESULTS / "detector_baselines.json").exists():
+        baselines = load(RESULTS / "detector_baselines.json")
+        parts.append(markdown(["the detector alone", *head[1:], "ms"], _found_rows(baselines["sets"])))
+        parts.append(
+            f"Ours counts from a score of {baselines['score']} on, the others as they come; times are medians an image "
+            f"of a processor that calls itself '{baselines['processor']}', all threads added up."
+        )
+    rows = []
+    for name, title in SETS.items():
+        for kind in ("network", "haar") if name in scatter else ():
+            of = scatter[name][kind]
+            cells = [f"{m:.2f} ± {d:.2f}" for m, d in zip(of["median"], of["standard_deviation"], strict=True)]
+            rows.append([title, kind, f"{of['found']}/{scatter[name]['faces']}", *cells])
+    head = ["boxes, median ± deviation", "detector", "found", "right", "down", "log side", "roll"]
+    parts.append(markdown(head, rows))
+    error = "{from}–{to} pixels {percent:.1f} ({faces})"
+    told = "; ".join(
+        f"{SETS[name]}: {', '.join(error.format(**size) for size in of['five_points'])}"
+        for name, of in scatter.items()
+        if name in SETS
+    )
+    parts.append(f"The five points' mean error in percent of the face's size, by that size (faces): {told}.")
+    if (RESULTS / "detector_turned.json").exists():
+        turns = {k: v for k, v in load(RESULTS / "detector_turned.json").items() if k != "roll_error"}
+        told = ", ".join(f"{v['with_the_right_roll']} of {v['photographs']} by {k}°" for k, v in turns.items())
+        parts.append(f"Wild validation photos turned clockwise, faces found with that roll: {told}.".replace("-", "−"))
+    gpu = " ({views:,} of the views on a GPU in {seconds:.0f} seconds of these)" if "on_a_gpu" in record else ""
+    gpu = gpu.format(**record.get("on_a_gpu", {}))
+    images = ", ".join(f"{count:,} {kind}" for kind, count in record["images"].items())
+    parts.append(
+        f"{record['parameters']:,} weights learned from {record['history'][-1]['views']:,} views of "
+        f"{record['recipe']['size']}×{record['recipe']['size']} pixels of these images: {images}. That took "
+        f"{record['seconds'] / 60:.0f} minutes with {number(record['threads'], 'thread')}{gpu}. Not in training: "
+        f"{len(record['held_out_photographs'])} photographs of groups, {len(record['held_out_people'])} people of the "
+        f"official set, {record['validation_images']['wild']} wild photos."
+    )
+    return "\n\n".join(parts)
+
+
+def _found_rows(sets: dict) -> list[list[str]]:
+    return [
+        [
+            SETS[name],
+            detector,
+            f"{of['found']}/{of['faces']}",
+            *("" if of[size] == "0/0" else of[size] for size in SIZES),
+            f"{of['others_an_image']:.2f}",
+            *([f"{of['ms']:.0f}"] if "ms" in of else []),
+        ]
+        for name, kinds in sets.items()
+        for detector, of in kinds.items()
+    ]
+
+
 def parts_table() -> str:
     """Tabulate NME_box by part of the face."""
     rows = [
@@ -475,6 +543,7 @@ TABLES = {
     "README.md": {"peers": peers_table, "printed": printed_text, "page": page_text, "notebooks": notebooks_table},
     "saved_models/README.md": {
         "small": small_text,
+        "detector": detector_table,
         "results": results_table,
         "ablation": ablation_table,
         "parts": parts_table,
