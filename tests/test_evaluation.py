@@ -11,7 +11,7 @@ from helpers import face_points, write_labels
 
 from keypoints.files import sha256
 from keypoints.network import Framing
-from models import Net
+from models import FaceDetector, Net
 from training import evaluation, metrics
 from training.framing import framing_dict
 from training.splits import read_splits, wild_groups
@@ -48,6 +48,12 @@ def test_a_part_of_a_set_gives_what_these_images_give_in_the_whole(net, small_se
     np.testing.assert_allclose(part.predicted, whole.predicted[chosen], atol=1e-3)
     np.testing.assert_array_equal(part.true, whole.true[chosen])
     assert part.figures["n"] == part.figures["people"] == 2 and whole.figures["people"] == 4
+
+
+@pytest.mark.parametrize("framing", list(evaluation.FRAMINGS))
+def test_face_detector_is_refused(small_set, framing):
+    with pytest.raises(ValueError, match="got the weights of a face detector, expected those of a keypoint network"):
+        evaluation.evaluate(FaceDetector(), small_set.csv_file("training"), small_set.image_dir("training"), framing)
 
 
 def test_the_intervals_are_over_whoever_is_said_to_be_on_an_image(net, small_set):

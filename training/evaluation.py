@@ -17,6 +17,7 @@ from keypoints.detection import KeypointDetector
 from keypoints.files import sha256
 from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
+from models import FaceDetector
 from training import metrics
 from training.framing import face_at
 from training.prediction import predict
@@ -75,8 +76,11 @@ def evaluate(
             size and centroid are then those of its known points and the reference face's estimates of the others.
 
     Raises:
-        OSError, ValueError: the labels or images can't be read, are missing, or a face has no size.
+        OSError, ValueError: the labels or images can't be read, are missing, or a face has no size; or the network is
+            no keypoint network.
     """
+    if isinstance(net, FaceDetector):
+        raise ValueError("got the weights of a face detector, expected those of a keypoint network")
     if framing not in FRAMINGS:
         raise ValueError(f"got framing {framing!r}, expected one of {', '.join(FRAMINGS)}")
     labels = LabelOptions(missing=missing, bad_labels=bad_labels)

@@ -107,7 +107,7 @@ def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Se
 
     Args:
         interpreter: the Python that has the baselines' packages; this one measures our networks.
-        models: weights files of ours, each measured by the centre crop and behind Haar.
+        models: weights files of ours, each measured by the centre crop and behind its detector.
         threads: the figures come from the run with the first number; times from each.
 
     Raises:

@@ -26,9 +26,9 @@ MEDIAPIPE_MAP = Path(__file__).resolve().parents[2] / "results" / "benchmark_med
 
 
 class Ours:
-    """A network of this repository behind the Haar cascade, as a user calls it."""
+    """A network of this repository behind its detector, as a user calls it."""
 
-    title = "behind Haar"
+    title = "behind its detector"
     ours = True
     packages = ("torch", "opencv-python", "numpy")
 
