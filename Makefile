@@ -35,7 +35,7 @@ help:
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make data        fetch the official data set into data/ and verify it"
 	@echo "make train       run the recipe outside a notebook: saved_models/mine.safetensors"
-	@echo "make photo       the network for photographs: build/keypoints_model_2.safetensors (KEYPOINTS_WILD names the wild photos)"
+	@echo "make photo       the network for photographs: build/keypoints_model_2.safetensors (PHOTO_OPTIONS='--folder DIR' names its data)"
 	@echo "make detector    the face detector: build/detector.onnx (DETECTOR_OPTIONS='--folder DIR' names photographs, else heads)"
 	@echo "make twin        the same without 30 % of the people, for figures of people never seen"
 	@echo "make evaluate    measure the shipped weights on every set, write results/evaluation.json"
@@ -118,7 +118,7 @@ train: .venv/made
 	@$(PY) -m training train $(TRAIN_OPTIONS)
 
 photo: .venv/made
-	@$(PY) -m training train --network PhotoNet $(TRAIN_OPTIONS) --out build/keypoints_model_2.safetensors
+	@$(PY) -m training.photo train $(PHOTO_OPTIONS)
 	@$(PY) -m training.confidence --model build/keypoints_model_2.safetensors
 
 detector: .venv/made

@@ -2,88 +2,95 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
 
-__all__ = [
-    "NETWORKS",
-    "Net",
-    "PhotoNet",
-    "TwoLooks",
-    "layer_table",
-]
+__all__ = ["NETWORKS", "FaceDetector", "Net", "PhotoNet", "layer_table"]
 
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks
 
 
-class TwoLooks(nn.Module):
-    """A network that looks twice: at the whole picture, then at the face, enlarged and levelled by the first points.
+class Net(nn.Module):
+    """Four convolutions, each with MaxPool, BatchNorm and ReLU; Dropout; a linear layer at the end. They look twice.
 
-    Faces in a picture differ in size, place and tilt more than in anything else. The first look need only find these
-    three; the second sees every face upright and equally large, so that its few layers can spend themselves on the
-    points. It is a spatial transformer (Jaderberg et al., 2015, https://arxiv.org/abs/1506.02025) whose transform comes
-    from points instead of a network of its own. Points are read off maps by soft-argmax: a softmax turns a point's map
-    into a probability of where the point is, and the expected coordinate is the point (Sun et al., Integral Human Pose
-    Regression, 2018, https://arxiv.org/abs/1711.08229). That costs no weights and reads off positions between the map's
-    cells. A linear layer then sees these positions, of all maps together and relative to their centroid, and moves each
-    by what single maps can't know: how the points of a face lie to each other. It may move them far: only where they
-    end is learnt, so that a map need not be highest at its own point, as long as it moves with the face.
+    The fourth convolution draws one map for each keypoint. Points are read off the maps by soft-argmax: a softmax turns
+    a map into a probability of where the point is, and the expected coordinate is the point (Sun et al., 2018,
+    https://arxiv.org/abs/1711.08229). A linear layer then sees the points of all maps together, relative to their
+    centroid, and moves each by what single maps can't know: how the points of a face lie to each other.
 
-    A subclass draws the maps: ``draw(view, look)`` makes (N, 68, H, W) of (N, 1, S, S).
+    The first look, at the whole picture, need only say where the face is: a quarter of the second's pixels will do. The
+    second look sees the face upright and always equally large, cut out by the first points: a spatial transformer
+    (Jaderberg et al., 2015, https://arxiv.org/abs/1506.02025) whose transform comes from points. Both looks use the
+    same four convolutions; only BatchNorm, which counts what usually comes out of them, counts for each look apart.
 
     Args:
-        whole: side of the picture at the first look, pixels.
-        close: side of the view at the second look, pixels.
-        spread: root mean square distance of the points from their centroid, as a share of the close view's side: how
-            much of the view the face fills.
-        layers: what draws the maps, by name; the layers of the looks follow it.
+        dropout: probability that one of the 128 maps before the last convolution is left out in training.
+        whole: side of the picture at the first look, 28 to 224 pixels.
 
     Input: (N, 1, 224, 224) float32, grey in [0, 1]. Output: (N, 136) float32, keypoints x0, y0, x1, … in network units,
     (pixels - 100) / 50; with ``every_look=True`` (2, N, 136), the estimates of both looks.
+
+    >>> Net()(torch.zeros(2, 1, 224, 224)).shape
+    torch.Size([2, 136])
     """
 
     LOOKS = 2
+    close = 112  # pixels: side of the view at the second look
+    spread = 0.27  # root mean square distance of the points from their centroid, as a share of the close view's side
     checkpoints: tuple[Path, ...] = ()  # what the training can go on from, until save_model has its result
 
-    def __init__(self, whole: int, close: int, spread: float, **layers: nn.Module) -> None:
+    def __init__(self, dropout: float = 0.05, whole: int = 56) -> None:
+        if not (isinstance(whole, int) and 28 <= whole <= IMAGE_SIZE):
+            raise ValueError(f"got a first look of {whole!r} pixels, expected 28 to {IMAGE_SIZE}")
         super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-        self.drawing = tuple(layers)  # their names
-        self.whole, self.close, self.spread = whole, close, spread
-        self.framing: dict | None = None  # how faces are framed at use as at training, see keypoints.detection.Framing
+        self.arguments = {"dropout": dropout, "whole": whole}
+        self.whole = whole
+        self.framing: dict | None = None  # how faces are framed at use as at training, see keypoints.network.Framing
+        self.bfloat16 = False  # train the convolutions with 16 bits: twice as fast on processors made for it
+
+        def block(inputs: int, outputs: int, kernel: int, pool: nn.MaxPool2d, dilation: int = 1) -> list[nn.Module]:
+            # BatchNorm follows and has a shift of its own, so the convolution needs no bias. Pooling first leaves a
+            # quarter of the values to normalise, and where BatchNorm's factor is positive ReLU gives the same.
+            convolution = nn.Conv2d(inputs, outputs, kernel, 1, dilation * (kernel // 2), dilation, bias=False)
+            return [convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+        self.features = nn.Sequential(
+            *block(1, 32, 5, nn.MaxPool2d(2)),
+            *block(32, 64, 3, nn.MaxPool2d(2)),
+            *block(64, 128, 3, nn.MaxPool2d(3, stride=1, padding=1)),  # stride 1: the maps keep their 28×28 cells
+            nn.Dropout2d(dropout),
+            *block(128, NUM_KEYPOINTS, 5, nn.MaxPool2d(3, stride=1, padding=1), dilation=3),
+        )
+        norms = [layer for layer in self.features if isinstance(layer, nn.BatchNorm2d)]
+        self.close_norms = nn.ModuleList(nn.BatchNorm2d(layer.num_features) for layer in norms)
         self.log_temperature = nn.Parameter(torch.ones(self.LOOKS, NUM_KEYPOINTS, 1))  # how peaked a softmax is
         self.linear = nn.ModuleList(nn.Linear(2 * NUM_KEYPOINTS, 2 * NUM_KEYPOINTS) for _ in range(self.LOOKS))
         for layer in self.linear:
             nn.init.normal_(layer.weight, std=1e-3)  # starts as no correction
             nn.init.zeros_(layer.bias)
-        self.bfloat16 = False  # train the convolutions with 16 bits: twice as fast on processors made for it
+        self.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster so
 
-    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The maps of a view, (N, 68, H, W), and whatever else a subclass's :meth:`describe` wants of it."""
-        raise NotImplementedError
-
-    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, Any]:
-        """The same with each map made a probability: it sums to 1 over its cells."""
+    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        """One map for each keypoint of a view: (N, 1, S, S) → (N, 68, S/4, S/4)."""
         # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
         view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
-        view = view.to(next(getattr(self, self.drawing[0]).parameters()).dtype)  # 16 bits where made_fast says so
+        close_norms = iter(self.close_norms)
         with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
-            maps, more = self.draw(view, look)
-        scores = maps.float().flatten(2) * self.log_temperature[look].exp()
-        return scores.softmax(dim=2).unflatten(2, maps.shape[2:]), more
+            for layer in self.features:
+                close = look == 1 and isinstance(layer, nn.BatchNorm2d)
+                view = (next(close_norms) if close else layer)(view)
+        return view.float()
 
     def probabilities(self, view: torch.Tensor, look: int) -> torch.Tensor:
-        """Where in a view each point may be: (N, 1, S, S) → (N, 68, H, W)."""
-        return self.seen(view, look)[0]
+        """Where in a view each point may be: (N, 1, S, S) → (N, 68, H, W), each map's sum is 1."""
+        maps = self.maps(view, look)
+        scores = maps.flatten(2) * self.log_temperature[look].exp()
+        return scores.softmax(dim=2).unflatten(2, maps.shape[2:])
 
     def points(self, probability: torch.Tensor, look: int) -> torch.Tensor:
         """Soft-argmax and correction: (N, 68, H, W) → (N, 68, 2) in view units, (x, y) from -1 to 1."""
@@ -122,53 +129,12 @@ class TwoLooks(nn.Module):
         scale = (radius / (2 * self.spread))[:, None]
         return torch.stack([scale * right, scale * down, middle], dim=2)
 
-    def follow(
-        self, view: torch.Tensor, before: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The second look alone, for a video: the points of the frame before take the first look's place.
-
-        Args:
-            view: (N, 1, close, close), cut out where :meth:`place` says for these points.
-            before: (N, 68, 2) in view units of ``view``: where the points are expected.
-
-        Returns:
-            points: (N, 68, 2) in view units of ``view``.
-            confidence, score: as PhotoNet's ``describe``; None where the network does not tell.
-        """
-        return self.points(self.probabilities(view, 1), 1), None, None
-
     def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:
         first = self.first_look(image)
         # The second look's error is no reason to move the first one's points.
         view, place = self.close_view(image, first.detach())
         second = from_view(self.points(self.probabilities(view, 1), 1), place)
         return network_units(torch.stack([first, second]) if every_look else second)
-
-
-def made_fast(net: nn.Module, bfloat16: bool = False) -> nn.Module:
-    """A copy to use, not to train; networks that do not look twice are given back as they are.
-
-    Args:
-        net: in eval mode. Of a PhotoNet BatchNorm is folded into the convolution before it, which gives the same.
-        bfloat16: keep the weights of what draws the maps with 16 bits and compute with these: a third faster on
-            processors that are made for it; points move by some 0.1 pixels of 224.
-    """
-    if not isinstance(net, TwoLooks):
-        return net
-    net = copy.deepcopy(net)
-    for part in net.modules():
-        if isinstance(part, (Convolution, Residual)) and isinstance(part.norm, nn.BatchNorm2d):
-            part.convolution, part.norm = fuse_conv_bn_eval(part.convolution, part.norm), nn.Identity()
-    for name in net.drawing if bfloat16 else ():
-        getattr(net, name).to(torch.bfloat16)
-    return net.to(memory_format=torch.channels_last)
-
-
-def made_for_bfloat16() -> bool:
-    """Whether this processor multiplies numbers of 16 bits faster than those of 32 (AVX512_BF16, AMX)."""
-    # PyTorch tells by functions that it does not promise to keep.
-    ask = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return any(tell() for tell in ask if tell is not None)
 
 
 def soft_argmax(probability: torch.Tensor) -> torch.Tensor:
@@ -202,200 +168,121 @@ def shrink(image: torch.Tensor, side: int) -> torch.Tensor:
     return functional.interpolate(image, (side, side), mode="area")
 
 
-class Net(TwoLooks):
-    """Four convolutions, each with MaxPool, BatchNorm and ReLU; Dropout; a linear layer at the end. They look twice.
+class PhotoNet(nn.Module):
+    """The 68 keypoints of one levelled face: a heatmap for each, and the expected position under it is the keypoint.
 
-    The fourth convolution draws one map for each keypoint. Both looks use the same four convolutions; only BatchNorm,
-    which counts what usually comes out of them, counts for each look apart. The first look need only say where the face
-    is: a quarter of the second's pixels will do. How the looks make points of maps, see :class:`TwoLooks`.
+    Depthwise-separable residual blocks from 1/2 down to 1/32 of the crop; a decoder joins the coarse features, which
+    know the whole face, with the fine ones, which know where an edge is, at 1/4. Keypoints are read off the heatmaps
+    by soft-argmax (https://arxiv.org/abs/1711.08229) with nothing behind it, so a heatmap must be high where its
+    keypoint is, and its width says how certain that is (DSNT, https://arxiv.org/abs/1801.07372).
+
+    Input: (N, 1, S, S) float32, grey in [0, 1], S a multiple of 32, cut out by :func:`keypoints.geometry.face_crop`.
+    Output: heatmaps' logits (N, 68, S/4, S/4) and the logit of the score (N,): whether this is a face that the
+    keypoints fit. :meth:`predict` makes keypoints, confidence and score of them.
 
     Args:
-        dropout: probability that one of the 128 maps before the last convolution is left out in training.
-        whole: side of the picture at the first look, 28 to 224 pixels.
+        channels: at strides 2, 4, 8, 16 and 32.
+        depths: blocks at the same strides.
+        width: channels of the decoder at stride 4; twice as many at 8.
+        dense: blocks of two full 3×3 convolutions instead of separable ones, for the teacher.
+        side: pixels of the crop at use, a multiple of 32.
 
-    >>> Net()(torch.zeros(2, 1, 224, 224)).shape
-    torch.Size([2, 136])
-    """
-
-    def __init__(self, dropout: float = 0.05, whole: int = 56) -> None:
-        if not (isinstance(whole, int) and 28 <= whole <= IMAGE_SIZE):
-            raise ValueError(f"got a first look of {whole!r} pixels, expected 28 to {IMAGE_SIZE}")
-
-        def block(inputs: int, outputs: int, kernel: int, pool: nn.MaxPool2d, dilation: int = 1) -> list[nn.Module]:
-            # BatchNorm follows and has a shift of its own, so the convolution needs no bias. Pooling first leaves a
-            # quarter of the values to normalise, and where BatchNorm's factor is positive ReLU gives the same.
-            convolution = nn.Conv2d(inputs, outputs, kernel, 1, dilation * (kernel // 2), dilation, bias=False)
-            return [convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-        features = nn.Sequential(
-            *block(1, 32, 5, nn.MaxPool2d(2)),
-            *block(32, 64, 3, nn.MaxPool2d(2)),
-            *block(64, 128, 3, nn.MaxPool2d(3, stride=1, padding=1)),  # stride 1: the maps keep their 28×28 cells
-            nn.Dropout2d(dropout),
-            *block(128, NUM_KEYPOINTS, 5, nn.MaxPool2d(3, stride=1, padding=1), dilation=3),
-        )
-        norms = [layer for layer in features if isinstance(layer, nn.BatchNorm2d)]
-        close_norms = nn.ModuleList(nn.BatchNorm2d(layer.num_features) for layer in norms)
-        super().__init__(whole=whole, close=112, spread=0.27, features=features, close_norms=close_norms)
-        self.arguments = {"dropout": dropout, "whole": whole}
-        # Convolutions on a CPU are faster with channels last.
-        self.to(memory_format=torch.channels_last)
-
-    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, None]:
-        close_norms = iter(self.close_norms)
-        for layer in self.features:
-            close = look == 1 and isinstance(layer, nn.BatchNorm2d)
-            view = (next(close_norms) if close else layer)(view)
-        return view, None
-
-
-class PhotoNet(TwoLooks):
-    """For photographs: each look is a :class:`Pyramid`, and it says how sure it is of each point and of the face.
-
-    The first look need only say where the face is, so its pyramid is thin.
-
-    >>> PhotoNet()(torch.zeros(2, 1, 224, 224)).shape
-    torch.Size([2, 136])
+    >>> heatmaps, score = PhotoNet()(torch.zeros(2, 1, 128, 128))
+    >>> heatmaps.shape, score.shape
+    (torch.Size([2, 68, 32, 32]), torch.Size([2]))
     """
 
     on_features = True  # its points lie where the features are, not where the official set's labels do
-    EVIDENCE = 4  # numbers that a point's confidence is judged by, see evidence
+    framing = None
 
-    def __init__(self) -> None:
-        first, second = Pyramid((16, 32, 64, 96), 32, 1), Pyramid((24, 48, 128, 192), 64, 2)
-        super().__init__(whole=56, close=96, spread=0.27, looks=nn.ModuleList([first, second]))
-        self.arguments: dict = {}
-        # Logistic regressions, fitted after training by keypoints.confidence; until then all they say is one half.
-        self.register_buffer("confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
-        self.register_buffer("score_weights", torch.zeros(first.width + second.width + self.EVIDENCE + 1))
-        # The same for a face that is followed through a video, which is looked at once.
-        self.register_buffer("follow_confidence_weights", torch.zeros(NUM_KEYPOINTS, self.EVIDENCE + 1))
-        self.register_buffer("follow_score_weights", torch.zeros(second.width + self.EVIDENCE + 1))
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (24, 64, 128, 224, 320),
+        depths: tuple[int, ...] = (1, 3, 4, 4, 2),
+        width: int = 64,
+        dense: bool = False,
+        side: int = 128,
+    ) -> None:
+        if not all(1 <= value <= 1024 for value in (*channels, *depths, width)):
+            raise ValueError(f"got channels {channels}, depths {depths} and the width {width}, expected 1 to 1024")
+        super().__init__()
+        self.arguments = {"channels": list(channels), "depths": list(depths), "width": width}
+        self.arguments |= {"dense": dense, "side": side}
+        self.side = side
+        block = DenseBlock if dense else SeparableBlock
+        self.stem = ConvNorm(1, channels[0], 3, stride=2)
+        stages, before = [], channels[0]
+        for level, (after, depth) in enumerate(zip(channels, depths, strict=True)):
+            blocks = [block(before, after, stride=2)] if level else [block(after, after)]
+            stages.append(nn.Sequential(*blocks, *(block(after, after) for _ in range(depth - 1))))
+            before = after
+        self.stages = nn.ModuleList(stages)
+        wide = 2 * width
+        widths = (width, wide, wide, wide)
+        self.laterals = nn.ModuleList(ConvNorm(*sizes, 1) for sizes in zip(channels[1:], widths, strict=True))
+        self.smooth = nn.ModuleList(block(wide, wide) for _ in range(2))
+        self.narrow = ConvNorm(wide, width, 1)
+        self.head = nn.Sequential(block(width, width), block(width, width))
+        self.heatmaps = nn.Conv2d(width, NUM_KEYPOINTS, 1)
+        self.score = nn.Linear(channels[-1], 1)
+        # Logistic regressions, fitted after the training by training.confidence; until then a confidence is one half.
+        self.register_buffer("confidence_weights", torch.zeros(NUM_KEYPOINTS, 3))
+        self.register_buffer("score_weights", torch.tensor([1.0, 0, 0, 0]))
         self.to(memory_format=torch.channels_last)
 
-    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.looks[look](view)
+    def forward(self, crop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        crop = functional.instance_norm(crop, eps=1e-3).contiguous(memory_format=torch.channels_last)
+        features, value = [], self.stem(crop)
+        for stage in self.stages:
+            value = stage(value)
+            features.append(value)
+        fine, middle, coarse, coarsest = (
+            lateral(feature) for lateral, feature in zip(self.laterals, features[1:], strict=True)
+        )
+        coarse = self.smooth[0](coarse + double(coarsest))
+        middle = self.smooth[1](middle + double(coarse))
+        fine = self.head(fine + double(self.narrow(middle)))
+        return self.heatmaps(fine), self.score(features[-1].mean(dim=(2, 3)))[:, 0]
 
-    def judged(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Points and what they can be judged by.
+    def features(self, crop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute the keypoints and what the regressions of confidence and score take.
 
         Returns:
-            points: (N, 136), as ``forward`` gives them.
-            evidence: (N, 68, 4): the logarithms of how far a point's map spreads and of its highest probability, how
-                far the correction and the second look moved the point; lengths in view units.
-            face: (N, 292): the coarse features of both looks, and the mean evidence.
+            points: (N, 68, 2) in crop units, (x, y) from 0 to 1.
+            widths: (N, 68, 2): the logarithms of the heatmap's standard deviation, in crop units, and of its peak.
+            face: (N, 3): the score's logit, and the mean of the widths.
         """
-        probability, whole = self.seen(shrink(image, self.whole), 0)
-        first = self.points(probability, 0)
-        view, place = self.close_view(image, first)
-        probability, close = self.seen(view, 1)
-        corrected = self.points(probability, 1)
-        second = from_view(corrected, place)
-        scale = place[:, :, 0].norm(dim=1, keepdim=True).clamp_min(1e-6)  # zero where eyes and mouth are on one spot
-        evidence = self.evidence(probability, corrected, (second - first).norm(dim=2) / scale)
-        face = torch.cat([whole.float(), close.float(), evidence.mean(dim=1)], dim=1)
-        return network_units(second), evidence, face
-
-    def followed(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What :meth:`follow` judges by: points (N, 68, 2), evidence (N, 68, 4), and of the face (N, 196)."""
-        probability, close = self.seen(view, 1)
-        points = self.points(probability, 1)
-        evidence = self.evidence(probability, points, (points - before).norm(dim=2))
-        return points, evidence, torch.cat([close.float(), evidence.mean(dim=1)], dim=1)
-
-    @staticmethod
-    def evidence(probability: torch.Tensor, corrected: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-        """What a point's confidence is judged by, (N, 68, 4): see :meth:`judged`."""
-        expected = soft_argmax(probability)
-        height, width = probability.shape[2:]
-        x, y = probability.sum(dim=2), probability.sum(dim=3)
-        square = x @ cell_middles(width, x).square() + y @ cell_middles(height, y).square()
-        spread = (square - expected.square().sum(dim=2)).clamp_min(1e-6).sqrt()
+        heatmaps, score = self(crop)
+        points, probability = expected_points(heatmaps)
+        cells = (torch.arange(heatmaps.shape[3], device=crop.device) + 0.5) / heatmaps.shape[3]
+        square = probability.sum(dim=2) @ cells.square() + probability.sum(dim=3) @ cells.square()
+        deviation = (square - points.square().sum(dim=2)).clamp_min(1e-8).sqrt()
         peak = probability.flatten(2).amax(dim=2).clamp_min(1e-6)
-        return torch.stack([spread.log(), peak.log(), (corrected - expected).norm(dim=2), moved], dim=2)
+        widths = torch.stack([deviation.log(), peak.log()], dim=2)
+        return points, widths, torch.cat([score[:, None], widths.mean(dim=1)], dim=1)
 
-    def describe(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Points, and how sure of them.
+    def predict(self, crop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Keypoints (N, 68, 2) in crop units, (x, y) from 0 to 1, confidence (N, 68) and score (N,) in [0, 1].
 
-        Returns:
-            points: (N, 136), as ``forward`` gives them.
-            confidence: (N, 68) in [0, 1]: how probable it is that a point's error is under 5 % of the face's size.
-            score: (N,) in [0, 1]: how probable it is that there is a face.
+        A keypoint's confidence is the probability that its error is under 5 % of the face's size; the score is the
+        probability that the crop shows a face that the keypoints fit.
         """
-        points, evidence, face = self.judged(image)
-        return points, logistic(evidence, self.confidence_weights), logistic(face, self.score_weights)
+        points, widths, face = self.features(crop)
+        return points, logistic(widths, self.confidence_weights), logistic(face, self.score_weights)
 
-    def follow(self, view: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        points, evidence, face = self.followed(view, before)
-        confidence = logistic(evidence, self.follow_confidence_weights)
-        return points, confidence, logistic(face, self.follow_score_weights)
+
+def expected_points(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Soft-argmax: logits (N, K, H, W) → points (N, K, 2) in crop units from 0 to 1; probabilities (N, K, H, W)."""
+    height, width = heatmaps.shape[2:]
+    probability = heatmaps.flatten(2).softmax(dim=2).unflatten(2, (height, width))
+    x = probability.sum(dim=2) @ ((torch.arange(width, device=heatmaps.device) + 0.5) / width)
+    y = probability.sum(dim=3) @ ((torch.arange(height, device=heatmaps.device) + 0.5) / height)
+    return torch.stack([x, y], dim=2), probability
 
 
 def logistic(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Probabilities (…,) of features (…, F) by weights (…, F + 1), of which the last is the shift."""
+    """Probabilities (…,) of features (…, F) by weights (…, F + 1), of which the last is the bias."""
     return ((features * weights[..., :-1]).sum(dim=-1) + weights[..., -1]).sigmoid()
-
-
-class Pyramid(nn.Module):
-    """Residual blocks at three scales; maps drawn from fine features where a point is, coarse ones of the whole face.
-
-    A feature pyramid (Lin et al., 2017, https://arxiv.org/abs/1612.03144) of residual blocks (He et al., 2016,
-    https://arxiv.org/abs/1512.03385).
-
-    Args:
-        channels: at 1/2, 1/4, 1/8 and 1/16 of the view.
-        head: channels that the maps are drawn from.
-        depth: residual blocks at 1/4 and at 1/8; there is one at 1/16.
-
-    Input: (N, 1, S, S). Output: maps (N, 68, S/4, S/4), and the means of the coarsest features, (N, width).
-    """
-
-    def __init__(self, channels: tuple[int, int, int, int], head: int, depth: int) -> None:
-        super().__init__()
-        c0, c1, c2, self.width = channels
-        blocks = [Residual(c1) for _ in range(depth)]
-        self.fine = nn.Sequential(Convolution(1, c0, 5, 2), Convolution(c0, c1, 3, 2), *blocks)
-        self.middle = nn.Sequential(Convolution(c1, c2, 3, 2), *(Residual(c2) for _ in range(depth)))
-        self.coarse = nn.Sequential(Convolution(c2, self.width, 3, 2), Residual(self.width))
-        self.to_middle = nn.Conv2d(self.width, c2, 1)
-        self.to_fine = nn.Conv2d(c2, head, 1)
-        self.at_fine = nn.Conv2d(c1, head, 1)
-        self.together = Convolution(head, head, 3)
-        self.to_maps = nn.Conv2d(head, NUM_KEYPOINTS, 1)
-
-    def forward(self, view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        fine = self.fine(view)
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        up = functional.interpolate(self.to_middle(coarse), size=middle.shape[2:], mode="nearest")
-        middle = functional.relu(middle + up)
-        up = functional.interpolate(self.to_fine(middle), size=fine.shape[2:], mode="bilinear", align_corners=False)
-        return self.to_maps(self.together(functional.relu(self.at_fine(fine) + up))), coarse.mean(dim=(2, 3))
-
-
-class Convolution(nn.Module):
-    """Convolution, BatchNorm, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, value: torch.Tensor) -> torch.Tensor:
-        return functional.relu(self.norm(self.convolution(value)), inplace=True)
-
-
-class Residual(nn.Module):
-    """Two convolutions whose result is added to what they began with."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = Convolution(channels, channels, 3)
-        self.convolution = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, value: torch.Tensor) -> torch.Tensor:
-        return functional.relu(value + self.norm(self.convolution(self.first(value))), inplace=True)
 
 
 class FaceDetector(nn.Module):
@@ -460,71 +347,6 @@ class FaceDetector(nn.Module):
             coarser = smooth(value)
             outputs.append(self.output(self.head(coarser)).flatten(2).transpose(1, 2))
         return torch.cat(outputs[::-1], dim=1)
-
-
-class FineNet(nn.Module):
-    """The 68 keypoints of one levelled face: a heatmap for each, and the expected position under it is the keypoint.
-
-    Depthwise-separable residual blocks from 1/2 down to 1/32 of the crop; a decoder joins the coarse features, which
-    know the whole face, with the fine ones, which know where an edge is, at 1/4. Keypoints are read off the heatmaps
-    by soft-argmax (https://arxiv.org/abs/1711.08229) with nothing behind it, so a heatmap must be high where its
-    keypoint is, and its width says how certain that is (DSNT, https://arxiv.org/abs/1801.07372).
-
-    Input: (N, 1, S, S) float32, grey in [0, 1], S a multiple of 32, cut out by :func:`keypoints.geometry.face_crop`.
-    Output: heatmaps' logits (N, 68, S/4, S/4) and the logit of the score (N,): whether this is a face that the
-    keypoints fit.
-
-    Args:
-        channels: at strides 2, 4, 8, 16 and 32.
-        depths: blocks at the same strides.
-        width: channels of the decoder at stride 4; twice as many at 8.
-        dense: blocks of two full 3×3 convolutions instead of separable ones, for the teacher.
-
-    >>> heatmaps, score = FineNet()(torch.zeros(2, 1, 128, 128))
-    >>> heatmaps.shape, score.shape
-    (torch.Size([2, 68, 32, 32]), torch.Size([2]))
-    """
-
-    def __init__(
-        self,
-        channels: tuple[int, ...] = (24, 64, 128, 224, 320),
-        depths: tuple[int, ...] = (1, 3, 4, 4, 2),
-        width: int = 64,
-        dense: bool = False,
-    ) -> None:
-        super().__init__()
-        self.arguments = {"channels": list(channels), "depths": list(depths), "width": width, "dense": dense}
-        block = DenseBlock if dense else SeparableBlock
-        self.stem = ConvNorm(1, channels[0], 3, stride=2)
-        stages, before = [], channels[0]
-        for level, (after, depth) in enumerate(zip(channels, depths, strict=True)):
-            blocks = [block(before, after, stride=2)] if level else [block(after, after)]
-            stages.append(nn.Sequential(*blocks, *(block(after, after) for _ in range(depth - 1))))
-            before = after
-        self.stages = nn.ModuleList(stages)
-        wide = 2 * width
-        widths = (width, wide, wide, wide)
-        self.laterals = nn.ModuleList(ConvNorm(*sizes, 1) for sizes in zip(channels[1:], widths, strict=True))
-        self.smooth = nn.ModuleList(block(wide, wide) for _ in range(2))
-        self.narrow = ConvNorm(wide, width, 1)
-        self.head = nn.Sequential(block(width, width), block(width, width))
-        self.heatmaps = nn.Conv2d(width, NUM_KEYPOINTS, 1)
-        self.score = nn.Linear(channels[-1], 1)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, crop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        crop = functional.instance_norm(crop, eps=1e-3).contiguous(memory_format=torch.channels_last)
-        features, value = [], self.stem(crop)
-        for stage in self.stages:
-            value = stage(value)
-            features.append(value)
-        fine, middle, coarse, coarsest = (
-            lateral(feature) for lateral, feature in zip(self.laterals, features[1:], strict=True)
-        )
-        coarse = self.smooth[0](coarse + double(coarsest))
-        middle = self.smooth[1](middle + double(coarse))
-        fine = self.head(fine + double(self.narrow(middle)))
-        return self.heatmaps(fine), self.score(features[-1].mean(dim=(2, 3)))[:, 0]
 
 
 def double(value: torch.Tensor) -> torch.Tensor:

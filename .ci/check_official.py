@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from keypoints.files import sha256
-from training.evaluation import RESULTS, evaluate
-from training.weights import MODEL_DIR, load_model
+from training.evaluation import RESULTS, at_use, evaluate
+from training.weights import MODEL_DIR
 
 TOLERANCE = 0.05  # percentage points: other processors round differently
 
@@ -23,9 +23,11 @@ for model in recorded["models"]:
         print(f"{path.name}: results/evaluation.json was measured on other weights: run 'make evaluate'")
         failed += 1
         continue
-    net = load_model(path)
-    offset = getattr(net, "on_features", False)
+    net = at_use(path)
+    offset = isinstance(net, Path)
     for framing in ("centre", "haar"):
+        if framing not in model["test"]:
+            continue
         figures = evaluate(net, root / "test_frames_keypoints.csv", root / "test", framing, offset=offset).figures
         record = model["test"][framing]
         good = (

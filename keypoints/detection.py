@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from keypoints.detectors import HaarDetector, NetworkDetector
+from keypoints.detectors import HaarDetector, NetworkDetector, haar_boxes
 from keypoints.expression import Emotion, ExpressionClassifier
 from keypoints.files import asset
-from keypoints.geometry import BOX, with_roll
+from keypoints.geometry import BOX, five_points, with_roll
 from keypoints.images import as_rgb
 from keypoints.landmarks import NUM_KEYPOINTS
-from keypoints.network import Prediction, StagedNetwork, TorchNetwork
+from keypoints.network import CropNetwork, Prediction, StagedNetwork, TorchNetwork, load_network
 from keypoints.pose import Pose, estimate_pose
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class Face:
     """One face. Two faces are equal only where they are the same object, so that lists and sets may hold them.
 
     Attributes:
-        box: (4,) float32, pixels: left, top, width, height, as the detector gave it.
+        box: (4,) float32, pixels: left, top, width, height, as the Haar cascade frames a face.
         keypoints: (68, 2) float32, pixels of the image, (x, y).
         image_size: width and height of the image, for the pose; without them the face counts as a cut-out.
         confidence: (68,) float32 in [0, 1]: how probable it is that a point's error is under 5 % of the face's size;
             None where the network does not tell.
         score: how sure it is that this is a face, in [0, 1]; None where the network does not tell.
-        roll: degrees by which the box is turned clockwise about its middle, as the detector gave it.
+        roll: degrees by which the box is turned clockwise about its middle; 0 below 20 degrees.
     """
 
     box: np.ndarray
@@ -93,7 +93,7 @@ class KeypointDetector:
     """Finds each face in an image and its 68 keypoints. Several threads may share one.
 
     Args:
-        model: the stem of a network's ONNX files or one of them (see :func:`keypoints.network.stage_files`), or a
+        model: the stem of a network's ONNX files or one of them (see :func:`keypoints.network.load_network`), or a
             PyTorch network with a ``framing``; by default the network for photographs.
         detect: "network", "haar", or a function that takes an (H, W, 3) uint8 RGB image and returns (N, 4) boxes left,
             top, width, height as the Haar cascade gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`.
@@ -114,9 +114,9 @@ class KeypointDetector:
         min_score: float = 0.5,
         threads: int = 1,
     ) -> None:
-        self.network: StagedNetwork | TorchNetwork
+        self.network: CropNetwork | StagedNetwork | TorchNetwork
         if model is None or isinstance(model, (str, Path)):
-            self.network = StagedNetwork(asset("keypoints_model_2.fine.onnx") if model is None else model, threads)
+            self.network = load_network(asset("keypoints_model_2.onnx") if model is None else model, threads)
         else:
             self.network = TorchNetwork(model, device)
         self.framing = self.network.framing
@@ -154,27 +154,27 @@ class KeypointDetector:
         if isinstance(image, (list, tuple)):
             return [self(one) for one in image]
         image = as_rgb(image)
-        faces = self.faces(image, *detections(self.detect, image))
+        faces = self.faces(image, candidates(self.detect, image))
         if isinstance(self.detect, NetworkDetector) and self.detect.effort == "full" and best_score(faces) < SETTLED:
             # An image lies one way: what another way shows must be more certain, and then counts alone.
             for roll in (90, -90, 180):
-                turned = self.faces(image, *detections(self.detect, image, roll))
+                turned = self.faces(image, candidates(self.detect, image, roll))
                 if best_score(turned) > max(SETTLED, best_score(faces)):
                     faces = turned
         return faces
 
-    def faces(self, image: np.ndarray, boxes: np.ndarray, detected: np.ndarray | None = None) -> list[Face]:
-        """The faces among boxes, each once, largest first.
+    def faces(self, image: np.ndarray, found: Candidates) -> list[Face]:
+        """The faces among what a detector found, each once, largest first.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            boxes: (N, 4) or (N, 5).
-            detected: (N,) scores of the detector in [0, 1], where it gives any; a face's score is then of both.
         """
-        boxes, size = with_roll(boxes), (image.shape[1], image.shape[0])
-        points, confidence, scores = self._locate(image, boxes)
-        if detected is not None:
-            scores = joint_scores(scores, detected)
+        boxes, size = found.boxes, (image.shape[1], image.shape[0])
+        points, confidence, scores = self._locate(image, boxes, found.points)
+        if found.points is not None:  # which may lie wrong, where the keypoints do not
+            boxes = haar_boxes(five_points(points))
+        if found.scores is not None:
+            scores = joint_scores(scores, found.scores)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
         faces = [Face(boxes[i, :BOX], points[i], size, confidence[i], scores[i], float(boxes[i, BOX])) for i in order]
         return distinct([face for face in faces if face.score is None or face.score >= self.min_score])
@@ -198,10 +198,10 @@ class KeypointDetector:
         """(N, 68, 2) keypoints, or (68, 2) → (N, 4) float32 boxes as the detector would typically give them."""
         return self.framing.boxes(keypoints)
 
-    def _locate(self, image: np.ndarray, boxes: np.ndarray) -> Prediction:
+    def _locate(self, image: np.ndarray, boxes: np.ndarray, five: np.ndarray | None = None) -> Prediction:
         if not np.isfinite(boxes).all() or (boxes[:, 2:BOX] <= 0).any():
             raise ValueError(f"got face boxes {boxes.tolist()}, expected finite numbers with width and height above 0")
-        return self.network.locate([image] * len(boxes), boxes) if len(boxes) else NO_PREDICTION
+        return self.network.locate([image] * len(boxes), boxes, five) if len(boxes) else NO_PREDICTION
 
 
 def best_score(faces: Sequence[Face]) -> float:
@@ -209,36 +209,53 @@ def best_score(faces: Sequence[Face]) -> float:
     return max((face.score or 0.0 for face in faces), default=0.0)
 
 
-def detections(
-    detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray, roll: int = 0
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The boxes of a detector, (N, 4) or (N, 5), and its scores (N,), or None where it gives none."""
+@dataclass(frozen=True)
+class Candidates:
+    """What a detector takes for faces.
+
+    Attributes:
+        boxes: (N, 5) float32: left, top, width, height, roll, as the Haar cascade frames faces.
+        scores: (N,) in [0, 1]; None of a detector that gives none.
+        points: (N, 5, 2) pixels, the five points; None likewise.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+    points: np.ndarray | None = None
+
+    def take(self, chosen: np.ndarray) -> Candidates:
+        """Those of the indices ``chosen``."""
+        scores, points = (None if part is None else part[chosen] for part in (self.scores, self.points))
+        return Candidates(self.boxes[chosen], scores, points)
+
+
+def candidates(detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray, roll: int = 0) -> Candidates:
+    """What a detector finds in an image; ``roll`` as :meth:`keypoints.detectors.NetworkDetector.find` takes it."""
     if not isinstance(detect, NetworkDetector):
-        return detect(image), None
+        return Candidates(with_roll(detect(image)))
     found = detect.find(image, roll)
-    return found.haar_boxes(), found.scores
+    return Candidates(found.haar_boxes(), found.scores, found.points)
 
 
-# Of the 106 photographs of WIDER FACE and the 302 of people in the wild that are kept for validation: by both scores
-# 81 % of the faces in groups are found with 0.07 other things an image, by either alone 77 % with 0.1.
 BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no more
-JOINT = 1.0, 2.0, -1.6  # weights of the network's and of the detector's log-odds, and the bias
-SOFTNESS = 2.0
+# Weights of the keypoint network's and of the detector's log-odds, and the bias; `python -m training.studies.detector
+# joint` fits them on the photographs of WIDER FACE and of people in the wild that are kept for validation.
+JOINT = 0.274, 0.575, 0.053
 ALONE = 0.88  # log-odds from which a detection counts that no other score confirms
+
+
+def score_features(scores: Sequence | np.ndarray, detected: np.ndarray) -> np.ndarray:
+    """(N, 2): log-odds of the keypoint network's scores and of the detector's."""
+    probability = np.column_stack([np.asarray(scores, np.float64), np.asarray(detected, np.float64) / BEST_DETECTION])
+    probability = np.clip(probability, 1e-4, 1 - 1e-4)
+    return np.log(probability / (1 - probability))
 
 
 def joint_scores(scores: Sequence, detected: np.ndarray) -> list[float]:
     """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1]."""
-    found = _log_odds(np.asarray(detected, np.float64) / BEST_DETECTION)
     if not len(scores) or scores[0] is None:
-        return _sigmoid(found - ALONE).tolist()
-    total = JOINT[0] * _log_odds(np.array(scores, np.float64)) + JOINT[1] * found + JOINT[2]
-    return _sigmoid(total / SOFTNESS).tolist()
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    probability = np.clip(probability, 1e-4, 1 - 1e-4)
-    return np.log(probability / (1 - probability))
+        return _sigmoid(score_features(detected, detected)[:, 1] - ALONE).tolist()
+    return _sigmoid(score_features(scores, detected) @ JOINT[:2] + JOINT[2]).tolist()
 
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:

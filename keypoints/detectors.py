@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from keypoints.files import asset
-from keypoints.geometry import BOX, nms
+from keypoints.geometry import BOX, NETWORK_FIVE, from_five_points, nms
 from keypoints.network import open_session
 
 
@@ -42,11 +42,17 @@ class Detections:
 
     def haar_boxes(self) -> np.ndarray:
         """(N, 5) float32 boxes with the roll, as the Haar cascade frames faces, in whole pixels."""
-        boxes = from_five_points(self.points, *NETWORK_FIVE).round()  # finer than any detector can tell
-        boxes[np.abs(boxes[:, BOX]) < TILTED, BOX] = 0
-        return boxes
+        return haar_boxes(self.points)
 
 
+def haar_boxes(points: np.ndarray) -> np.ndarray:
+    """Five points (N, 5, 2) → (N, 5) float32 boxes with the roll, as the Haar cascade frames faces, in whole pixels."""
+    boxes = from_five_points(points, *NETWORK_FIVE).round()  # finer than any detector can tell
+    boxes[np.abs(boxes[:, BOX]) < TILTED, BOX] = 0
+    return boxes
+
+
+TILTED = 20.0  # degrees: faces tilted by less count as upright, as the cascade sees them
 FAST_SIDES = (160, 320)  # pixels of the longer side: of faces above 200 pixels the network places the points badly
 FULL_SIDES = (640, 1280)  # … and small ones: twice the image's own, within these
 FINEST_PIXELS = 9_000_000  # of an image that is searched at its own size
@@ -266,32 +272,3 @@ class YuNetDetector:
             faces = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]  # x, y, w, h, five points, score
         points = np.zeros((0, 5, 2)) if faces is None else faces[:, 4:14].reshape(-1, 5, 2)
         return from_five_points(points)
-
-
-FIVE_SIDE, FIVE_DOWN = 2.38, 0.3  # landmarks.REFERENCE_FACE's, with the cascade's medians in detector_scatter.json
-
-
-# The same of this network's points: on 400 training frames its boxes lie in the median where the cascade's would.
-NETWORK_FIVE = 2.69, 0.24
-TILTED = 20.0  # degrees: faces tilted by less count as upright, as the cascade sees them
-
-
-def from_five_points(points: np.ndarray, side: float = FIVE_SIDE, down: float = FIVE_DOWN) -> np.ndarray:
-    """Boxes of faces whose right eye, left eye, nose tip and right and left corner of the mouth are known.
-
-    Args:
-        points: (N, 5, 2) pixels, as YuNet, RetinaFace and MTCNN give them.
-        side: of the box, in the longer of the distances from eye to eye and from the eyes to the mouth.
-        down: from the eyes' middle to the box's, as a share of the way to the mouth's.
-
-    Returns:
-        (N, 5) float32: left, top, width, height, roll.
-    """
-    points = np.asarray(points, np.float64).reshape(-1, 5, 2)
-    across = points[:, 1] - points[:, 0]  # from eye to eye
-    middle, mouth = points[:, :2].mean(axis=1), points[:, 3:].mean(axis=1)
-    roll = np.degrees(np.arctan2(across[:, 1], across[:, 0]))
-    # A turned head's eyes come closer, a nodding one's mouth comes closer to them: the longer of both tells the size.
-    size = np.maximum(np.linalg.norm(across, axis=1), np.linalg.norm(mouth - middle, axis=1))[:, None]
-    centre, sides = middle + down * (mouth - middle) + 0.5, side * size
-    return np.column_stack([centre - sides / 2, sides, sides, roll]).astype(np.float32)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import cv2
@@ -37,11 +37,12 @@ FILTER_DIR = asset("filters")
 SHEETS = {"front": (0, 1, 2), "side": (2, 1, 0), "flat": (0, 2, 1)}  # the head's axes along, down and out of a sheet
 LIMITS = {"bend": (0, 100), "round": (0, 10), "tilt": (-90, 90), "shadow": (0, 1)}
 LEAST = {"bend": 0.01, "round": 0.01}  # where it is not 0: what is narrower is a line, and its squares underflow
-# Bytes of the JSON file, layers, and pixels of the picture and of all layers together: what is worn costs 16 bytes for
-# each of the layers' pixels, and 24 for each of the image's and each layer.
+# Bytes of the JSON file, layers, and pixels of the picture and of all layers together. A filter in use takes up to 40
+# bytes for each pixel of its layers, and about 100 for each pixel of the image that it may cover.
 MOST_TEXT, MOST_LAYERS, MOST_PIXELS = 1_000_000, 16, 2**23
-FINER = 2  # pixels of the layer to a pixel of the image, each way: what edges are smoothed from
-LARGE = 1_000_000  # pixels of the image: where more are covered, the filter's own picture is the coarser one
+GRID = 0.05  # outer-eye distances between the rays of the coarse grid
+BLUR = 0.15  # outer-eye distances, of what shines through a filter
+SOFT = 0.04  # outer-eye distances behind the head's surface over which the head begins to hide a sheet
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
 
 
@@ -127,31 +128,32 @@ class Surface:
         return self.origin + along * self.right + offset[..., 1:] * self.down + out * self.out
 
     def hits(self, eye: np.ndarray, rays: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Where rays (…, 3) from the eye (3,) meet it: pixels of the picture (…, 2) and how far along, infinite if not.
+        """Where rays (…, 3) from the eye (3,) meet the sheet: one pair for each side of it that the eye may see.
 
-        One such pair for a flat or bent sheet, two for a closed one: its near and its far side.
+        Returns:
+            places: (…, 3) float64, (u w, v w, w): the pixel (u, v) of the picture times the inverse distance w along
+                the ray. These three are linear in the image for a flat sheet, so they may be interpolated. A negative
+                w lies behind the eye; u of a closed sheet may lie one width beside the picture.
+            inside: (…), positive where the ray meets the sheet, see :func:`_inverse_distances`.
         """
         frame = np.linalg.inv(np.stack([self.right, self.down, self.out], axis=1))
         start, along = frame @ (eye - self.origin), rays @ frame.T
         if not self.radius[0]:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                far = -start[2] / along[..., 2]
-            far = np.where(np.isfinite(far) & (far > 0), far, np.inf)
-            seen = np.where(np.isfinite(far), far, 0)[..., None] * along + start
-            return [(self.middle + seen[..., :2] / self.scale, far)]
-        across, deep = self.radius
-        start = start - (0 if self.closed else np.array([0, 0, deep]))
-        a = (along[..., 0] / across) ** 2 + (along[..., 2] / deep) ** 2
-        b = along[..., 0] * start[0] / across**2 + along[..., 2] * start[2] / deep**2
-        root = b**2 - a * ((start[0] / across) ** 2 + (start[2] / deep) ** 2 - 1)
+            inverse = along[..., 2] / -(start[2] or 1e-9)
+            place = self.middle * inverse[..., None] + (start[:2] * inverse[..., None] + along[..., :2]) / self.scale
+            return [(np.concatenate([place, inverse[..., None]], axis=-1), np.ones(inverse.shape))]
+        start = start - (0 if self.closed else np.array([0, 0, self.radius[1]]))
+        size = np.array([1 / self.radius[0], 0, 1 / self.radius[1]])
+        *inverses, inside = _inverse_distances(start * size, along * size)
         result = []
-        for sign in (-1, 1) if self.closed else (-1,):
-            far = (-b + sign * np.sqrt(np.maximum(root, 0))) / a
-            far = np.where((root > 0) & (far > 0), far, np.inf)
-            seen = np.where(np.isfinite(far), far, 0)[..., None] * along + start
-            angle = np.arctan2(seen[..., 0] / across, -seen[..., 2] / deep)
-            offset = np.stack([angle * across, seen[..., 1]], axis=-1) / self.scale
-            result.append((self.middle + offset, far))
+        eye_angle = np.arctan2(start[0] * size[0], -start[2] * size[2])
+        for side, inverse in zip((0, np.pi), inverses if self.closed else inverses[:1], strict=False):
+            seen = start * inverse[..., None] + along  # the place times w
+            # Angles from the eye's own, so that neither the near nor the far side has the jump of a full turn.
+            across = (seen[..., 0] * size[0]) * 1j - seen[..., 2] * size[2]
+            angle = eye_angle + side + np.angle(across * np.exp(-1j * (eye_angle + side)))
+            offset = np.stack([angle * self.radius[0] * inverse, seen[..., 1], inverse * 0], axis=-1) / self.scale
+            result.append((offset + np.array([*self.middle, 1]) * inverse[..., None], inside))
         return result
 
 
@@ -271,7 +273,7 @@ def apply_filter(
     pose = pose or estimate_pose(keypoints, image.shape[1::-1])
     if effect.morph is not None:
         return _morph(image, np.asarray(keypoints, np.float64), effect.morph, pose)
-    return _wear(image, np.asarray(keypoints, np.float64), effect.layers, pose)
+    return _apply_layers(image, np.asarray(keypoints, np.float64), effect.layers, pose)
 
 
 def dress(image: np.ndarray, faces: Iterable, effects: Sequence[Filter | str]) -> np.ndarray:
@@ -306,139 +308,244 @@ def _dress_transparent(image: np.ndarray, faces: Sequence, effects: Sequence[Fil
 
 def to_linear(image: np.ndarray) -> np.ndarray:
     """sRGB uint8 → linear light, float32 in 0..1 (IEC 61966-2-1)."""
-    return _LINEAR[image]
+    return cv2.LUT(np.ascontiguousarray(image), _LINEAR).reshape(image.shape)
 
 
 def to_srgb(light: np.ndarray) -> np.ndarray:
-    """Linear light in 0..1 → sRGB uint8."""
-    light = np.clip(light, 0, 1)
-    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
-    return np.round(255 * curve).astype(np.uint8)
+    """Linear light, 0..1 → sRGB uint8."""
+    return np.take(_SRGB, (np.clip(light, 0, 1) * (len(_SRGB) - 1) + 0.5).astype(np.uint16))
 
 
-_LEVELS = np.arange(256) / 255
+_LEVELS, _LIGHT = np.arange(256) / 255, np.linspace(0, 1, 2**14)
 _LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_SRGB = np.where(_LIGHT <= 0.0031308, 12.92 * _LIGHT, 1.055 * _LIGHT ** (1 / 2.4) - 0.055)
+_SRGB = np.round(255 * _SRGB).astype(np.uint8)
 
 
-def _skull(pose: Pose, eye: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """How far along rays (…, 3) the head begins, infinite beside it; an ellipsoid round the brain and cheeks."""
+def _inverse_distances(start: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where rays start + t along meet the unit sphere: 1 / t of its near and of its far side, and the discriminant.
+
+    A negative discriminant is a ray beside the sphere; its inverse distances continue those at the outline.
+    """
+    a, b, c = (along**2).sum(axis=-1), along @ start, start @ start - 1 or 1e-9
+    inside = b**2 - a * c
+    root = np.sqrt(np.maximum(inside, 0))
+    return (root - b) / c, (-root - b) / c, inside
+
+
+def _skull(pose: Pose, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse distance along rays (…, 3) at which the head begins, an ellipsoid round the brain and cheeks.
+
+    Returns:
+        inverse: (…); inside: (…), positive where the ray meets the head.
+    """
     left, right = pose.place("band_left"), pose.place("band_right")
     front, back, crown = (pose.place(name) for name in ("band_front", "band_back", "crown"))
     centre = np.array([(left[0] + right[0]) / 2, front[1] + 0.3, (front[2] + back[2]) / 2])
     axes = np.array([(left[0] - right[0]) / 2, centre[1] - crown[1], (back[2] - front[2]) / 2]) * (0.99, 1.05, 1.0)
-    start, along = (eye - centre) / axes, rays / axes
-    a, b = (along**2).sum(axis=-1), along @ start
-    root = b**2 - a * (start @ start - 1)
-    return np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
+    near, _, inside = _inverse_distances((eye - centre) / axes, rays / axes)
+    return near, inside
 
 
-def _lamp(light: np.ndarray, keypoints: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """How bright what is worn in a box (x0, y0, x1, y1) shall be, (H, W, 3) float32, from the light on the face.
+def _lamp(image: np.ndarray, keypoints: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How bright a filter shall be at pixels x (W,), y (H,), from the light on the face, (3, H, W) float32.
 
     Its level, a part of its colour, and its fall from one side to the other: a plane fitted to the face's brightness.
     """
     hull = cv2.convexHull(np.float32(np.concatenate([keypoints[JAW], keypoints[RIGHT_BROW], keypoints[LEFT_BROW]])))
-    mask = np.zeros(light.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, np.round(hull).astype(np.int32), 1)
-    rows, columns = np.nonzero(mask)
-    x0, y0, x1, y1 = box
-    if len(rows) < 50:
-        return np.ones((y1 - y0, x1 - x0, 3), np.float32)
-    step = max(1, len(rows) // 4000)
-    rows, columns = rows[::step], columns[::step]
-    rgb = light[rows, columns]
-    grey = rgb @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     middle, half = hull.reshape(-1, 2).mean(axis=0), np.ptp(hull.reshape(-1, 2), axis=0).max() / 2
+    every = int(np.ceil(half / 30))  # pixels between those that are looked at: about 2000 of the face
+    mask = np.zeros([-(-n // every) for n in image.shape[:2]], np.uint8)
+    cv2.fillConvexPoly(mask, np.round(hull / every).astype(np.int32), 1)
+    rows, columns = np.nonzero(mask)
+    if len(rows) < 50:
+        return np.ones((3, len(y), len(x)), np.float32)
+    rows, columns = rows * every, columns * every
+    grey = to_linear(image[rows, columns]) @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     plane = np.column_stack([np.ones_like(grey), (columns - middle[0]) / half, (rows - middle[1]) / half])
-    low, high = np.percentile(grey, [8, 95])  # hair, nostrils and highlights tell nothing
-    kept = (grey >= low) & (grey <= high)
-    level, right, down = np.linalg.lstsq(plane[kept], grey[kept], rcond=None)[0]
-    gain = np.clip(np.percentile(grey, 90) / BRIGHT_SKIN, 0.05, 1.6) ** 0.7
+    dark, bright, top = np.sort(grey)[(np.array([0.08, 0.9, 0.95]) * (len(grey) - 1)).astype(int)]
+    kept = (grey >= dark) & (grey <= top)  # hair, nostrils and highlights tell nothing
+    level, right, down = np.linalg.lstsq(plane[kept].T @ plane[kept], grey[kept] @ plane[kept], rcond=None)[0]
+    gain = np.clip(bright / BRIGHT_SKIN, 0.05, 1.6) ** 0.7
     right, down = np.clip(np.array([right, down]) / max(level, 1e-3), -0.45, 0.45)
-    y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-    field = 1 + np.clip(right * (x - middle[0]) / half, -0.5, 0.5) + np.clip(down * (y - middle[1]) / half, -0.3, 0.3)
-    cast = light.reshape(-1, 3).mean(axis=0) + 1e-3
+    field = 1 + np.clip(right * (x - middle[0]) / half, -0.5, 0.5)
+    field = field + np.clip(down * (y - middle[1]) / half, -0.3, 0.3)[:, None]
+    every = int(np.ceil(np.sqrt(image[..., 0].size / 5000)))
+    cast = to_linear(image[::every, ::every]).mean(axis=(0, 1)) + 1e-3
     cast = (cast / cast.mean()) ** 0.35
-    return (gain * field[..., None] * cast).astype(np.float32)
+    return (gain * field * cast[:, None, None]).astype(np.float32)
 
 
-def _wear(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pose: Pose) -> np.ndarray:
-    height, width = image.shape[:2]
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """A part of the image and a coarse grid of rays: one through each cell of ``step`` × ``step`` pixels, and a border.
+
+    Attributes:
+        corner: the first pixel (x, y). shape: rows and columns of cells. x, y: pixels that the rays go through.
+        eye: (3,), rays: (rows + 2, columns + 2, 3), in the head's frame.
+    """
+
+    corner: tuple[int, int]
+    shape: tuple[int, int]
+    step: int
+    x: np.ndarray
+    y: np.ndarray
+    eye: np.ndarray
+    rays: np.ndarray
+
+    @classmethod
+    def over(cls, low: np.ndarray, high: np.ndarray, unit: float, pose: Pose) -> _Grid:
+        step = int(np.clip(GRID * unit, 1, 32))
+        columns, rows = (int(n) for n in -(-(high - low) // step))
+        x, y = (low[i] + (np.arange(-1, n + 1) + 0.5) * step - 0.5 for i, n in enumerate((columns, rows)))
+        return cls(tuple(low), (rows, columns), step, x, y, *pose.rays(np.stack(np.meshgrid(x, y), axis=-1)))
+
+    def part(self, mesh: np.ndarray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The rays and the pixels around a mesh (…, 2) of pixels."""
+        inside = (mesh.reshape(-1, 2) - self.corner) / self.step
+        first = np.floor(inside.min(axis=0) - 2 / self.step).clip(0, self.shape[::-1]).astype(int)
+        last = np.ceil(inside.max(axis=0) + 2 / self.step).clip(first, self.shape[::-1]).astype(int)
+        (left, right), (top, bottom) = zip(first, last, strict=True)
+        cells = np.s_[top : bottom + 2, left : right + 2]
+        return cells, np.s_[top * self.step : bottom * self.step, left * self.step : right * self.step]
+
+    def enlarged(self, *coarse: np.ndarray) -> list[np.ndarray]:
+        """Values at rays (H + 2, W + 2) → at pixels (H step, W step), float32, linear in between."""
+        size = (coarse[0].shape[1] * self.step, coarse[0].shape[0] * self.step)
+        inner = np.s_[self.step : -self.step, self.step : -self.step]
+        return [cv2.resize(np.float32(one), size)[inner] for one in coarse]
+
+    def inside(self, discriminant: np.ndarray) -> np.ndarray:
+        """0 … 1 at pixels, with a smooth edge where a discriminant at rays changes its sign, see Surface.hits."""
+        edge = discriminant / (np.hypot(*np.gradient(discriminant)) + 1e-9)  # cells from the outline
+        return np.clip(self.enlarged(edge.clip(-8, 8))[0] * self.step + 0.5, 0, 1)
+
+
+def _apply_layers(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pose: Pose) -> np.ndarray:
+    """Draw sheets on a head: rays are cast on a coarse grid, and their hits are interpolated for each pixel."""
     unit = pose.focal / pose.distance  # pixels
-    outlines = []
-    for layer in layers:
-        rows, columns = np.meshgrid(*(np.linspace(0, n - 1, 9) for n in layer.picture.shape[:2]), indexing="ij")
-        outlines.append(pose.project(layer.surface(pose).points(np.stack([columns, rows], axis=-1))).reshape(-1, 2))
-    outline = np.concatenate(outlines)
-    low = np.floor(outline.min(axis=0) - 0.25 * unit - 2).astype(int).clip(0, (width, height))
-    high = np.ceil(outline.max(axis=0) + 0.25 * unit + 3).astype(int).clip(0, (width, height))
-    (x0, y0), (x1, y1) = low, high
-    if x0 >= x1 or y0 >= y1:
+    surfaces = [layer.surface(pose) for layer in layers]
+    meshes = np.stack([_mesh(layer, surface, pose) for layer, surface in zip(layers, surfaces, strict=True)])
+    limit = image.shape[1::-1]
+    low = np.floor(meshes.min(axis=(0, 1, 2)) - 0.25 * unit - 2).clip(0, limit).astype(int)
+    high = np.ceil(meshes.max(axis=(0, 1, 2)) + 0.25 * unit + 3).clip(0, limit).astype(int)
+    if (low >= high).any():
         return image.copy()
-    finer = FINER if (x1 - x0) * (y1 - y0) <= LARGE else 1
-    columns, rows = np.meshgrid(*((np.arange(n * finer) + 0.5) / finer - 0.5 for n in (x1 - x0, y1 - y0)))
-    eye, rays = pose.rays(np.stack([columns + x0, rows + y0], axis=-1))
-    hull = np.zeros(columns.shape, np.uint8)  # the face itself hides what lies behind its middle
-    outline = cv2.convexHull(np.float32((keypoints - (x0, y0) + 0.5) * finer - 0.5))
-    cv2.fillConvexPoly(hull, np.round(outline * 16).astype(np.int32), 1, cv2.LINE_8, 4)
-    head = np.minimum(_skull(pose, eye, rays), np.where(hull, pose.translation[2] + 0.25, np.inf))
-    parts = []
-    for layer in layers:
-        surface = layer.surface(pose)
-        picture, shrunk = _at_size(layer.light, unit * finer * surface.scale)
-        for place, far in surface.hits(eye, rays):
-            met = np.isfinite(far)
-            # A soft edge where the head begins to hide it.
-            near_head = np.clip((head - np.where(met, far, 0)) / 0.04 + 1, 0, 1)
-            place = ((np.where(met[..., None], place, -10) + 0.5) * shrunk - 0.5).astype(np.float32)
-            sheet = cv2.remap(picture, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-            parts.append((sheet * near_head[..., None].astype(np.float32), far, layer.shadow))
-    light = to_linear(image)
-    lamp = _lamp(light, keypoints, (x0, y0, x1, y1))
-    below = light[y0:y1, x0:x1]
-    shade = max(layer.shadow for layer in layers)
-    if shade:
-        cover = np.max([part[0][..., 3] for part in parts], axis=0)
-        cover = cv2.resize(cover, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        shift = np.array([[1, 0, 0], [0, 1, 0.07 * unit]], np.float32)
-        cover = cv2.warpAffine(cover, shift, (x1 - x0, y1 - y0))
-        cover = cv2.GaussianBlur(cover, (0, 0), max(0.5, 0.06 * unit))
-        on_head = cv2.resize(np.isfinite(head).astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        on_head = cv2.GaussianBlur(on_head, (0, 0), max(0.5, 0.03 * unit))
-        below = below * (1 - shade * cover * on_head)[..., None]
-    covered = np.any([part[0][..., 3] > 0 for part in parts], axis=0)
-    order = np.argsort([-part[1][covered] for part in parts], axis=0)  # far to near, pixel by pixel
-    sheets = np.take_along_axis(np.stack([part[0][covered] for part in parts]), order[..., None], axis=0)
-    over, clear = np.zeros((len(order[0]), 3), np.float32), np.ones(len(order[0]), np.float32)
-    for sheet in sheets:  # premultiplied: each covers what lies behind it
-        over = sheet[..., :3] + (1 - sheet[..., 3:]) * over
-        clear *= 1 - sheet[..., 3]
-    colour, through = np.zeros((*columns.shape, 3), np.float32), np.ones(columns.shape, np.float32)
-    colour[covered], through[covered] = over, clear
-    size = (x1 - x0, y1 - y0)
-    colour = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
-    through = cv2.resize(through, size, interpolation=cv2.INTER_AREA)
+    grid = _Grid.over(low, high, unit, pose)
+    # What hides a sheet: the head, and the face whatever lies behind its middle.
+    skull, on_skull = _skull(pose, grid.eye, grid.rays)
+    on_face = np.zeros([n * grid.step for n in grid.shape], np.uint8)
+    outline = cv2.convexHull(np.float32(keypoints - low)) * 16
+    cv2.fillConvexPoly(on_face, np.round(outline).astype(np.int32), 255, cv2.LINE_AA, 4)
+    drawn = np.zeros((4, *on_face.shape), np.float32)  # premultiplied
+    depth = np.full(on_face.shape, np.inf, np.float32)  # of the nearest sheet that is drawn
+    for layer, surface, mesh in zip(layers, surfaces, meshes, strict=True):
+        cells, pixels = grid.part(mesh)
+        if not depth[pixels].size:
+            continue
+        full = np.array(layer.picture.shape[1::-1])
+        size, thickness = _size(mesh)
+        picture = _at_size(layer, *(2 * np.log2(full / size)).round().clip(0, 40).astype(int).tolist())
+        # A sheet seen from its edge would be a row of dots: it fades.
+        slope = thickness / (full.min() * surface.scale * unit)
+        clear = np.float32(min(1.0, max(thickness / 2 - 1, 10 * slope)))
+        tiles = 3 if surface.closed else 1
+        scale = np.array(picture.shape[1::-1]) / full / (tiles, 1)
+        shift = 0.5 * scale - 0.5 + (tiles // 2 * picture.shape[1] // tiles, 0)
+        for place, inside in surface.hits(grid.eye, grid.rays[cells]):
+            place[..., :2] = place[..., :2] * scale + place[..., 2:] * shift
+            far = 1 / np.maximum(place[..., 2], 1e-6)
+            hidden = np.clip((far - 1 / np.maximum(skull[cells], 1e-6)) / SOFT, 0, 1)
+            behind = np.clip((far - pose.translation[2] - 0.25) / SOFT, 0, 1)
+            u, v, inverse = grid.enlarged(*np.moveaxis(place, 2, 0))
+            far = 1 / np.maximum(inverse, 1e-6)
+            sheet = cv2.remap(picture, u * far, v * far, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+            sheet = cv2.split(sheet)
+            seen = clear * (inverse > 0)
+            if surface.radius[0]:
+                seen *= grid.inside(inside)
+            if hidden.any() or behind.any():
+                hidden, behind = grid.enlarged(hidden, behind)
+                hidden *= grid.inside(on_skull[cells])
+                seen *= 1 - np.maximum(hidden, behind * (on_face[pixels] * np.float32(1 / 255)))
+            # Over or under what is there already, pixel by pixel.
+            nearer = (far < depth[pixels]).astype(np.float32)
+            alpha, below = sheet[3] * seen, drawn[3][pixels]
+            over, under = seen * (1 - below + nearer * below), 1 - nearer * alpha
+            for plane, colour in zip(drawn, sheet, strict=True):
+                plane[pixels] = plane[pixels] * under + colour * over
+            depth[pixels] = np.minimum(depth[pixels], far + np.float32(1e9) * (alpha < 0.02))
+    through, coarse = 1 - drawn[3], grid.shape[::-1]
+    if shade := max(layer.shadow for layer in layers):
+        cover = cv2.resize(drawn[3], coarse, interpolation=cv2.INTER_AREA)
+        cover = cv2.warpAffine(cover, np.array([[1, 0, 0], [0, 1, 0.07 * unit / grid.step]], np.float32), coarse)
+        cover = cv2.GaussianBlur(cover, (0, 0), max(0.5, 0.06 * unit / grid.step))
+        on_head = cv2.resize(on_face, coarse, interpolation=cv2.INTER_AREA) / np.float32(255)
+        on_head = np.maximum(on_head, on_skull[1:-1, 1:-1] > 0)
+        cover *= cv2.GaussianBlur(on_head, (0, 0), max(0.5, 0.03 * unit / grid.step))
+        through *= 1 - shade * cv2.resize(cover, through.shape[::-1])
+    light = grid.enlarged(*_lamp(image, keypoints, grid.x, grid.y))
+    return _blend(image, (*low, *high), drawn, through, light, BLUR * unit)
+
+
+def _blend(
+    image: np.ndarray,
+    box: tuple[int, int, int, int],
+    drawn: np.ndarray,
+    through: np.ndarray,
+    light: Sequence[np.ndarray],
+    blur: float,
+) -> np.ndarray:
+    """Put what is drawn, (4, H, W), lit by ``light``, over a box of the image of which the share ``through`` stays."""
+    x0, y0, x1, y1 = box
+    through = through[: y1 - y0, : x1 - x0]
+    rows = np.flatnonzero((through < 0.999).any(axis=1))
+    if not len(rows):
+        return image.copy()
+    *colours, alpha = (plane[rows, : x1 - x0] for plane in drawn)
+    below = to_linear(image[y0 + rows, x0:x1])
+    # What shines through is blurred, so that nobody's own glasses are seen through sunglasses.
+    size = [int(np.ceil(n * min(1, 2 / blur))) for n in (x1 - x0, y1 - y0)]
+    blurred = to_linear(cv2.resize(image[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA))
+    blurred = cv2.resize(cv2.GaussianBlur(blurred, (0, 0), 2), (x1 - x0, y1 - y0))[rows]
+    share = np.clip(4 * alpha - 2, 0, 1)
+    below = cv2.split(cv2.blendLinear(blurred, below, share, 1 - share))
+    for colour, lamp, behind in zip(colours, light, below, strict=True):
+        colour *= lamp[rows, : x1 - x0]
+        colour += through[rows] * behind
     result = image.copy()
-    result[y0:y1, x0:x1] = np.where(
-        ((through < 0.999) | np.any(below != light[y0:y1, x0:x1], axis=2))[..., None],
-        to_srgb(colour * lamp + through[..., None] * below),
-        image[y0:y1, x0:x1],
-    )
+    result[y0 + rows, x0:x1] = to_srgb(cv2.merge(colours))
     return result
 
 
-def _at_size(rgba: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """A picture averaged down to about the size it is drawn at, and by which factors (2,)."""
-    height, width = rgba.shape[:2]
-    small = np.maximum(1, np.round(np.array([width, height]) * min(1.0, scale))).astype(int)
-    if tuple(small) != (width, height):
-        rgba = cv2.resize(rgba, tuple(int(n) for n in small), interpolation=cv2.INTER_AREA)
-    return rgba, small / (width, height)
+@lru_cache(maxsize=64)
+def _at_size(layer: Layer, across: int, down: int) -> np.ndarray:
+    """A layer's picture, each axis averaged down by a power of √2; that of a closed sheet three times in a row."""
+    height, width = layer.picture.shape[:2]
+    size = [min(max(1, round(n / 2 ** (power / 2))), 10_000) for n, power in ((width, across), (height, down))]
+    return np.tile(cv2.resize(layer.light, size, interpolation=cv2.INTER_AREA), (1, 3 if layer.round else 1, 1))
+
+
+def _mesh(layer: Layer, surface: Surface, pose: Pose) -> np.ndarray:
+    """Where a layer's picture lies in the image, (N, N, 2) pixels, from its corner to its corner."""
+    grid = np.meshgrid(*(np.linspace(-0.5, n - 0.5, 17) for n in layer.picture.shape[1::-1]))
+    return pose.project(surface.points(np.stack(grid, axis=-1)))
+
+
+def _size(mesh: np.ndarray) -> tuple[np.ndarray, float]:
+    """How many pixels of the image a picture's width and height take, (2,), and its thickness if seen at a slant."""
+    right, down = np.diff(mesh, axis=1)[:-1], np.diff(mesh, axis=0)[:, :-1]
+    sides = [np.hypot(*np.moveaxis(side, 2, 0)).max() * len(side) + 1e-3 for side in (right, down)]
+    area = np.abs(right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]).max() * right[..., 0].size
+    thickness = area / max(sides) + 1e-3
+    # The shorter side lies almost along the longer one at a slant: its whole length would be too fine for the image.
+    short = int(sides[0] > sides[1])
+    sides[short] = np.sqrt(sides[short] * min(thickness, sides[short]))
+    return np.array(sides), thickness
 
 
 def _morph(image: np.ndarray, keypoints: np.ndarray, shifts: np.ndarray, pose: Pose) -> np.ndarray:
     """Move keypoints and what lies between them: piecewise affine over a Delaunay mesh of the points and a frame."""
-    height, width = image.shape[:2]
     move = pose.project(pose.points + shifts) - pose.project(pose.points)
     middle = keypoints.mean(axis=0)
     reach = 1.25 * np.abs(keypoints - middle).max()
@@ -450,25 +557,31 @@ def _morph(image: np.ndarray, keypoints: np.ndarray, shifts: np.ndarray, pose: P
     grid = cv2.Subdiv2D((0, 0, *(int(n) for n in np.ceil(np.ptp(frame, axis=0)) + 5)))
     index = {}
     for number, point in enumerate((target - low).astype(np.float32)):
-        index[grid.insert((float(point[0]), float(point[1])))] = number
-    x0, y0 = low.astype(int).clip(0, (width, height))
-    x1, y1 = np.ceil(frame.max(axis=0) + 2).astype(int).clip(0, (width, height))
-    if x0 >= x1 or y0 >= y1:
+        grid.insert(tuple(point.tolist()))
+        index[tuple(point.tolist())] = number
+    still = (target == source).all(axis=1)
+    corners = []  # of the triangles that move
+    for triangle in grid.getTriangleList().reshape(-1, 3, 2).tolist():
+        three = [index[tuple(point)] for point in triangle if tuple(point) in index]
+        if len(three) == 3 and not still[three].all():
+            corners.append(three)
+    if not corners:
         return image.copy()
-    columns, rows = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)))
-    place = np.stack([columns, rows], axis=-1)
-    for triangle in grid.getTriangleList():
-        near = [grid.findNearest((float(x), float(y)))[0] for x, y in triangle.reshape(3, 2)]
-        corners = [index[vertex] for vertex in near if vertex in index]
-        if len(corners) < 3 or not (move[[c for c in corners if c < NUM_KEYPOINTS]] != 0).any():
-            continue
-        affine = cv2.getAffineTransform(np.float32(target[corners]), np.float32(source[corners]))
-        mask = np.zeros(columns.shape, np.uint8)
-        corner = np.round((target[corners] - (x0, y0)) * 16).astype(np.int32)
-        cv2.fillConvexPoly(mask, corner, 1, cv2.LINE_8, 4)
-        inside = mask > 0
-        place[inside] = np.column_stack([columns[inside], rows[inside], np.ones(inside.sum())]) @ affine.T
-    moved = cv2.remap(image, place[..., 0], place[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    used = target[np.concatenate(corners)]
+    low = np.floor(used.min(axis=0) - 1).clip(0, image.shape[1::-1]).astype(int)
+    high = np.ceil(used.max(axis=0) + 2).clip(0, image.shape[1::-1]).astype(int)
+    if (low >= high).any():
+        return image.copy()
+    which = np.zeros((high - low)[::-1], np.uint8)  # the triangle of each pixel; 0 stays where it is
+    affine = np.tile(np.eye(2, 3), (len(corners) + 1, 1, 1))
+    for number, three in enumerate(corners, 1):
+        affine[number] = cv2.getAffineTransform(np.float32(target[three] - low), np.float32(source[three] - low))
+        cv2.fillConvexPoly(which, np.round((target[three] - low) * 16).astype(np.int32), number, cv2.LINE_8, 4)
+    affine[:, :, 2] += low
+    a, b, c, d, e, f = (np.take(entry, which) for entry in np.float32(affine).reshape(-1, 6).T.copy())
+    x, y = np.arange(which.shape[1], dtype=np.float32), np.arange(which.shape[0], dtype=np.float32)[:, None]
     result = image.copy()
-    result[y0:y1, x0:x1] = moved
+    result[low[1] : high[1], low[0] : high[0]] = cv2.remap(
+        image, a * x + b * y + c, d * x + e * y + f, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
     return result

@@ -62,6 +62,14 @@ def face_crop(five: np.ndarray, side: int) -> np.ndarray:
     return fit_similarity(five, REFERENCE_FIVE * side - 0.5)
 
 
+def inverse(matrices: np.ndarray) -> np.ndarray:
+    """The inverses of similarities (N, 2, 3); where a scale is 0 a very large one."""
+    a, b = matrices[:, 0, 0], matrices[:, 1, 0]
+    square = np.maximum(a**2 + b**2, 1e-12)
+    linear = np.stack([np.stack([a, b], axis=1), np.stack([-b, a], axis=1)], axis=1) / square[:, None, None]
+    return np.concatenate([linear, -linear @ matrices[:, :, 2:]], axis=2)
+
+
 # Boxes ----------------------------------------------------------------------------------------------------------------
 
 BOX = 4  # left, top, width, height; a fifth column is the roll
@@ -104,6 +112,32 @@ def nms(boxes: np.ndarray, threshold: float, within: float = 1.0) -> np.ndarray:
         if not overlaps[i, kept].any():
             kept.append(i)
     return np.array(kept, int)
+
+
+# The Haar cascade's box by five points: its side in the longer of the distances from eye to eye and from the eyes to
+# the mouth; its centre below the eyes' as a share of the way to the mouth's. For REFERENCE_FACE's points, and for those
+# of this repository's detector, whose boxes then lie where the cascade's would, in the median of 400 training frames.
+OTHER_FIVE, NETWORK_FIVE = (2.38, 0.3), (2.69, 0.24)
+
+
+def from_five_points(points: np.ndarray, side: float = OTHER_FIVE[0], down: float = OTHER_FIVE[1]) -> np.ndarray:
+    """Boxes as the Haar cascade frames faces, of their five points.
+
+    Args:
+        points: (N, 5, 2) pixels, as YuNet, RetinaFace and MTCNN give them.
+        side, down: see :data:`NETWORK_FIVE`.
+
+    Returns:
+        (N, 5) float32: left, top, width, height, roll.
+    """
+    points = np.asarray(points, np.float64).reshape(-1, 5, 2)
+    across = points[:, 1] - points[:, 0]  # from eye to eye
+    middle, mouth = points[:, :2].mean(axis=1), points[:, 3:].mean(axis=1)
+    roll = np.degrees(np.arctan2(across[:, 1], across[:, 0]))
+    # A turned head's eyes come closer, a nodding one's mouth comes closer to them: the longer of both tells the size.
+    size = np.maximum(np.linalg.norm(across, axis=1), np.linalg.norm(mouth - middle, axis=1))[:, None]
+    centre, sides = middle + down * (mouth - middle) + 0.5, side * size
+    return np.column_stack([centre - sides / 2, sides, sides, roll]).astype(np.float32)
 
 
 # Crops ----------------------------------------------------------------------------------------------------------------
@@ -170,14 +204,13 @@ def crop_view(image: np.ndarray, view: np.ndarray, side: int = IMAGE_SIZE) -> tu
     return crop, matrix
 
 
-def cut_out(image: np.ndarray, matrix: np.ndarray, side: int, finest: float = 1.0) -> np.ndarray | None:
+def cut_out(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray | None:
     """Cut a square out of an image, turned and scaled in one step.
 
     Args:
         image: (H, W, 3) uint8 RGB, or (H, W) grey.
         matrix: (2, 3), a similarity: ``matrix @ (x, y, 1)`` is where the pixel (x, y) of the square lies in the image.
         side: of the square, pixels.
-        finest: pixels of the image to one of the square, each way, from which on they are averaged first.
 
     Returns:
         (side, side) uint8 grey, which repeats the image's border outside it; None where it lies outside altogether.
@@ -191,7 +224,7 @@ def cut_out(image: np.ndarray, matrix: np.ndarray, side: int, finest: float = 1.
         return None
     x0, y0 = np.clip(np.floor(low) - 2, 0, [width, height]).astype(int)
     x1, y1 = np.clip(np.ceil(high) + 2, 0, [width, height]).astype(int)
-    part, scale = image[y0:y1, x0:x1], finest / np.hypot(*matrix[:, 0])
+    part, scale = image[y0:y1, x0:x1], 1 / np.hypot(*matrix[:, 0])
     matrix = np.array(matrix, np.float64)
     matrix[:, 2] -= x0, y0
     if scale < 1:

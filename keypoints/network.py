@@ -1,8 +1,8 @@
 """The networks at use: ONNX graphs in onnxruntime, from images and boxes to keypoints. PyTorch is not needed.
 
-A keypoint network has two stages. The coarse one sees a square view around a box and finds roughly where the points
-are; the fine one sees a crop that is levelled and sized by these points. In a video the points of the frame before take
-the coarse stage's place.
+The network for photographs sees a crop that is levelled and sized by the five points of the detector, or by the points
+of the frame before. The course's has two stages: the coarse one sees a square view around a box and finds roughly where
+the points are, the fine one a crop by these points.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-from keypoints.geometry import BOX, crop_to_image, crop_view, cut_out, transform, with_roll
+from keypoints.geometry import (
+    BOX,
+    FACE_SHARE,
+    REFERENCE_FIVE,
+    crop_to_image,
+    crop_view,
+    cut_out,
+    face_crop,
+    fit_similarity,
+    five_points,
+    inverse,
+    transform,
+    with_roll,
+)
 from keypoints.landmarks import (
     IMAGE_SIZE,
     KEYPOINT_MEAN,
@@ -31,7 +44,6 @@ from keypoints.landmarks import (
 
 METADATA = "keypoints"  # the key of the graphs' metadata; its value is JSON
 CHUNK = 16  # faces that go through a network together
-FINEST = 1.0  # pixels of the image to one of the fine crop, each way, beyond which they are averaged first
 MOST_BYTES = 2**26  # of a network's file
 
 
@@ -132,88 +144,144 @@ def open_session(path: str | Path, threads: int = 1) -> onnxruntime.InferenceSes
         raise ValueError(f"{path}: expected the ONNX file of a network, got another or a damaged file") from None
 
 
-def stage_files(path: str | Path) -> tuple[Path, Path]:
-    """The files of the coarse and of the fine stage, given either, their common stem, or the weights beside them."""
-    stem = str(path)
-    for ending in (".coarse.onnx", ".fine.onnx", ".onnx", ".safetensors"):
-        stem = stem.removesuffix(ending)
-    return Path(f"{stem}.coarse.onnx"), Path(f"{stem}.fine.onnx")
-
-
-class StagedNetwork:
-    """A keypoint network of two ONNX graphs; see :mod:`training.export`.
+def load_network(path: str | Path, threads: int = 1) -> CropNetwork | StagedNetwork:
+    """The keypoint network of ONNX files.
 
     Args:
-        path: either graph's file, their common stem, or the weights beside them.
+        path: one of its files, their common stem, or the weights beside them.
         threads: of onnxruntime.
 
     Raises:
-        FileNotFoundError: a graph is missing.
-        ValueError: a file is no such graph.
+        FileNotFoundError: a file is missing.
+        ValueError: a file is no such network.
+    """
+    single, coarse, fine = network_files(path)
+    if single.exists():
+        return CropNetwork(single, threads)
+    for file in (coarse, fine):
+        if not file.exists():
+            stem = str(file).removesuffix(file.name)
+            raise FileNotFoundError(f"{file}: no such file; 'python -m training export {stem}…' writes it")
+    return StagedNetwork(coarse, fine, threads)
+
+
+def network_files(path: str | Path) -> tuple[Path, Path, Path]:
+    """The files of a network of one stage, and of the coarse and the fine stage of another, given any of them."""
+    stem = str(path)
+    for ending in (".coarse.onnx", ".fine.onnx", ".onnx", ".safetensors"):
+        stem = stem.removesuffix(ending)
+    return Path(f"{stem}.onnx"), Path(f"{stem}.coarse.onnx"), Path(f"{stem}.fine.onnx")
+
+
+def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict:
+    try:
+        about = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        return {"network": str(about["network"]), **about, "side": int(session.get_inputs()[0].shape[2])}
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise ValueError(f"{path}: expected a keypoint network exported by training.export, got another") from None
+
+
+# The Haar box of a face, and the crop that is right for an upright neutral face with that box.
+CROP_FRAMING = Framing(1 / (FACE_SHARE * 1.18), 0.0, 0.196 / 1.18, 1.18, 0.0, -0.196)
+AGAIN = 0.08  # of the crop's side: a face that lies farther from where it should, at a point of it, is cut out again
+PASSES = 3  # at most
+
+
+class CropNetwork:
+    """:class:`models.PhotoNet` as an ONNX graph: a levelled crop of a face → keypoints, confidence and score.
+
+    Where the keypoints say that the crop lay wrong, it is cut out again by them.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1) -> None:
-        coarse, fine = stage_files(path)
-        for file in (coarse, fine):
-            if not file.exists():
-                raise FileNotFoundError(
-                    f"{file}: no such file; 'python -m training export {str(file).removesuffix(file.name)}…' writes it"
-                )
-        self._coarse, self._fine = open_session(coarse, threads), open_session(fine, threads)
-        try:
-            about = json.loads(self._fine.get_modelmeta().custom_metadata_map[METADATA])
-            self.name, self.spread = str(about["network"]), float(about["spread"])
-            self.view_side, self.crop_side = (s.get_inputs()[0].shape[2] for s in (self._coarse, self._fine))
-        except (KeyError, TypeError, ValueError, IndexError):
-            raise ValueError(f"{fine}: expected a keypoint network exported by training.export, got another") from None
-        self.framing = Framing.of(about.get("framing"), str(fine))
-        self.has_score = len(self._fine.get_outputs()) > 1
+    framing, has_score = CROP_FRAMING, True
 
-    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> Prediction:
-        """Both stages.
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        self._session = open_session(path, threads)
+        about = _metadata(self._session, Path(path))
+        self.name, self.side = about["network"], about["side"]
+
+    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray, five: np.ndarray | None = None) -> Prediction:
+        """Keypoints, confidence and score of N faces.
 
         Args:
-            images: N, the one of each box: (H, W, 3) uint8 RGB or (H, W) grey.
+            images: N, the one of each face: (H, W, 3) uint8 RGB or (H, W) grey.
             boxes: (N, 5) left, top, width, height, roll.
+            five: (N, 5, 2) pixels: the five points of the detector, where it gives any; the boxes then count for
+                nothing.
 
         Raises:
             ValueError: a box's view lies outside the image, or is more than 16 times as large.
         """
+        if five is None:
+            views = self.framing.views(boxes)
+            cut = [crop_view(image, view, self.side) for image, view in zip(images, views, strict=True)]
+            matrices = np.stack([matrix for _, matrix in cut])
+        else:
+            matrices = inverse(face_crop(five, self.side))
+        return self._predict(images, matrices)
+
+    def follow(self, images: Sequence[np.ndarray], points: np.ndarray) -> Prediction:
+        """The same where points (N, 68, 2) are expected; NaN where a face is not in the image."""
+        return self._predict(images, inverse(face_crop(five_points(points), self.side)))
+
+    def _predict(self, images: Sequence[np.ndarray], matrices: np.ndarray) -> Prediction:
+        """Predict crops, and again those that lay wrong; matrices (N, 2, 3) bring their pixels to the images'."""
+        count = len(matrices)
+        points = np.full((count, NUM_KEYPOINTS, 2), np.nan)
+        confidence, score = np.zeros((count, NUM_KEYPOINTS), np.float32), np.zeros(count, np.float32)
+        matrices, todo = np.array(matrices, np.float64), np.arange(count)
+        for _ in range(PASSES):
+            crops = [cut_out(images[i], matrices[i], self.side) for i in todo.tolist()]
+            todo = todo[[crop is not None for crop in crops]]
+            if not len(todo):
+                break
+            batch = _batch([crop for crop in crops if crop is not None])
+            units, confidence[todo], score[todo] = _run(self._session, "crop", batch)
+            points[todo] = transform(units.astype(np.float64) * self.side - 0.5, matrices[todo])
+            todo = todo[_misplaced(five_points(units)) > AGAIN]
+            matrices[todo] = inverse(face_crop(five_points(points[todo]), self.side))
+        return Prediction(points.astype(np.float32), confidence, score.tolist())
+
+
+def _misplaced(five: np.ndarray) -> np.ndarray:
+    """How far a face's edge lies from where it should, (N,), in sides of the crop; five points (N, 5, 2) likewise."""
+    corners = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]) * FACE_SHARE + 0.5
+    moved = transform(np.broadcast_to(corners, (len(five), 4, 2)), fit_similarity(five, REFERENCE_FIVE))
+    return np.linalg.norm(moved - corners, axis=2).max(axis=1)
+
+
+class StagedNetwork:
+    """:class:`models.Net` as the ONNX graphs of its two stages; see :mod:`training.export`."""
+
+    has_score = False
+
+    def __init__(self, coarse: str | Path, fine: str | Path, threads: int = 1) -> None:
+        self._coarse, self._fine = open_session(coarse, threads), open_session(fine, threads)
+        about = _metadata(self._fine, Path(fine))
+        self.view_side, self.crop_side = _metadata(self._coarse, Path(coarse))["side"], about["side"]
+        self.name, self.spread = about["network"], float(about["spread"])
+        self.framing = Framing.of(about.get("framing"), str(fine))
+
+    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray, five: np.ndarray | None = None) -> Prediction:
+        """As :meth:`CropNetwork.locate`, by the boxes alone: both stages."""
         views = self.framing.views(boxes)
         cut = [crop_view(image, view, self.view_side) for image, view in zip(images, views, strict=True)]
-        crops, matrices = [crop for crop, _ in cut], np.stack([matrix for _, matrix in cut])
-        found, features = self._run(self._coarse, {"image": _batch(crops)}), None
-        if len(found) > 1:
-            features = found[1]
-        points = transform(_pixels(found[0], self.view_side), matrices)
-        return self._refine(images, points, features, views[:, 2])
+        [points] = _run(self._coarse, "image", _batch([crop for crop, _ in cut]))
+        points = transform(_pixels(points, self.view_side), np.stack([matrix for _, matrix in cut]))
+        return self._refine(images, points, views[:, 2])
 
     def follow(self, images: Sequence[np.ndarray], points: np.ndarray) -> Prediction:
         """The fine stage alone, where points (N, 68, 2) are expected; NaN where a face is not in the image."""
-        return self._refine(images, np.asarray(points, np.float64), None, None)
+        return self._refine(images, np.asarray(points, np.float64), None)
 
-    def _refine(
-        self, images: Sequence[np.ndarray], points: np.ndarray, features: np.ndarray | None, sides: np.ndarray | None
-    ) -> Prediction:
+    def _refine(self, images: Sequence[np.ndarray], points: np.ndarray, sides: np.ndarray | None) -> Prediction:
         to_image = self._crops(points, sides)
-        crops = [cut_out(image, matrix, self.crop_side, FINEST) for image, matrix in zip(images, to_image, strict=True)]
-        outside = np.array([one is None for one in crops], bool)
+        crops = [cut_out(image, matrix, self.crop_side) for image, matrix in zip(images, to_image, strict=True)]
         empty = np.zeros((self.crop_side, self.crop_side), np.uint8)
-        inputs = {"crop": _batch([empty if one is None else one for one in crops])}
-        if self.has_score:
-            to_crop = np.linalg.inv(to_image[:, :, :2])
-            before = (points - to_image[:, None, :, 2]) @ to_crop.swapaxes(1, 2)
-            inputs["before"] = _units(before, self.crop_side)
-            width = self._fine.get_inputs()[2].shape[1]
-            inputs["features"] = np.zeros((len(points), width), np.float32) if features is None else features
-        said = self._run(self._fine, inputs)
-        keypoints = transform(_pixels(said[0], self.crop_side), to_image).astype(np.float32)
-        keypoints[outside] = np.nan
-        if not self.has_score:
-            return Prediction(keypoints, [None] * len(points), [None] * len(points))
-        confidence, score = said[1:3] if features is not None else said[3:5]
-        score[outside] = 0
-        return Prediction(keypoints, confidence, score.tolist())
+        [found] = _run(self._fine, "crop", _batch([empty if crop is None else crop for crop in crops]))
+        keypoints = transform(_pixels(found, self.crop_side), to_image).astype(np.float32)
+        keypoints[[crop is None for crop in crops]] = np.nan
+        return Prediction(keypoints, [None] * len(points), [None] * len(points))
 
     def _crops(self, points: np.ndarray, sides: np.ndarray | None) -> np.ndarray:
         """Similarities (N, 2, 3) from pixels of the fine crop to the image's, for points (N, 68, 2) of the image.
@@ -233,23 +301,14 @@ class StagedNetwork:
         middle = centroid + 0.15 * radius[:, None] * down
         return crop_to_image(middle, down, radius / (2 * self.spread), self.crop_side)
 
-    @staticmethod
-    def _run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        count = len(next(iter(inputs.values())))
-        parts = [
-            session.run(None, {name: value[i : i + CHUNK] for name, value in inputs.items()})
-            for i in range(0, count, CHUNK)
-        ]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-
 class TorchNetwork:
     """A PyTorch network that somebody hands over: a 224-pixel view of a face in, 136 numbers out, in one stage.
 
     Args:
-        net: maps (N, 1, 224, 224) float32, grey in [0, 1], to (N, 136) in network units. It has a ``framing``; where it
-            has ``describe``, that gives points, confidence (N, 68) and score (N,).
+        net: maps (N, 1, 224, 224) float32, grey in [0, 1], to (N, 136) in network units. It has a ``framing``.
     """
+
+    has_score = False
 
     def __init__(self, net: Any, device: str = "cpu") -> None:
         self.net, self.device, self.name = net.to(device).eval(), device, type(net).__name__
@@ -259,29 +318,29 @@ class TorchNetwork:
                 "measure_framing"
             )
         self.framing = Framing.of(net.framing, "the network")
-        self.has_score = hasattr(net, "describe")
 
-    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> Prediction:
+    def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray, five: np.ndarray | None = None) -> Prediction:
         """As :meth:`StagedNetwork.locate`."""
         torch = sys.modules["torch"]  # loaded by whoever made the network
         views = self.framing.views(boxes)
         cut = [crop_view(image, view, IMAGE_SIZE) for image, view in zip(images, views, strict=True)]
-        crops, matrices = [crop for crop, _ in cut], np.stack([matrix for _, matrix in cut])
-        parts = []
+        crops, parts = [crop for crop, _ in cut], []
         with torch.no_grad():
             for i in range(0, len(crops), CHUNK):
                 batch = torch.from_numpy(_batch(crops[i : i + CHUNK])).to(self.device)
-                said = self.net.describe(batch) if self.has_score else (self.net(batch),)
-                parts.append([part.float().cpu().numpy() for part in said])
-        points, *more = (np.concatenate(part) for part in zip(*parts, strict=True))
-        points = points.reshape(-1, NUM_KEYPOINTS, 2).astype(np.float64) * KEYPOINT_STD + KEYPOINT_MEAN
-        none = [None] * len(points)
-        confidence, score = (more[0], more[1].tolist()) if self.has_score else (none, none)
-        return Prediction(transform(points, matrices).astype(np.float32), confidence, score)
+                parts.append(self.net(batch).float().cpu().numpy())
+        points = np.concatenate(parts).reshape(-1, NUM_KEYPOINTS, 2).astype(np.float64) * KEYPOINT_STD + KEYPOINT_MEAN
+        keypoints = transform(points, np.stack([matrix for _, matrix in cut])).astype(np.float32)
+        return Prediction(keypoints, [None] * len(points), [None] * len(points))
 
     def follow(self, images: Sequence[np.ndarray], points: np.ndarray) -> Prediction:
         """The network has no second stage: its view lies where the box of the points would be."""
         return self.locate(images, with_roll(self.framing.boxes(points)))
+
+
+def _run(session: onnxruntime.InferenceSession, name: str, values: np.ndarray) -> list[np.ndarray]:
+    parts = [session.run(None, {name: values[i : i + CHUNK]}) for i in range(0, len(values), CHUNK)]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def _batch(crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -292,8 +351,3 @@ def _batch(crops: Sequence[np.ndarray]) -> np.ndarray:
 def _pixels(points: np.ndarray, side: int) -> np.ndarray:
     """From -1 at the crop's one edge to 1 at the other, to pixels."""
     return (points.astype(np.float64) + 1) * (side / 2) - 0.5
-
-
-def _units(pixels: np.ndarray, side: int) -> np.ndarray:
-    """The inverse of :func:`_pixels`, float32."""
-    return ((pixels + 0.5) / (side / 2) - 1).astype(np.float32)

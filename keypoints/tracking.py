@@ -1,9 +1,8 @@
-"""Faces through a video: each keeps its id, its points are steady, and most frames cost the network's fine stage alone.
+"""Faces through a video: each keeps its id, its points are steady, and most frames need no detector.
 
-A face that was found once is *followed*: its points, moved on as it moved, tell where the network's crop lies, so that
-neither the detector nor the coarse stage is needed (as MediaPipe does: Bazarevsky et al., BlazeFace, 2019,
-https://arxiv.org/abs/1907.05047). The network's score tells when that fails. Then both stages run near the place, and
-the detector runs; it also does at the start and now and then, for faces that come in.
+A face that was found once is *followed*: its points, moved on as it moved, tell where the network's crop lies (as in
+MediaPipe: Bazarevsky et al., BlazeFace, 2019, https://arxiv.org/abs/1907.05047). The network's score tells when that
+fails. Then the detector runs; it also does at the start and now and then, for faces that come in.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from keypoints.detection import Face, KeypointDetector, detections
+from keypoints.detection import Face, KeypointDetector, candidates
 from keypoints.expression import Emotion, ExpressionSmoother
-from keypoints.geometry import box_iou, with_roll
+from keypoints.geometry import box_iou
 from keypoints.images import as_rgb
 from keypoints.landmarks import face_size, nme
 from keypoints.signals import Signals
-from keypoints.smoothing import Smoother, Smoothing, check_time, scale_and_turn
+from keypoints.smoothing import Smoother, Smoothing, check_time
 
 NEW, TRACKED, LOST = "new", "tracked", "lost"
 
@@ -98,11 +97,9 @@ RESIZED = 1.6  # how much larger or smaller a face may be from one look to the n
 SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
 ASTRAY = 12.0  # percent of the face's size: followed points that are off a fresh look's by more start anew
-TURNED = np.radians(25)  # a face tilted by more is cut out turned, as the detector's searches do
 CUT = 0.35  # correlation of a frame with the last one below which the scene is another
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
 PATIENCE = 0.5  # seconds between thorough searches while nobody is found
-SURE = 0.95  # score from which a face counts that was lost and is looked for where it is expected
 
 
 class FaceTracker:
@@ -174,7 +171,6 @@ class FaceTracker:
             self.reset()
         self._time, self._scene = time, scene
         seen = self._follow(image, time)
-        seen += self._again(image, time, seen)
         start = before is None or time <= before
         seen += self._detect(image, time, seen, start)
         faces = []
@@ -197,7 +193,7 @@ class FaceTracker:
         return list(self._answer)
 
     def _follow(self, image: np.ndarray, time: float) -> list[_Seen]:
-        """Those of the tracked faces that the network's fine stage finds where they are expected."""
+        """Those of the tracked faces that the network finds where they are expected."""
         tracks = [track for track in self._tracks if not track.lost]
         if not tracks:
             return []
@@ -214,32 +210,6 @@ class FaceTracker:
                 seen.append(one)
         return _each_once(seen, time)
 
-    def _again(self, image: np.ndarray, time: float, seen: list[_Seen]) -> list[_Seen]:
-        """Both looks near the place of faces that could not be followed: moved too fast, or hidden for a moment."""
-        missing = [track for track in self._tracks if all(track is not other.track for other in seen)]
-        found: list[_Seen] = []
-        for track in missing:
-            expected = track.predict(time)
-            if not _inside(expected, image) or time - track.time > self.memory:
-                continue
-            for face in self.detector.faces(image, self._box(expected)):
-                points = face.keypoints.astype(np.float64)
-                sure = face.score is not None and face.score >= SURE
-                if sure and _likely(track, points, time) and not _taken(points, seen + found):
-                    found.append(_Seen(track, points, face.confidence, face.score))
-        return found
-
-    def _box(self, points: np.ndarray) -> np.ndarray:
-        """The detector's box of a face, (1, 5), turned with it where it is far from upright."""
-        roll = np.angle(scale_and_turn(points))
-        turn = np.exp(1j * roll) if abs(roll) > TURNED else 1
-        centre = points.mean(axis=0) @ (1, 1j)
-        flat = (points @ (1, 1j) - centre) / turn
-        box = self.detector.framing.boxes(np.column_stack([flat.real, flat.imag]))[0]
-        middle = (box[:2] + box[2:] / 2) @ (1, 1j) * turn + centre
-        place = np.array([middle.real, middle.imag]) - box[2:] / 2
-        return np.array([[*place, *box[2:], np.degrees(np.angle(turn))]])
-
     def _detect(self, image: np.ndarray, time: float, seen: list[_Seen], start: bool) -> list[_Seen]:
         """Faces that come in or back, and followed ones that a new detection corrects, if it is time to look for them.
 
@@ -254,13 +224,12 @@ class FaceTracker:
             self._next_check = time + self.check
         if thorough:
             self._next_far = time + PATIENCE
-        boxes, scores = detections(self.detector.detect if thorough else self._fast, image)
-        strange, confirmed = self._strange(with_roll(boxes), seen)
+        found = candidates(self.detector.detect if thorough else self._fast, image)
+        strange, confirmed = self._strange(found.boxes, seen)
         if regular:
             for track in (one.track for one in seen):
                 track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
-        faces = self.detector.faces(image, boxes[strange], None if scores is None else scores[strange])
-        return self._place(faces, time, seen)
+        return self._place(self.detector.faces(image, found.take(strange)), time, seen)
 
     def _strange(self, boxes: np.ndarray, seen: list[_Seen]) -> tuple[np.ndarray, set[int]]:
         """Indices of the boxes that frame no followed face as it should be; ids of the faces that are framed so."""

@@ -1,4 +1,4 @@
-"""Crops, losses and the loop of the trainings that are in work."""
+"""Crops, assignment, loss and the loop of the detector's training."""
 
 import json
 from dataclasses import replace
@@ -11,11 +11,10 @@ from helpers import face_points
 from keypoints.detectors import NetworkDetector
 from keypoints.files import sha256
 from keypoints.geometry import REFERENCE_FIVE, face_crop, fit_similarity
-from models import FaceDetector, FineNet
+from models import FaceDetector
 from training.detector import DetectorRecipe, assign, box_iou, cells, decode, detector_loss, labelled, main, train
 from training.detector_data import DetectorViews, Picture, collate, move
 from training.export import export_onnx
-from training.fine import Faces, FineRecipe, FineViews, expected_points, fine_loss, gaussians
 from training.weights import load_model
 
 
@@ -81,28 +80,6 @@ def test_images_with_different_numbers_of_faces_share_a_batch_and_padding_is_no_
     assert all(torch.equal(a[:1], b) for a, b in zip(together, alone, strict=True))
 
 
-def test_a_fine_view_shows_a_mark_where_its_keypoint_says():
-    random = np.random.default_rng(0)
-    crops, points = [], []
-    for _ in range(4):
-        face = face_points(160, 160, 120) + random.normal(0, 2, 2)
-        crop = np.zeros((320, 320), np.uint8)
-        x, y = face[36].round().astype(int)  # an outer eye corner: the mirror must make it the other eye's
-        crop[y - 2 : y + 3, x - 2 : x + 3] = 255
-        crops.append(crop)
-        points.append(face.astype(np.float32))
-    recipe = FineRecipe(negatives=0.0)
-    views = FineViews({"wild": Faces(crops, np.stack(points), [""] * 4)}, [], [], recipe)
-    views.gentle = 1.0
-    sides = set()
-    for crop, _, truth, by_people in (views[i] for i in range(12)):
-        y, x = np.unravel_index(crop[0].numpy().astype(float).argmax(), crop.shape[1:])
-        distances = np.linalg.norm(truth[[36, 45]].numpy() * recipe.side - (x + 0.5, y + 0.5), axis=1)
-        assert distances.min() < 3 and by_people
-        sides.add(int(distances.argmin()))
-    assert sides == {0, 1}
-
-
 def test_a_mirror_swaps_the_points_of_both_sides():
     face = labelled(np.zeros((200, 200), np.uint8), face_points(100, 100, 60))
     mirror = np.array([[-1.0, 0.0, 200.0], [0.0, 1.0, 0.0]])
@@ -122,43 +99,6 @@ def test_a_view_depends_on_its_number_alone():
     later.start = 2
     assert all(torch.equal(a, b) for a, b in zip(first[2][:2], again[2][:2], strict=True))
     assert torch.equal(first[2][0], later[0][0]) and not torch.equal(first[1][0], first[2][0])
-
-
-def test_heatmaps_around_a_point_are_expected_there():
-    points = torch.tensor([[[0.3, 0.6], [0.52, 0.47]]])
-    heatmaps = gaussians(points, 32, 1.0)
-    assert heatmaps.sum(dim=(2, 3)).flatten().tolist() == pytest.approx([1, 1])
-    found, _ = expected_points((heatmaps + 1e-9).log())
-    assert torch.allclose(found, points, atol=2e-3)
-
-
-def test_the_loss_of_perfect_heatmaps_is_small_and_a_crop_without_a_face_teaches_the_score_alone():
-    truth = torch.tensor(np.stack([face_points(0.5, 0.5, 0.35), np.full((68, 2), np.nan)]), dtype=torch.float32)
-    heatmaps = torch.stack([(gaussians(truth[:1], 32, 1.0)[0] + 1e-9).log(), torch.zeros(68, 32, 32)])
-    good, parts = fine_loss((heatmaps, torch.tensor([9.0, -9.0])), truth, FineRecipe())
-    assert parts["error"].item() < 1 and good < 0.05
-    bad, _ = fine_loss((heatmaps, torch.tensor([-9.0, 9.0])), truth, FineRecipe())
-    assert bad > good + 0.3
-
-
-def test_eight_crops_are_learned_by_heart():
-    torch.manual_seed(0)
-    net = FineNet((8, 16, 24, 32, 32), (1, 1, 1, 1, 1), 16)
-    random = np.random.default_rng(0)
-    points = np.stack([face_points(*random.uniform(0.45, 0.55, 2), 0.5) for _ in range(8)])
-    truth, crops = torch.tensor(points, dtype=torch.float32), torch.zeros(8, 1, 128, 128)
-    for crop, face in zip(crops, points, strict=True):
-        x, y = np.clip(face * 128, 1, 126).astype(int).T
-        crop[0, y, x] = 1
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    errors = []
-    for _ in range(60):
-        loss, parts = fine_loss(net(crops), truth, FineRecipe())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        errors.append(parts["error"].item())
-    assert errors[-1] < 3 < errors[0]  # percent of the face's size
 
 
 @pytest.fixture

@@ -313,7 +313,7 @@ def test_masked_keypoints_pass_through_training_and_evaluation(folder, labels):
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["train", "train --network PhotoNet", "evaluate", "failures"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "failures"])
 def test_commands_check_labels_and_images_before_they_start(folder, labels, refusal, command):
     file, images, out = labels(FACES[..., ::-1]), folder / "training", folder / "out.x"
     own = [command, "--csv", file, "--images", images, "--json" if command == "evaluate" else "--out", out]

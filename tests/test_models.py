@@ -16,12 +16,10 @@ from models import (
     cell_middles,
     from_view,
     layer_table,
-    made_fast,
     network_units,
     shrink,
     soft_argmax,
 )
-from training.weights import RECIPE_MODEL, load_model
 
 
 def test_four_images_give_four_times_136_numbers(net, images):
@@ -37,33 +35,32 @@ def test_the_net_is_the_card_literally(net):
     assert isinstance(list(net.modules())[-1], nn.Linear) and net.linear[1].out_features == 136
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
-def test_a_batch_gives_what_single_images_give(kind, images):
-    net = kind().eval()
+def keypoints_of(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        single = torch.cat([net(image[None]) for image in images])
-        np.testing.assert_allclose(net(images), single, atol=1e-4)
+        return net.predict(images)[0] if isinstance(net, PhotoNet) else net(images)
+
+
+@pytest.mark.parametrize("kind", [Net, PhotoNet])
+def test_batch_gives_what_single_images_give(kind, images):
+    net = kind().eval()
+    single = torch.cat([keypoints_of(net, image[None]) for image in images])
+    np.testing.assert_allclose(keypoints_of(net, images), single, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [Net, PhotoNet])
 def test_several_threads_get_what_one_gets(kind, images):
     net = kind().eval()
-
-    def look(_) -> torch.Tensor:
-        with torch.no_grad():
-            return net(images)
-
-    expected = look(0)
+    expected = keypoints_of(net, images)
     with ThreadPoolExecutor(4) as pool:
-        assert all(torch.equal(result, expected) for result in pool.map(look, range(8)))
+        assert all(torch.equal(result, expected) for result in pool.map(lambda _: keypoints_of(net, images), range(8)))
 
 
 @pytest.mark.parametrize("kind", [Net, PhotoNet])
-def test_brighter_everywhere_is_the_same_to_it_and_an_even_grey_gives_numbers(kind, images):
+def test_brightness_changes_nothing_and_even_grey_gives_finite_keypoints(kind, images):
     net = kind().eval()
-    with torch.no_grad():
-        np.testing.assert_allclose(net(0.5 * images + 0.4), net(0.5 * images), atol=1e-3)
-        assert torch.isfinite(net(torch.full((1, 1, 224, 224), 0.7))).all()
+    expected = keypoints_of(net, 0.5 * images)
+    np.testing.assert_allclose(keypoints_of(net, 0.5 * images + 0.4), expected, atol=1e-3)
+    assert torch.isfinite(keypoints_of(net, torch.full((1, 1, 224, 224), 0.7))).all()
 
 
 # Looking twice --------------------------------------------------------------------------------------------------------
@@ -151,18 +148,15 @@ def test_whatever_the_first_look_says_the_second_sees_a_part_of_the_picture(net,
     assert float(scale) == pytest.approx(radius / (2 * net.spread) if spread else 0, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
-def test_every_look_is_told_and_the_last_one_counts(kind, images):
-    net = kind().eval()
+def test_every_look_is_told_and_the_last_one_counts(net, images):
     with torch.no_grad():
         looks = net(images, every_look=True)
         assert looks.shape == (2, 4, 136) and not torch.equal(looks[0], looks[1])
         assert torch.equal(net(images), looks[1])
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
-def test_the_second_looks_error_does_not_move_the_first_ones_points(kind, images):
-    net = kind().train()
+def test_the_second_looks_error_does_not_move_the_first_ones_points(net, images):
+    net.train()
     net(images).sum().backward()
     assert net.linear[0].weight.grad is None and net.linear[1].weight.grad is not None
     assert net.log_temperature.grad[0].abs().max() == 0 < net.log_temperature.grad[1].abs().max()
@@ -182,16 +176,6 @@ def test_batch_norm_counts_for_each_look_apart(net, images):
     assert not torch.allclose(first.running_mean, net.close_norms[0].running_mean)
 
 
-def test_photo_net_s_looks_share_nothing(images):
-    net = PhotoNet().eval()
-    with torch.no_grad():
-        before = net(images, every_look=True)
-        for parameter in net.looks[1].parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-        after = net(images, every_look=True)
-    assert torch.equal(after[0], before[0]) and not torch.allclose(after[1], before[1])
-
-
 def test_sixteen_bits_are_for_training_only(net, images):
     seen = []
     net.features[0].register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
@@ -206,119 +190,47 @@ def test_sixteen_bits_are_for_training_only(net, images):
 # PhotoNet -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_photo_net_describes_are_the_points_it_gives(images):
-    net = PhotoNet().eval()
-    with torch.no_grad():
-        points, confidence, score = net.describe(images)
-        np.testing.assert_allclose(points, net(images), atol=1e-5)
-        assert confidence.shape == (4, 68) and score.shape == (4,)
-        assert (confidence == 0.5).all() and (score == 0.5).all()  # not fitted yet
-        net.confidence_weights[:, -1], net.score_weights[-1] = 2.0, -2.0
-        _, confidence, score = net.describe(images)
-    np.testing.assert_allclose(confidence, 1 / (1 + np.exp(-2)), rtol=1e-5)
-    np.testing.assert_allclose(score, 1 / (1 + np.exp(2)), rtol=1e-5)
+@pytest.fixture
+def crops():
+    return torch.rand(4, 1, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
-def painting(maps: torch.Tensor) -> PhotoNet:
-    """A PhotoNet that draws these maps, (1, 68, H, W), whatever it sees."""
+def painting(heatmaps: torch.Tensor) -> PhotoNet:
+    """A PhotoNet that predicts these heatmaps (1, 68, H, W) for any crop."""
     net = PhotoNet().eval()
-    net.draw = lambda view, look: (maps.expand(len(view), -1, -1, -1), torch.zeros(len(view), net.looks[look].width))
+    net.forward = lambda crop: (heatmaps.expand(len(crop), -1, -1, -1), torch.full((len(crop),), 1.5))
     return net
 
 
-def test_the_evidence_for_a_point_by_hand(images):
-    # Each map says: as likely here as four cells to the right. The second correction moves every point down by 0.1.
-    maps = torch.full((1, 68, 28, 28), -1e4)
-    maps[..., 12, 10] = maps[..., 12, 14] = 0
-    net = painting(maps)
+def test_keypoint_is_expected_position_under_its_heatmap(crops):
+    net = PhotoNet().eval()
     with torch.no_grad():
-        net.linear[0].bias.copy_(0.3 * torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32).flatten())
-        net.linear[1].bias.copy_(torch.tensor([0.0, 0.1]).repeat(68))
-        net.confidence_weights[:, 1] = 1.0  # logistic(log ½) = ⅓
-        first = net.first_look(images)
-        _, place = net.close_view(images, first)
-        _, evidence, face = net.judged(images)
-        _, confidence, _ = net.describe(images)
-    spread, peak, corrected_by, moved = evidence.unbind(2)
-    np.testing.assert_allclose(spread, np.log(4 / 28), atol=1e-3)
-    np.testing.assert_allclose(peak, np.log(0.5), atol=1e-5)
-    np.testing.assert_allclose(corrected_by, 0.1, atol=1e-5)
-    seen = (first - place[:, None, :, 2]) @ torch.linalg.inv(place[:, :, :2]).transpose(1, 2)  # the first look's points
-    middle = torch.tensor([2 * 12 + 1, 2 * 12 + 1]) / 28 - 1
-    np.testing.assert_allclose(moved, (middle + torch.tensor([0, 0.1]) - seen).norm(dim=2), atol=1e-4)
-    np.testing.assert_allclose(face[:, -4:], evidence.mean(dim=1), atol=1e-6)
-    np.testing.assert_allclose(confidence, 1 / 3, atol=1e-4)
+        heatmaps, score = net(crops)
+        points, confidence, probability = net.predict(crops)
+    weights = heatmaps[2, 7].flatten().softmax(0).reshape(24, 24)
+    middles = (torch.arange(24) + 0.5) / 24
+    expected = [float((weights.sum(0) * middles).sum()), float((weights.sum(1) * middles).sum())]
+    assert points[2, 7].tolist() == pytest.approx(expected, abs=1e-5)
+    assert (confidence == 0.5).all()  # not fitted yet
+    np.testing.assert_allclose(probability, score.sigmoid(), atol=1e-6)
 
 
-def test_even_points_on_one_spot_have_a_confidence(images):
-    net = painting(torch.zeros(1, 68, 28, 28))
-    with torch.no_grad():
-        net.linear[0].weight.zero_()
-        net.confidence_weights.fill_(0.1), net.score_weights.fill_(0.1)
-        assert all(torch.isfinite(part).all() for part in net.describe(images))
+def test_confidence_follows_width_and_peak_of_the_heatmap(crops):
+    # Each heatmap says: as likely here as four cells to the right.
+    heatmaps = torch.full((1, 68, 28, 28), -1e4)
+    heatmaps[..., 12, 10] = heatmaps[..., 12, 14] = 0
+    net = painting(heatmaps)
+    net.confidence_weights[:, 1] = 1.0  # logistic(log ½) = ⅓
+    points, widths, face = net.features(crops)
+    np.testing.assert_allclose(points, np.full((4, 68, 2), 12.5 / 28), atol=1e-6)
+    np.testing.assert_allclose(widths, np.tile(np.log([2 / 28, 0.5]), (4, 68, 1)), atol=1e-3)
+    np.testing.assert_allclose(face, np.tile([1.5, *np.log([2 / 28, 0.5])], (4, 1)), atol=1e-3)
+    np.testing.assert_allclose(net.predict(crops)[1], 1 / 3, atol=1e-4)
 
 
-def trained_a_little() -> PhotoNet:
-    """A PhotoNet whose BatchNorm has counted, so that folding it changes the convolutions."""
-    net = PhotoNet().train()
-    with torch.no_grad():
-        for _ in range(2):
-            net(torch.rand(8, 1, 224, 224))
-        for layer in net.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.weight.uniform_(0.5, 1.5), layer.bias.normal_(0, 0.1)
-    return net.eval()
-
-
-def test_a_network_made_fast_says_the_same_without_batch_norm(images):
-    net = trained_a_little()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    with torch.inference_mode():
-        fast = made_fast(net)
-        for slow_part, fast_part in zip(net.describe(images), fast.describe(images), strict=True):
-            np.testing.assert_allclose(fast_part, slow_part, atol=2e-4)
-        assert torch.equal(made_fast(fast)(images), fast(images))  # twice is as good as once
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules())
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # the first is untouched
-
-
-def test_a_network_made_fast_with_sixteen_bits_says_nearly_the_same(images):
-    net = load_model()
-    with torch.inference_mode():
-        fast = made_fast(net, bfloat16=True)
-        points, confidence, _ = fast.describe(images)
-        exact = net.describe(images)
-    assert fast.looks[0].to_maps.weight.dtype == torch.bfloat16 and points.dtype == confidence.dtype == torch.float32
-    assert 0 < (points - exact[0]).abs().mean() < 0.02  # network units of 50 pixels
-    np.testing.assert_allclose(confidence, exact[1], atol=0.15)
-
-
-def test_the_recipe_s_network_has_sixteen_bits_too(images):
-    net = load_model(RECIPE_MODEL)
-    with torch.inference_mode():
-        fast, exact = made_fast(net, bfloat16=True)(images), net(images)
-        assert torch.equal(made_fast(net)(images), exact)
-    assert fast.dtype == torch.float32 and 0 < (fast - exact).abs().mean() < 0.02
-
-
-def test_a_network_of_another_kind_is_left_as_it_is():
-    other = nn.Linear(2, 2)
-    assert made_fast(other, bfloat16=True) is other
-
-
-def test_photo_net_learns_two_samples_by_heart():
-    torch.manual_seed(0)
-    net, images = PhotoNet().train(), torch.rand(2, 1, 224, 224)
-    face = 0.3 * torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32)
-    truth = network_units(face + torch.tensor([[[-0.2, 0.0]], [[0.2, 0.0]]]))
-    optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
-    for _ in range(20):
-        optimizer.zero_grad()
-        (net(images, every_look=True) - truth).abs().mean().backward()
-        optimizer.step()
-    with torch.no_grad():
-        errors = 50 * (net(images) - truth).abs()  # pixels; the same points for both would be 11 off
-    assert errors.mean() < 5
+def test_photo_net_has_the_size_that_was_promised():
+    net = PhotoNet()
+    assert sum(parameter.numel() for parameter in net.parameters()) * 4 < 6e6  # bytes
 
 
 # The table of layers --------------------------------------------------------------------------------------------------

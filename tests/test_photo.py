@@ -1,83 +1,120 @@
-"""Training of the network for photographs: what an epoch shows, and its two parts."""
+"""Training of the network for photographs: crops, loss, and a short training with all that it leaves."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 
+import numpy as np
 import pytest
 import torch
+from helpers import PHOTOS, face_points
 
-from data_load import find_data
-from models import PhotoNet
+from keypoints.detection import KeypointDetector
+from keypoints.geometry import FACE_SHARE
+from keypoints.landmarks import REFERENCE_FACE
+from models import PhotoNet, expected_points
 from training import photo
-from training.augmentation import FaceCrops, framed_transform, gentle_transform, photo_transform
-from training.photo import PhotoData
-from training.recipe import PHOTO_RECIPE, fit, settling
-from training.weights import save_model
+from training.photo import Faces, PhotoRecipe, PhotoViews, gaussians, photo_loss
+from training.weights import load_model, save_model
 
-RECIPE = replace(PHOTO_RECIPE, epochs=3, batch_size=4)
+
+def test_view_shows_a_mark_where_its_keypoint_says():
+    random = np.random.default_rng(0)
+    crops, points = [], []
+    for _ in range(4):
+        face = face_points(160, 160, 120) + random.normal(0, 2, 2)
+        crop = np.zeros((320, 320), np.uint8)
+        x, y = face[36].round().astype(int)  # an outer eye corner: the mirror must make it the other eye's
+        crop[y - 2 : y + 3, x - 2 : x + 3] = 255
+        crops.append(crop)
+        points.append(face.astype(np.float32))
+    recipe = PhotoRecipe(negatives=0.0, damage=0.0)
+    views = PhotoViews({"wild": Faces(crops, np.stack(points), [""] * 4)}, [], [], recipe, 128)
+    sides = set()
+    for crop, _, truth, by_people in (views[i] for i in range(12)):
+        y, x = np.unravel_index(crop[0].numpy().astype(float).argmax(), crop.shape[1:])
+        distances = np.linalg.norm(truth[[36, 45]].numpy() * 128 - (x + 0.5, y + 0.5), axis=1)
+        assert distances.min() < 3 and by_people
+        sides.add(int(distances.argmin()))
+    assert sides == {0, 1}
+
+
+def test_heatmaps_around_a_point_are_expected_there():
+    points = torch.tensor([[[0.3, 0.6], [0.52, 0.47]]])
+    heatmaps = gaussians(points, 32, 1.0)
+    assert heatmaps.sum(dim=(2, 3)).flatten().tolist() == pytest.approx([1, 1])
+    found, _ = expected_points((heatmaps + 1e-9).log())
+    assert torch.allclose(found, points, atol=2e-3)
+
+
+def test_the_loss_of_perfect_heatmaps_is_small_and_a_crop_without_a_face_teaches_the_score_alone():
+    truth = torch.tensor(np.stack([face_points(0.5, 0.5, 0.35), np.full((68, 2), np.nan)]), dtype=torch.float32)
+    heatmaps = torch.stack([(gaussians(truth[:1], 32, 1.0)[0] + 1e-9).log(), torch.zeros(68, 32, 32)])
+    good, parts = photo_loss((heatmaps, torch.tensor([9.0, -9.0])), truth, PhotoRecipe())
+    assert parts["error"].item() < 1 and good < 0.05
+    bad, _ = photo_loss((heatmaps, torch.tensor([-9.0, 9.0])), truth, PhotoRecipe())
+    assert bad > good + 0.3
+
+
+def test_eight_crops_are_learned_by_heart():
+    torch.manual_seed(0)
+    net = PhotoNet((8, 16, 24, 32, 32), (1, 1, 1, 1, 1), 16)
+    random = np.random.default_rng(0)
+    points = np.stack([face_points(*random.uniform(0.45, 0.55, 2), 0.5) for _ in range(8)])
+    truth, crops = torch.tensor(points, dtype=torch.float32), torch.zeros(8, 1, 128, 128)
+    for crop, face in zip(crops, points, strict=True):
+        x, y = np.clip(face * 128, 1, 126).astype(int).T
+        crop[0, y, x] = 1
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    errors = []
+    for _ in range(60):
+        loss, parts = photo_loss(net(crops), truth, PhotoRecipe())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(parts["error"].item())
+    assert errors[-1] < 3 < errors[0]  # percent of the face's size
+
+
+def test_training_leaves_weights_a_record_and_a_usable_onnx_file(tmp_path, monkeypatch, few_heads):
+    monkeypatch.setattr(photo, "read_faces", lambda *_: ({"training": few_heads, "validation": few_heads}, [], []))
+    out = tmp_path / "photo.safetensors"
+    photo.main(["train", "--views", "16", "--epoch", "8", "--batch", "4", "--out", str(out), "--folder", str(tmp_path)])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["photo.json", "photo.onnx", "photo.safetensors"]
+    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["recipe"]["views"] == 16 and len(record["history"]) == 2 and "rendered_box" in record["history"][-1]
+    assert len(KeypointDetector(out, min_score=0)(PHOTOS / "grace_hopper.jpg")) == 1
+
+
+def test_teacher_labels_faces_on_which_its_views_agree(tmp_path, monkeypatch):
+    teacher = PhotoNet((8, 8, 8, 8, 8), (1, 1, 1, 1, 1), 8, side=64)
+    # It always finds the reference face in the middle, so the next crop lies where the last one did.
+    face = REFERENCE_FACE[:, :2]
+    low, high = face.min(axis=0), face.max(axis=0)
+    face = (face - (low + high) / 2) / (np.sqrt(np.prod(high - low)) / FACE_SHARE) + 0.5
+    truth = torch.tensor(face, dtype=torch.float32)[None]
+    heatmaps = (gaussians(truth, 16, 0.7) + 1e-9).log()
+    teacher.forward = lambda crop: (heatmaps.expand(len(crop), -1, -1, -1), torch.full((len(crop),), 9.0))
+    five = photo.face_crop_points(100) + 50
+    np.savez(tmp_path / "starts.npz", **{"unlabelled/a.jpg": np.append(five.ravel(), 0.9)})
+    monkeypatch.setattr(photo, "read_image", lambda path: np.zeros((240, 240, 3), np.uint8))
+    monkeypatch.setattr(photo, "held_out_names", lambda hard: set())
+    photo.label(tmp_path, None, teacher, workers=0, agreement=1.0)
+    [(name, points)] = np.load(tmp_path / photo.TAUGHT_FILE).items()
+    assert name == "unlabelled/a.jpg" and points.shape == (68, 2)
+    assert np.abs(points - (face * 100 + 50)).max() < 5
+
+
+def test_weights_of_other_sizes_are_loaded_again(tmp_path):
+    net = PhotoNet((8, 8, 8, 8, 8), (1, 1, 1, 1, 1), 8, side=64)
+    save_model(net, tmp_path / "small.safetensors")
+    again = load_model(tmp_path / "small.safetensors")
+    assert again.side == 64 and again.arguments == net.arguments
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
 
 
 @pytest.fixture
-def data() -> PhotoData:
-    sample = find_data("sample")
-    names = [f"person_{person:03d}_00.jpg" for person in range(12)]
-    faces = FaceCrops(sample.csv_file("training"), sample.image_dir("training"), names[:8], photo_transform())
-    judged = FaceCrops(sample.csv_file("training"), sample.image_dir("training"), names[8:], framed_transform())
-    box = {"scale": 1.8, "dx": 0.0, "dy": 0.1, "box_scale": 1.2, "box_dx": 0.0, "box_dy": -0.2}
-    return PhotoData({"rendered": [faces]}, judged, None, [], box)
-
-
-def test_the_second_part_is_a_third_as_long_with_views_of_its_own_seed():
-    second = settling(replace(PHOTO_RECIPE, epochs=16, seed=3))
-    assert (second.epochs, second.seed) == (5, 10)
-    assert second.learning_rate < PHOTO_RECIPE.learning_rate and second.batch_size == PHOTO_RECIPE.batch_size
-
-
-def test_gentle_views_leave_most_images_unspoilt(data):
-    torch.manual_seed(0)
-    [faces] = data.training["rendered"]
-    damage, view = gentle_transform().transforms[1], {"image": faces.crops[0], "keypoints": faces.keypoints[0]}
-    kept = [damage(view)["image"] is view["image"] for _ in range(100)]
-    assert 45 <= sum(kept) <= 75
-
-
-def test_a_training_cut_off_in_its_second_part_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
-    def train(name: str) -> tuple[torch.nn.Module, dict]:
-        torch.manual_seed(RECIPE.seed)
-        return photo.train(PhotoNet(), data, RECIPE, tmp_path / name)
-
-    whole, record = train("whole.safetensors")
-    assert len(record["history"]) == 3 and len(record["settled"]["history"]) == 1
-    assert record["seconds"] > 0
-    for file in photo.checkpoints(tmp_path / "whole.safetensors"):
-        file.unlink(missing_ok=True)
-    assert not [file for file in tmp_path.iterdir() if file.suffix != ".onnx"]
-
-    def cut_off(net, faces, validation, recipe, *more):
-        if recipe.epochs == 1:
-            raise KeyboardInterrupt
-        return fit(net, faces, validation, recipe, *more)
-
-    data.show(photo_transform())
-    monkeypatch.setattr(photo, "fit", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        train("cut.safetensors")
-    trained = []
-    monkeypatch.setattr(photo, "fit", lambda *given: trained.append(given[3].epochs) or fit(*given))
-    data.show(photo_transform())
-    resumed, _ = train("cut.safetensors")
-    assert trained == [1]
-    # Nor is either part trained again where only the weights could not be saved.
-    monkeypatch.setattr("training.recipe.train_epoch", None)
-    resumed, _ = train("cut.safetensors")
-    save_model(resumed, tmp_path / "cut.safetensors")
-    left = {file.name for file in tmp_path.iterdir() if file.suffix != ".onnx"} - {"cut.safetensors"}
-    assert left < {file.name for file in photo.checkpoints(tmp_path / "cut.safetensors")}
-    for name, value in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
-
-
-def test_one_epoch_is_not_settled(data, tmp_path):
-    _, record = photo.train(PhotoNet(), data, replace(RECIPE, epochs=1), tmp_path / "short.safetensors")
-    assert "settled" not in record and len(record["history"]) == 1
+def few_heads() -> dict[str, Faces]:
+    points = np.stack([face_points(160, 160, 120)] * 4).astype(np.float32)
+    crops = list(np.random.default_rng(0).integers(0, 256, (4, 320, 320), dtype=np.uint8))
+    return {"rendered": Faces(crops, points, ["a.jpg"] * 4)}

@@ -20,17 +20,16 @@ import torch
 from helpers import CLIP, face_points, file_names, read_csv, refused, write_clip
 
 from keypoints.commands import _emotion_columns, track_header
-from keypoints.detection import KeypointDetector
+from keypoints.detection import Candidates, KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
-from keypoints.geometry import cut_out
-from keypoints.landmarks import REFERENCE_FACE
+from keypoints.geometry import cut_out, with_roll
+from keypoints.network import load_network
 from keypoints.signals import Signals
 from keypoints.smoothing import FLAT_FACE, OneEuro, Smoother
 from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
-from training.confidence import occluded
 from training.metrics import face_size, nme
-from training.weights import DEFAULT_MODEL, load_model
+from training.weights import RECIPE_MODEL, load_model
 
 links_and_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
 
@@ -125,13 +124,13 @@ def test_jitter_is_smoothed_and_a_fast_head_is_not_delayed():
     assert abs(behind) < 0.5 * 6  # half a frame's way
 
 
-# The fine stage alone -------------------------------------------------------------------------------------------------
+# Following ------------------------------------------------------------------------------------------------------------
 
 
-def test_fine_stage_alone_gives_the_keypoints_of_both_stages(detector):
+def test_following_places_points_where_detection_does(detector):
     frames, true, _ = clip()
     for number in (0, 75, 140):
-        [face] = detector.faces(frames[number], detector.framing.boxes(true[number]))
+        [face] = detector.faces(frames[number], Candidates(with_roll(detector.boxes(true[number]))))
         tracker = FaceTracker(detector, smoothing=False)
         tracker(frames[number], 0.0)
         [followed] = tracker(frames[number], 0.04)
@@ -139,34 +138,21 @@ def test_fine_stage_alone_gives_the_keypoints_of_both_stages(detector):
         assert nme(followed.keypoints[None], face.keypoints[None])[0] < 1
 
 
-def test_fine_crop_is_that_of_the_network_in_pytorch(detector):
-    net, side = load_model(DEFAULT_MODEL), 224
+def test_fine_crop_is_that_of_the_network_in_pytorch():
+    net, network, side = load_model(RECIPE_MODEL), load_network(RECIPE_MODEL), 224
     row, column = np.mgrid[:side, :side]
     image = np.uint8(np.repeat((100 + 0.4 * column + 0.25 * row)[..., None], 3, axis=2))
     points = face_points(118, 109, 40).astype(np.float64)
     units = torch.from_numpy((points + 0.5) / (side / 2) - 1)[None].float()
     expected, _ = net.close_view(torch.from_numpy(image[None, None, ..., 0]).float(), units)
-    [matrix] = detector.network._crops(points[None], None)
-    view = cut_out(image, matrix, detector.network.crop_side)
+    [matrix] = network._crops(points[None], None)
+    view = cut_out(image, matrix, network.crop_side)
     np.testing.assert_allclose(view, expected[0, 0], atol=1.1)
 
 
 def test_crop_outside_the_image_is_none():
     matrix = np.array([[1.0, 0, 500], [0, 1.0, 0]])
     assert cut_out(np.zeros((100, 120), np.uint8), matrix, 50) is None
-
-
-def test_occluded_covers_the_face_and_nothing_else():
-    points = 60 + 100 * (REFERENCE_FACE[:, :2] - REFERENCE_FACE[:, :2].min(axis=0)) / np.ptp(REFERENCE_FACE[:, :2])
-    image = torch.rand(1, 224, 224)
-    sample = {"image": image, "keypoints": (torch.tensor(points, dtype=torch.float32) - 100) / 50}
-    views, was = occluded([sample] * 8)
-    np.testing.assert_allclose(was[3], points, atol=1e-3)
-    x, y = points.astype(int).T
-    changed = (views != image)[:, 0].numpy()
-    assert changed[:, y, x].all() and not changed[:, :10].any() and (changed.mean(axis=(1, 2)) < 0.6).all()
-    assert len({float(view[0, y[30], x[30]]) for view in views}) == 8  # a grey of its own each time
-    assert torch.equal(sample["image"], image)
 
 
 # Faces in time --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from data_load import find_data
 from training import confidence, expression, pose
 from training import recipe as trainer
 from training.__main__ import main
-from training.studies import ablation, common, label_offset, study
+from training.studies import common, label_offset, study
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def few(tmp_path, monkeypatch) -> Path:
     return root
 
 
-@pytest.mark.parametrize("options", [[], ["--twin"], ["--network", "PhotoNet"]], ids=["Net", "twin", "PhotoNet"])
+@pytest.mark.parametrize("options", [[], ["--twin"]], ids=["Net", "twin"])
 def test_train_works_on_the_sample_alone(few, tmp_path, options):
     out = tmp_path / "mine.safetensors"
     assert main(["train", "--epochs", "1", "--out", str(out), *options]) == 0
@@ -54,13 +54,12 @@ def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "arguments", "sentence"),
     [
-        (confidence.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_2.safetensors")], "is missing: run"),
+        (confidence.main, ["--model", "none.safetensors", "--folder", "none"], "none"),
         (expression.main, ["--emotion", "none", "--out", "out.npz"], "none"),
-        (ablation.main, [], "is missing: run 'python -m data_load fetch'"),
         (pose.main, ["--geometry", "none.npz"], "none.npz is not here: data/sample/geometry.py writes it"),
         (label_offset.main, ["--model", str(ROOT / "saved_models" / "keypoints_model_1.safetensors")], "is missing"),
     ],
-    ids=["confidence", "emotion", "ablation", "pose", "label_offset"],
+    ids=["confidence", "emotion", "pose", "label_offset"],
 )
 def test_a_training_that_needs_more_says_what(few, tmp_path, monkeypatch, capsys, command, arguments, sentence):
     monkeypatch.chdir(tmp_path)

@@ -300,7 +300,7 @@ def test_a_detector_s_sizes_take_no_memory_unless_the_tensors_have_them(tmp_path
 
 
 # By file of training/, each with weights_only: what main converts, and the developers' own checkpoints and weights.
-LOADS = {"training/weights.py": 1, "training/loop.py": 1, "training/fine.py": 2}
+LOADS = {"training/weights.py": 1, "training/loop.py": 1}
 
 
 def test_nothing_is_unpickled_except_what_the_user_converts():

@@ -16,13 +16,12 @@ from data_load import FacialKeypointsDataset
 from keypoints.command import check_out, printable, run, sentence
 from keypoints.files import check_writable, write_json
 from keypoints.labels import LabelWarning
-from models import NETWORKS
-from training.evaluation import FRAMINGS, RESULTS, by_person, evaluate, evaluate_weights, table
+from training.evaluation import FRAMINGS, RESULTS, at_use, by_person, evaluate, evaluate_weights, table
 from training.export import export_onnx
 from training.failures import write_page
 from training.recipe import Recipe
 from training.splits import find_wild
-from training.train import LabelledSet, default_recipe, is_photo_network, labelled_set, train
+from training.train import LabelledSet, labelled_set, train
 from training.weights import DEFAULT_MODEL, MODEL_DIR, load_model
 
 BUILD = RESULTS.parent / "build"
@@ -87,12 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--twin", action="store_true",
         help="hold out people: train without the validation and the test people of data/splits.json, validate on the "
         "former, measure both at the end (of another set: 15 %% of the people each, by the same rule)")
-    add("--network", choices=[name for name in NETWORKS if name != "FaceDetector"], default="Net",
-        help="PhotoNet learns photographs: the training people of the official set or the sample, the wild photos and "
-        "rendered heads, randomly rotated, lit and damaged (default: Net)")
-    add("--wild", type=Path, metavar="DIR", help="for PhotoNet: the wild photos (default: see evaluate)")
-    add("--rendered", type=Path, nargs="+", default=[], metavar="DIR",
-        help="for PhotoNet: folders written by data/sample/render.py beside the sample")
     add("--epochs", type=int, help="(default: the recipe's)")
     add("--seed", type=int, default=Recipe.seed)
     add("--bfloat16", action="store_true",
@@ -103,9 +96,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command(
         "export", run_export, "write the network for other runtimes",
-        "Write the network's two stages as ONNX files, for any number of faces at once.",
+        "Write the network as an ONNX file, or its two stages as two, for any number of faces at once.",
     )
-    add("--onnx", type=Path, required=True, metavar="NAME", help="NAME.coarse.onnx and NAME.fine.onnx are written")
+    add("--onnx", type=Path, required=True, metavar="NAME",
+        help="NAME.onnx is written, or NAME.coarse.onnx and NAME.fine.onnx")
     add("--model", **weights)
     return parser
 # fmt: on
@@ -160,7 +154,7 @@ def run_failures(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {options.out}: got a file, expected a folder")
     check_writable(options.out / "index.html")
     data = _labelled(options, "test")
-    result = evaluate(load_model(options.model), data.csv_file, data.images, options.framing, **data.labels)
+    result = evaluate(at_use(options.model), data.csv_file, data.images, options.framing, **data.labels)
     dataset = FacialKeypointsDataset(data.csv_file, data.images, **data.labels)
     print(f"wrote {write_page(options.out, result, dataset)}")
     return 0
@@ -174,11 +168,10 @@ def run_train(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {out}: got the ending {out.suffix}, expected another for the weights: .safetensors")
     if out.exists() and not out.is_file():
         raise ValueError(f"--out {out}: got a device or a pipe, expected a file")
-    recipe = replace(default_recipe(options.network), bfloat16=options.bfloat16, seed=options.seed)
+    recipe = Recipe(bfloat16=options.bfloat16, seed=options.seed)
     recipe = recipe if options.epochs is None else replace(recipe, epochs=options.epochs)
     data = _labelled(options, "training")
-    wild = find_wild(options.wild) if is_photo_network(options.network) else None
-    train(data, out, options.network, recipe, options.twin, wild, options.rendered, options.device)
+    train(data, out, recipe, options.twin, options.device)
     return 0
 
 

@@ -1,55 +1,38 @@
-"""PhotoNet's confidence: logistic regressions on its features, fitted after its training.
+"""PhotoNet's confidence and score: logistic regressions on its features, fitted after its training.
 
-A point's confidence is the probability that its error is under 5 % of the face's size; it is fitted on people and
-photos that are not in the training set, since the network is better on its own training faces. The face score is the
-probability that a crop shows a face; its negatives are boxes that the Haar cascades gave off every labelled face
-(``results/negatives.json``). A tracked face passes the fine stage alone, so it has two regressions of its own, fitted
-on crops around keypoints that are moved as a head moves between frames.
+A keypoint's confidence is the probability that its error is under 5 % of the face's size. A face's score is the
+probability that the crop shows a face that the keypoints fit; its negatives are crops that miss the face, and boxes
+that the Haar cascades gave off every labelled face (``results/negatives.json``). Both are fitted on people and photos
+that are not in the training set, since the network is better on its own training faces, and measured on others.
 
-Command line: ``python -m training.confidence --model FILE`` fits all of them and writes them into the weights, and
-their figures into the record beside.
+Command line: ``python -m training.confidence --model FILE`` fits them and writes them into the weights, and their
+figures into the record beside.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from torch import nn
 
-from data_load import (
-    IMAGE_SIZE,
-    NUM_KEYPOINTS,
-    FacialKeypointsDataset,
-    Normalize,
-    ToTensor,
-    find_data,
-    person_of,
-    read_image,
-)
-from keypoints.files import check_writable, lock, one_sentence
+from data_load import DATA_DIR, Data, person_of, read_image
+from keypoints.files import check_writable, lock, one_sentence, write_json
 from keypoints.geometry import crop_view
-from keypoints.network import Framing
-from models import from_view, logistic
+from keypoints.network import CROP_FRAMING
+from models import PhotoNet, logistic
 from training import metrics
-from training.augmentation import FaceCrops, RandomDamage, RandomView
 from training.evaluation import evaluate_framings
-from training.recipe import true_keypoints
-from training.splits import WILD_CSV, people_split, read_splits, require_wild
+from training.photo import MISPLACED, Faces, random_crop, read_faces, warp_averaged
+from training.splits import read_splits
 from training.weights import MODEL_DIR, load_model, save_model
 
 RIGHT_BELOW = 5.0  # percent of the face's size: a point with a smaller error counts as right
-CROPS = 3  # random crops of each face
-STILL_ON, ASTRAY = (
-    10.0,
-    25.0,
-)  # percent of the face's size: a tracked face is on track up to one NME, lost from the other
+CROPS, ASTRAY = 3, 8.0  # random crops of each face; of them one with so many times a detector's usual errors
 NEGATIVES = MODEL_DIR.parent / "results" / "negatives.json"
 
 
@@ -83,254 +66,122 @@ def fit_logistic(features: torch.Tensor, right: torch.Tensor, decay: float = 1e-
     return torch.stack(rows).float()
 
 
-def binary_auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Return the probability that a positive case scores above a negative one; equal scores count half."""
-    labels = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
-    return float(roc_auc_score(labels, np.r_[positive, negative]))
+def crops_of(faces: Faces, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return :data:`CROPS` random crops of each face, (N, 1, S, S) uint8, and its keypoints in them, crop units."""
+    rng, crops, true = np.random.default_rng(seed), [], []
+    for source, keypoints in zip(faces.crops, faces.keypoints, strict=True):
+        for number in range(CROPS):
+            matrix = random_crop(keypoints, rng, ASTRAY if number == 0 else None)
+            crops.append(warp_averaged(source, matrix, side)[None])
+            true.append((keypoints + 0.5) @ matrix[:, :2].T + matrix[:, 2])
+    return np.stack(crops), np.stack(true)
+
+
+def negative_crops(part: str, folders: dict[str, Path], side: int) -> np.ndarray:
+    """Return crops without a face, (N, 1, S, S) uint8, of a part of :data:`NEGATIVES`; folders: its kinds' images."""
+    boxes, crops = json.loads(NEGATIVES.read_text(encoding="utf-8")), []
+    for kind, folder in folders.items():
+        rows = boxes[kind][part]
+        views = CROP_FRAMING.views(np.array([row[1:5] for row in rows], np.float64).reshape(-1, 4))
+        for row, view in zip(rows, views, strict=True):
+            crops.append(crop_view(read_image(folder / row[0]), view, side)[0][None])
+    return np.stack(crops)
 
 
 @torch.no_grad()
-def predict_features(net: nn.Module, crops: Sequence[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Predict crops.
-
-    Returns:
-        the points' features (N, 68, 4), the face features (N, F), and which points were right, (N, 68) float32.
-    """
-    evidence, faces, right = [], [], []
-    for start in range(0, len(crops), 32):
-        batch = crops[start : start + 32]
-        points, of_points, of_face = net.judged(torch.stack([crop["image"] for crop in batch]))
-        predicted = Normalize.inverse(points).unflatten(1, (NUM_KEYPOINTS, 2)).numpy()
-        evidence.append(of_points)
-        faces.append(of_face)
-        right.append(torch.from_numpy(metrics.point_errors(predicted, true_keypoints(batch)) < RIGHT_BELOW).float())
-    return torch.cat(evidence), torch.cat(faces), torch.cat(right)
+def features_of(net: PhotoNet, crops: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what :meth:`models.PhotoNet.features` gives for crops (N, 1, S, S) uint8."""
+    parts = [net.features(torch.from_numpy(crops[i : i + 32]).float() / 255) for i in range(0, len(crops), 32)]
+    points, widths, face = (torch.cat(part) for part in zip(*parts, strict=True))
+    return points, widths, face
 
 
-def random_crops(faces: FaceCrops, damaged: bool) -> list[dict]:
-    """Return :data:`CROPS` random crops of each face as a detector's box gives them, every second one damaged if
-    ``damaged``."""
-    turn, damage, normalize, tensor = RandomView(tilt=8), RandomDamage(), Normalize(), ToTensor()
-    crops = []
-    for number in range(CROPS * len(faces)):
-        crop = turn(faces[number // CROPS])
-        crops.append(tensor(normalize(damage(crop) if damaged and number % 2 else crop)))
-    return crops
-
-
-def negative_crops(boxes: Sequence[Sequence], folder: Path, framing: Framing) -> torch.Tensor:
-    """Return the network's input (N, 1, 224, 224) of boxes, each file, left, top, width, height, …"""
-    places = framing.views(np.array([box[1:5] for box in boxes], np.float64))
-    crops = [crop_view(read_image(folder / box[0]), place)[0] for box, place in zip(boxes, places, strict=True)]
-    return torch.from_numpy(np.stack(crops))[:, None].float() / 255
-
-
-def occluded(samples: Sequence[dict], seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
-    """Paint over the faces of samples: crops (N, 1, 224, 224), and the points, (N, 68, 2), that were there."""
-    rng, crops, true = np.random.default_rng(seed), [], true_keypoints(samples)
-    for sample, points in zip(samples, true, strict=True):
-        crop, margin = sample["image"].clone(), rng.uniform(0.05, 0.5) * metrics.face_size(points)
-        left, top = np.maximum(points.min(axis=0) - margin, 0).astype(int)
-        right, bottom = np.maximum(points.max(axis=0) + margin, 1).astype(int)
-        part = crop[:, top:bottom, left:right]
-        noise = rng.choice([0.0, 0.0, rng.uniform(0, 0.1)]) * rng.standard_normal(part.shape)
-        part[:] = torch.from_numpy(np.clip(rng.random() + noise, 0, 1))
-        crops.append(crop)
-    return torch.stack(crops), true
-
-
-@torch.no_grad()
-def face_features(net: nn.Module, crops: torch.Tensor) -> torch.Tensor:
-    """Return the face features of crops (N, 1, 224, 224)."""
-    return torch.cat([net.judged(batch)[2] for batch in crops.split(32)])
-
-
-def moved(points: torch.Tensor, far: bool) -> torch.Tensor:
-    """Move points (N, 68, 2) as a head moves between frames: shifted, rotated, scaled and jittered.
+def calibrate(net: PhotoNet, folder: Path) -> dict:
+    """Fit both regressions in place, on the validation people and photos.
 
     Args:
-        far: so far that the face is lost: most points lie beside it, or have another scale.
-    """
-    size, middle = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).sqrt()[:, None, None], points.mean(1, True)
-    shift, turn, scale = (0.6, 0.5, 0.5) if far else (0.04, 0.04, 0.03)
-    angle = turn * torch.randn(len(points), 1, 1)
-    x, y = ((points - middle) * (scale * torch.randn(len(points), 1, 1)).exp()).split(1, dim=2)
-    turned = torch.cat([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()], dim=2)
-    return middle + turned + size * (shift * torch.randn(len(points), 1, 2) + 0.01 * torch.randn_like(points))
-
-
-@torch.no_grad()
-def predict_tracked(
-    net: nn.Module,
-    crops: torch.Tensor,
-    true: np.ndarray | None = None,
-    far: bool = False,
-    before: np.ndarray | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Predict crops (N, 1, 224, 224) by the fine stage alone, from the points of the frame before.
-
-    Args:
-        true: (N, 68, 2) pixels of the crops; without them the crops show no face.
-        far: see :func:`moved`.
-        before: (N, 68, 2) pixels: the points to start from (default: those that the network finds).
+        folder: see :mod:`training.photo`; it holds official/ and wild/.
 
     Returns:
-        the points' features (N, 68, 4), face features (N, 196), point errors (N, 68) in percent, infinite without a
-        face.
+        confidence and face_score: their figures on the test people, who were not used for any choice.
     """
-    parts = []
-    for start in range(0, len(crops), 32):
-        image = crops[start : start + 32]
-        points = Normalize.inverse(net(image)).unflatten(1, (NUM_KEYPOINTS, 2))
-        points = points if before is None else torch.from_numpy(before[start : start + 32])
-        points = moved((points + 0.5) / (IMAGE_SIZE / 2) - 1, far)
-        crop, place = net.close_view(image, points)
-        inside = torch.linalg.solve(place[:, :, :2], (points - place[:, None, :, 2]).mT).mT
-        points, evidence, face = net.followed(crop, inside)
-        found = ((from_view(points, place) + 1) * (IMAGE_SIZE / 2) - 0.5).numpy()
-        labels = None if true is None else true[start : start + 32]
-        errors = np.full(found.shape[:2], np.inf) if labels is None else metrics.point_errors(found, labels)
-        parts.append((evidence, face, torch.from_numpy(errors)))
-    evidence, face, errors = (torch.cat(part) for part in zip(*parts, strict=True))
-    return evidence, face, errors.numpy()
-
-
-def confidence_figures(evidence: torch.Tensor, weights: torch.Tensor, right: np.ndarray) -> dict:
-    """Return the expected calibration error on test people, and (mean confidence, accuracy) of each bin."""
-    error, bins = metrics.calibration_error(logistic(evidence, weights).numpy().ravel(), right.ravel())
-    return {
-        "ece_test_people": round(error, 4),
-        "reliability_test_people": [[round(value, 4) for value in row[1:]] for row in bins],
-    }
-
-
-def score_figures(positive: np.ndarray, negative: np.ndarray, dropped: str) -> dict:
-    """Return the area under the ROC curve, and the shares of faces kept and of others dropped at a score of 0.5."""
-    return {
-        "roc_auc": round(binary_auc(positive, negative), 5),
-        "faces_kept": round(float((positive >= 0.5).mean()), 4),
-        dropped: round(float((negative < 0.5).mean()), 4),
-    }
-
-
-def calibrate_tracking(
-    net: nn.Module, training: Sequence[dict], validation: Sequence[dict], test: Sequence[dict], negative: dict
-) -> dict:
-    """Fit the regressions of tracked faces in place.
-
-    Args:
-        training, validation, test: samples. negative: 'training' and 'validation': (N, 1, 224, 224) without faces.
-
-    Returns:
-        figures: of the confidence on test people, of the score on validation faces and negatives.
-    """
-
-    def tracked(samples: Sequence[dict], far: bool = False) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-        return predict_tracked(net, torch.stack([sample["image"] for sample in samples]), true_keypoints(samples), far)
-
-    def cases(samples: Sequence[dict], others: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Return face features and mean errors of faces on track, lost faces, occluded faces and no faces."""
-        covered, before = occluded(samples)
-        kinds = [tracked(samples), tracked(samples, far=True), predict_tracked(net, covered, before=before)]
-        kinds.append(predict_tracked(net, others))
-        features = torch.cat([part[1] for part in kinds])
-        errors = np.concatenate([part[2].mean(axis=1) for part in kinds])
-        clear = (errors <= STILL_ON) | (errors >= ASTRAY)
-        return features[clear], errors[clear]
-
-    features, errors = cases(training, negative["training"])
-    labels = torch.from_numpy(errors <= STILL_ON).float()
-    net.follow_score_weights.copy_(fit_logistic(features[:, None], labels[:, None])[0])
-    evidence, _, off = tracked(validation)
-    net.follow_confidence_weights.copy_(fit_logistic(evidence, torch.from_numpy(off < RIGHT_BELOW).float()))
-    evidence, _, off = tracked(test)
-    confidence = confidence_figures(evidence, net.follow_confidence_weights, off < RIGHT_BELOW)
-    features, errors = cases(validation, negative["validation"])
-    score = logistic(features, net.follow_score_weights).numpy()
-    on, lost = score[errors <= STILL_ON], score[errors >= ASTRAY]
-    return {**confidence, "faces": len(on), "lost": len(lost), **score_figures(on, lost, "lost_dropped")}
-
-
-def calibrate(net: nn.Module, seed: int = 0) -> dict:
-    """Fit all regressions in place, on the official set and the wild one.
-
-    Returns:
-        confidence, face_score and following (of tracked faces): their figures; by_person: the network's figures on the
-        validation people, and on the test people, which were not used for any choice.
-    """
-    data, wild = find_data("official"), require_wild()
-    csv_file, images = data.csv_file("training"), data.image_dir("training")
-    names = FacialKeypointsDataset(csv_file, images, cache=False).names
-    people = {part: [names[i] for i in members] for part, members in people_split(names).items()}
-    photos = {part: [name for group in groups for name in group] for part, groups in read_splits()["wild"].items()}
-    torch.manual_seed(seed)
-
-    def crops(part: str, damaged: bool) -> list[dict]:
-        found = random_crops(FaceCrops(csv_file, images, people[part], official=True), damaged)
-        if part in photos:
-            found += random_crops(FaceCrops(wild / WILD_CSV, wild, photos[part]), damaged)
-        return found
-
-    net.eval()
-    boxes, framing = json.loads(NEGATIVES.read_text(encoding="utf-8")), Framing(**net.framing)
-    no_faces = {
-        part: torch.cat(
-            [negative_crops(boxes[of][part], at, framing) for of, at in (("wild", wild), ("official", images))]
-        )
-        for part in ("training", "validation")
-    }
-    negative = {part: face_features(net, there) for part, there in no_faces.items()}
-    training = crops("training", damaged=True)
-    _, positive, _ = predict_features(net, training)
-    others = torch.cat([negative["training"], face_features(net, occluded(training[:: 2 * CROPS])[0])])
-    labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(others))])
-    net.score_weights.copy_(fit_logistic(torch.cat([positive, others])[:, None], labels[:, None])[0])
-
-    validation = crops("validation", damaged=False)
-    evidence, faces, right = predict_features(net, validation)
-    net.confidence_weights.copy_(fit_logistic(evidence, right))
-    test = crops("test", damaged=False)
-    of_test, _, right_of_test = predict_features(net, test)
-    fitted = confidence_figures(evidence, net.confidence_weights, right.numpy())
-    of_faces, of_others = (logistic(f, net.score_weights).numpy() for f in (faces, negative["validation"]))
+    sets, _, _ = read_faces(folder)
+    folders = {"wild": folder / "wild", "official": folder / "official" / "training"}
+    cases = {}
+    for part, kinds, negatives in (("validation", ("frames", "wild"), "training"), ("test", ("frames",), "validation")):
+        found = [crops_of(sets[part][kind], net.side) for kind in kinds if kind in sets[part]]
+        crops, true = (np.concatenate(values) for values in zip(*found, strict=True))
+        points, widths, face = features_of(net, crops)
+        errors = torch.from_numpy(metrics.point_errors(points.numpy(), true))
+        others = features_of(net, negative_crops(negatives, folders, net.side))[2]
+        cases[part] = widths, errors, face, others
+    widths, errors, face, others = cases["validation"]
+    net.confidence_weights.copy_(fit_logistic(widths, (errors < RIGHT_BELOW).float()))
+    good = (errors.mean(dim=1) < 100 * MISPLACED).float()
+    features, labels = torch.cat([face, others]), torch.cat([good, torch.zeros(len(others))])
+    net.score_weights.copy_(fit_logistic(features[:, None], labels[:, None])[0])
+    widths, errors, face, others = cases["test"]
+    right = (errors < RIGHT_BELOW).numpy()
+    error, bins = metrics.calibration_error(logistic(widths, net.confidence_weights).numpy().ravel(), right.ravel())
+    score, none = (logistic(values, net.score_weights).numpy() for values in (face, others))
+    good = (errors.mean(dim=1) < 100 * MISPLACED).numpy()
     return {
         "confidence": {
             "right_below_percent": RIGHT_BELOW,
-            "fitted_on_views": len(evidence),
-            "ece_fitted": fitted["ece_test_people"],
-            **confidence_figures(of_test, net.confidence_weights, right_of_test.numpy()),
-            "test_people": len({person_of(name) for name in people["test"]}),
+            "fitted_on_crops": len(cases["validation"][0]),
+            "ece_test_people": round(error, 4),
+            "reliability_test_people": [[round(value, 4) for value in row[1:]] for row in bins],
+            "test_people": len({person_of(name) for name in sets["test"]["frames"].names}),
         },
         "face_score": {
-            "negatives": {part: len(features) for part, features in negative.items()},
-            **score_figures(of_faces, of_others, "false_alarms_dropped"),
-        },
-        "following": calibrate_tracking(net, training[::CROPS], validation, test, no_faces),
-        "by_person": {
-            part: evaluate_framings(net, csv_file, images, names=people[part], offset=True)
-            for part in ("validation", "test")
+            "negatives": len(none),
+            "misplaced": int((~good).sum()),
+            "roc_auc_negatives": _auc(score[good], none),
+            "roc_auc_misplaced": _auc(score[good], score[~good]),
+            "faces_kept": round(float((score[good] >= 0.5).mean()), 4),
+            "negatives_dropped": round(float((none < 0.5).mean()), 4),
         },
     }
+
+
+def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    labels = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
+    return round(float(roc_auc_score(labels, np.r_[positive, negative])), 5)
+
+
+def calibrate_file(model: Path, folder: Path) -> dict:
+    """Calibrate a weights file: write the regressions into it, and into its record their figures and by_person's.
+
+    by_person has the network's figures on the validation people and on the test people.
+    """
+    record_file = model.with_suffix(".json")
+    with lock(record_file):  # the training's, too
+        net, record = load_model(model), json.loads(record_file.read_text(encoding="utf-8"))
+        check_writable(model)
+        figures = calibrate(net, folder)
+        kept = {name: value for name, value in record.items() if name not in ("weights", "sha256")}  # written anew
+        save_model(net, model, kept | figures)
+        data = Data("official", folder / "official")
+        files, people = (data.csv_file("training"), data.image_dir("training")), read_splits()["by_person"]
+        names = data.dataset("training").names
+        parts = {part: [name for name in names if person_of(name) in people[part]] for part in ("validation", "test")}
+        by_person = {
+            part: evaluate_framings(model, *files, names=chosen, offset=True) for part, chosen in parts.items()
+        }
+        held_out = sorted(people["validation"] + people["test"])
+        more = {"data": "official", "held_out_people": held_out, "by_person": by_person}
+        record = json.loads(record_file.read_text(encoding="utf-8")) | more
+        write_json(record_file, record)
+    return figures
 
 
 @one_sentence()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.confidence", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="weights of a PhotoNet")
+    parser.add_argument("--folder", type=Path, default=DATA_DIR, help="holds official/ and wild/")
     options = parser.parse_args(arguments)
-    calibrate_file(options.model)
-
-
-def calibrate_file(model: Path) -> None:
-    """Calibrate a weights file: write the regressions into it and their figures into its record, and print these."""
-    record_file = model.with_suffix(".json")
-    with lock(record_file):  # the training's, too
-        net, record = load_model(model), json.loads(record_file.read_text(encoding="utf-8"))
-        check_writable(model)
-        figures = calibrate(net)
-        kept = {name: value for name, value in record.items() if name not in ("weights", "sha256")}  # written anew
-        save_model(net, model, kept | figures)
-    print(json.dumps({name: figures[name] for name in ("confidence", "face_score", "following")}, indent=1))
+    print(json.dumps(calibrate_file(options.model, options.folder), indent=1))
 
 
 if __name__ == "__main__":

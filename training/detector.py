@@ -182,7 +182,7 @@ def label(folder: Path) -> None:
         result[name] = points
         if count % 100 == 0:
             print(count, flush=True)
-    np.savez_compressed(folder / POINTS_FILE, **result)
+    np.savez_compressed(folder / POINTS_FILE, allow_pickle=False, **result)
     found = np.concatenate(list(result.values()))
     print(f"five points of {np.isfinite(found[:, 0, 0]).sum()} of {len(found)} faces")
     print("drawn boxes around those of 68 points, medians:", np.median(relations, axis=0).round(3).tolist())
@@ -339,17 +339,17 @@ def train(
         return DataLoader(views, recipe.batch_size, num_workers=workers, collate_fn=collate, drop_last=True)
 
     def loss_of(net: FaceDetector, batch: tuple) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        images, *faces = (part.to(device, non_blocking=True) for part in batch)
+        images, boxes, points, sure = (part.to(device, non_blocking=True) for part in batch)
         images = normalise(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
             output = net(images)
-        return detector_loss(output.float(), grid, *faces, recipe.points_weight)
+        return detector_loss(output.float(), grid, boxes, points, sure, recipe.points_weight)
 
     def figures(averaged: FaceDetector) -> dict:
         return {kind: measure(averaged, pictures[:150]) for kind, pictures in validation.items()}
 
-    net = fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
-    save_model(net.cpu(), out, about | net.record)
+    net, record = fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
+    save_model(net, out, about | record)
     return net
 
 
@@ -396,7 +396,7 @@ def detect(
     scores, boxes, points = scores[kept], boxes[kept], points[kept]
     order = scores.argsort(descending=True)
     scores, boxes, points = scores[order], boxes[order], points[order]
-    overlap, alone = box_iou(boxes, boxes) > 0.45, []
+    overlap, alone = box_iou(boxes, boxes) > 0.45, list[int]()
     for i in range(len(boxes)):
         if not overlap[i, alone].any():
             alone.append(i)

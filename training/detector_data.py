@@ -84,7 +84,7 @@ class DetectorViews(Dataset):
     def _window(self, rng: np.random.Generator, width: int, height: int) -> Picture:
         chances = np.array([chance for _, chance in self.groups])
         pictures = self.groups[rng.choice(len(chances), p=chances / chances.sum())][0]
-        return random_window(pictures[rng.integers(len(pictures))], width, height, rng)
+        return random_window(pictures[int(rng.integers(len(pictures)))], width, height, rng)
 
     def _mosaic(self, rng: np.random.Generator) -> Picture:
         """Four windows side by side, so that many sizes and lights meet in one view."""

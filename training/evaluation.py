@@ -17,7 +17,7 @@ from keypoints.detection import KeypointDetector
 from keypoints.files import sha256
 from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
-from models import FaceDetector
+from models import FaceDetector, PhotoNet
 from training import metrics
 from training.framing import face_at
 from training.prediction import predict
@@ -53,7 +53,7 @@ class Evaluation:
 
 
 def evaluate(
-    net: nn.Module,
+    net: nn.Module | str | Path,
     csv_file: str | Path,
     root_dir: str | Path,
     framing: str = "centre",
@@ -66,6 +66,7 @@ def evaluate(
     """Measure a network on labelled images of one face each.
 
     Args:
+        net: a network, or an ONNX file or the weights beside it; 'centre' takes networks that see a view of 224 pixels.
         framing: a key of :data:`FRAMINGS`. With 'haar' a face counts as found when the tight box of some predicted
             face holds the true points' centroid; of several the nearest counts.
         names: measure these images only; all by default.
@@ -133,14 +134,21 @@ def _choose(dataset: FacialKeypointsDataset, names: Iterable[str] | None) -> lis
 # Weights on every set -------------------------------------------------------------------------------------------------
 
 
+def at_use(model: str | Path) -> nn.Module | Path:
+    """Return what to measure of a weights file: its network, or of a PhotoNet the file, beside which is the ONNX."""
+    net = load_model(model)
+    return Path(model) if isinstance(net, PhotoNet) else net
+
+
 def evaluate_framings(
-    net: nn.Module,
+    net: nn.Module | str | Path,
     csv_file: str | Path,
     root_dir: str | Path,
     framings: Sequence[str] = tuple(FRAMINGS),
     **options: Any,
 ) -> dict[str, dict]:
-    """Return framing → figures; the options are those of :func:`evaluate`."""
+    """Return framing → figures; the options are those of :func:`evaluate`. Files are not measured at 'centre'."""
+    framings = framings if isinstance(net, nn.Module) else [framing for framing in framings if framing != "centre"]
     return {framing: evaluate(net, csv_file, root_dir, framing, **options).figures for framing in framings}
 
 
@@ -169,9 +177,9 @@ def evaluate_weights(
         weights (the file's name), sha256, test and wild: framing → figures of :func:`evaluate`; wild None where it was
         left out.
     """
-    net, groups = load_model(model), wild_groups("validation")
+    net, groups = at_use(model), wild_groups("validation")
     in_the_wild = [framing for framing in framings if framing != "centre"]
-    offset = official and getattr(net, "on_features", False)
+    offset = official and not isinstance(net, nn.Module)
     test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset, missing=missing, bad_labels=bad_labels)
     if offset and "haar" in framings:
         test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar", missing=missing, bad_labels=bad_labels).figures

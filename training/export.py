@@ -7,71 +7,45 @@ import io
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from keypoints.files import check_writable, write_atomically
-from keypoints.landmarks import NUM_KEYPOINTS
-from keypoints.network import METADATA, stage_files
-from models import FaceDetector, PhotoNet, TwoLooks, logistic, made_fast
+from keypoints.network import METADATA, network_files
+from models import FaceDetector, Net, PhotoNet
 
 OPSET = 17
 
 
-class _Coarse(nn.Module):
-    """The coarse stage: a view → points in its units, and features of the face where the network has a score."""
+class _Stage(nn.Module):
+    """A stage of :class:`models.Net`: a view → points in its units."""
 
-    def __init__(self, net: TwoLooks) -> None:
+    def __init__(self, net: Net, look: int) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.look = net, look
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        heatmaps, features = self.net.seen(image, 0)
-        points = self.net.points(heatmaps, 0)
-        return points if features is None else (points, features.float())
+    def forward(self, view: torch.Tensor) -> torch.Tensor:
+        return self.net.points(self.net.probabilities(view, self.look), self.look)
 
 
-class _Fine(nn.Module):
-    """The fine stage of a network without confidence: a crop → points in its units."""
-
-    def __init__(self, net: TwoLooks) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, crop: torch.Tensor) -> torch.Tensor:
-        return self.net.points(self.net.seen(crop, 1)[0], 1)
-
-
-class _FineWithScore(nn.Module):
-    """The fine stage: a crop and the points known before → points, confidence and score, at first and when followed."""
+class _Predict(nn.Module):
+    """A crop → keypoints in crop units, confidence and score."""
 
     def __init__(self, net: PhotoNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, crop: torch.Tensor, before: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        heatmaps, close = self.net.seen(crop, 1)
-        points = self.net.points(heatmaps, 1)
-        moved = (points - before).square().sum(dim=2).sqrt()
-        evidence = self.net.evidence(heatmaps, points, moved)
-        followed = torch.cat([close.float(), evidence.mean(dim=1)], dim=1)
-        return (
-            points,
-            logistic(evidence, self.net.confidence_weights),
-            logistic(torch.cat([features, followed], dim=1), self.net.score_weights),
-            logistic(evidence, self.net.follow_confidence_weights),
-            logistic(followed, self.net.follow_score_weights),
-        )
+    def forward(self, crop: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.net.predict(crop)
 
 
 def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
     """Write a network's ONNX files, weights included, for any number of faces at once, or any size of image.
 
     Args:
-        net: a :class:`models.TwoLooks`, which becomes ``<stem>.coarse.onnx`` and ``<stem>.fine.onnx``, or a
-            :class:`models.FaceDetector`, which becomes ``<stem>.onnx``.
+        net: a :class:`models.Net`, which becomes ``<stem>.coarse.onnx`` and ``<stem>.fine.onnx``, or another of
+            :mod:`models`, which becomes ``<stem>.onnx``.
         path: any file of that stem.
 
     Returns:
@@ -83,32 +57,35 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
     """
     if importlib.util.find_spec("onnx") is None:
         raise ValueError("export to ONNX needs the package onnx: pip install onnx")
-    coarse, fine = stage_files(path)
+    single, coarse, fine = network_files(path)
+    net = net.eval()
     if isinstance(net, FaceDetector):
-        out = Path(f"{str(coarse).removesuffix('.coarse.onnx')}.onnx")
-        _write(net.eval(), {"image": torch.zeros(1, 1, 96, 128)}, ["faces"], {2: "height", 3: "width"}, out, {})
-        return [out]
-    if not isinstance(net, TwoLooks):
-        raise ValueError(f"got a network of the class {type(net).__name__}, expected a TwoLooks or a FaceDetector")
-    with_score = isinstance(net, PhotoNet)
-    about = {"network": type(net).__name__, "framing": net.framing, "spread": net.spread}
-    net = made_fast(net.eval())
-    image, crop = torch.rand(2, 1, net.whole, net.whole), torch.rand(2, 1, net.close, net.close)
-    outputs = ["points", "features"] if with_score else ["points"]
-    _write(_Coarse(net), {"image": image}, outputs, {0: "faces"}, coarse, about)
-    if with_score:
-        width = net.score_weights.shape[0] - net.follow_score_weights.shape[0]
-        inputs = {"crop": crop, "before": torch.rand(2, NUM_KEYPOINTS, 2), "features": torch.rand(2, width)}
-        outputs = ["points", "confidence", "score", "followed_confidence", "followed_score"]
-        _write(_FineWithScore(net), inputs, outputs, {0: "faces"}, fine, about)
-    else:
-        _write(_Fine(net), {"crop": crop}, ["points"], {0: "faces"}, fine, about)
+        axes = {2: "height", 3: "width"}
+        _write(net, "image", torch.zeros(1, 1, 96, 128), ["faces"], axes, single, {})
+        return [single]
+    about: dict = {"network": type(net).__name__}
+    axes = {0: "faces"}
+    if isinstance(net, PhotoNet):
+        crop, outputs = torch.rand(2, 1, net.side, net.side), ["keypoints", "confidence", "score"]
+        _write(_Predict(net), "crop", crop, outputs, axes, single, about)
+        return [single]
+    if not isinstance(net, Net):
+        raise ValueError(f"got a network of the class {type(net).__name__}, expected one of models.NETWORKS")
+    about |= {"framing": net.framing, "spread": net.spread}
+    _write(_Stage(net, 0), "image", torch.rand(2, 1, net.whole, net.whole), ["points"], axes, coarse, about)
+    _write(_Stage(net, 1), "crop", torch.rand(2, 1, net.close, net.close), ["points"], axes, fine, about)
     return [coarse, fine]
 
 
 @torch.no_grad()
 def _write(
-    net: nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str], axes: dict[int, str], path: Path, about: Any
+    net: nn.Module,
+    name: str,
+    value: torch.Tensor,
+    outputs: list[str],
+    axes: dict[int, str],
+    path: Path,
+    about: dict,
 ) -> None:
     import onnx
 
@@ -117,12 +94,12 @@ def _write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter by torch.export writes nothing below opset 18
         torch.onnx.export(
-            net,
-            tuple(inputs.values()),
+            net.eval(),  # the exporter leaves it as it was
+            (value,),
             buffer,
-            input_names=list(inputs),
+            input_names=[name],
             output_names=outputs,
-            dynamic_axes=dict.fromkeys(inputs, axes),
+            dynamic_axes={name: axes, **(dict.fromkeys(outputs, axes) if 0 in axes else {})},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -1,4 +1,4 @@
-"""The training loop of the detector and of the fine network: AdamW, a one-cycle rate, averaged weights, checkpoints."""
+"""The training loop of detector and PhotoNet: AdamW, a one-cycle rate, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def fit(
     clip: float,
     measure_every: int,
     minutes: float | None = None,
-) -> nn.Module:
+) -> tuple[nn.Module, dict]:
     """Train a network; after each epoch a checkpoint is written beside ``out``, from which the next start goes on.
 
     Args:
@@ -70,9 +70,8 @@ def fit(
         minutes: the training ends after this time, with the learning rate at 0, should that be before ``recipe.views``.
 
     Returns:
-        the averaged network; its ``record`` holds recipe, history, seconds, threads, memory and versions, and its
-        ``checkpoints`` what :func:`training.weights.save_model` removes. It writes an ``out`` that ends in .pt, a bare
-        ``state_dict``; other files are the caller's.
+        the averaged network, whose ``checkpoints`` :func:`training.weights.save_model` removes; its record: recipe,
+        history, seconds, threads, memory and versions.
 
     Raises:
         ValueError: the checkpoint is of another recipe: the rate would then not end at zero.
@@ -95,7 +94,8 @@ def fit(
             history, epoch, steps, spent = (state[name] for name in ("history", "epoch", "steps", "seconds"))
             average.steps, progress = steps, state["progress"]
         while progress < 1:
-            began, sums, first = time.monotonic(), defaultdict(float), steps
+            began, first = time.monotonic(), steps
+            sums: dict[str, Any] = defaultdict(float)
             net.train()
             for batch in batches(epoch, progress):
                 seconds = spent + time.monotonic() - began
@@ -136,10 +136,7 @@ def fit(
                 "recipe": asdict(recipe),
             }
             write_atomically(checkpoint, lambda part, state=state: torch.save(state, part))
-        if out.suffix == ".pt":
-            torch.save({name: value.cpu() for name, value in average.net.state_dict().items()}, out)
-    average.net.checkpoints = (checkpoint,)
-    average.net.record = {
+    record = {
         "recipe": asdict(recipe),
         "history": history,
         "seconds": round(spent, 1),
@@ -147,4 +144,5 @@ def fit(
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    return average.net
+    average.net.checkpoints = (checkpoint,)
+    return average.net.cpu(), record

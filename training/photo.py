@@ -1,173 +1,541 @@
-"""Training of models.PhotoNet: on video frames, photographs and rendered heads, with the same augmentation for all.
+"""Train the network for photographs: levelled crops of faces → 68 heatmaps that point, and a score.
 
-The people of ``data/splits.json`` that are held out for validation and test are in no training set here, so every
-figure of the trained network is of unseen people.
+A teacher finds the points of faces without labels, and a network learns from them, too. The teacher may be the large
+network or an earlier one of the same size:
+
+    python -m training.photo train --folder FOLDER --out build/teacher.safetensors --large
+    python -m training.photo label --folder FOLDER --teacher build/teacher.safetensors
+    python -m training.photo train --folder FOLDER --out build/photo.safetensors --teacher build/teacher.safetensors
+    python -m training.confidence --model build/photo.safetensors
+
+A training that was cut off goes on. FOLDER holds wild/, official/, rendered/ and unlabelled/, each optional; without
+any of them the sample's rendered heads are learned.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import argparse
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from torch import nn
-from torch.utils.data import ConcatDataset, Subset
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
-from data_load import Data, FacialKeypointsDataset, find_data, person_of, read_keypoints, with_all_points
-from keypoints.labels import LabelOptions
-from training import distributed
-from training.augmentation import FaceCrops, framed_transform, gentle_transform, photo_framing, photo_transform
-from training.framing import framing_dict, measure_framing
-from training.recipe import Recipe, fit, settling
-from training.splits import WILD_CSV, people_split, read_splits
+from data_load import NUM_KEYPOINTS, Data, find_data, label_offset, person_of, read_image, read_keypoints
+from keypoints.files import one_sentence
+from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points
+from keypoints.landmarks import FLIP_INDEX
+from models import PhotoNet, expected_points
+from training import metrics
+from training.augmentation import RandomDamage, source_crop
+from training.detector import held_out_names, read_boxes
+from training.loop import fit
+from training.splits import read_splits
 from training.weights import load_model, save_model
 
-FRAMES, RENDERED, WILD = "frames", "rendered", "wild"  # the kinds of faces
+TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
+MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face
 
 
 @dataclass(frozen=True)
-class PhotoData:
-    """Faces to train on by kind, and those to validate on.
+class PhotoRecipe:
+    """How the network for photographs is trained."""
+
+    views: int = 240_000
+    views_an_epoch: int = 6_000
+    batch_size: int = 16
+    small: float = 0.75  # of the crop's side, in the first half of the training, at half the cost
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    average: float = 0.999
+    heatmap_weight: float = 0.2  # of the heatmaps' shape against their expected points
+    sigma: float = 1.0  # cells: the Gaussian that a heatmap should resemble
+    negatives: float = 0.1  # share of views without a face
+    damage: float = 0.85  # share of views that are damaged; in the last fifth of the training 0.5
+    seed: int = 0
+
+
+LARGE: dict = {"channels": (48, 96, 192, 320, 448), "depths": (1, 2, 3, 3, 2), "width": 96, "dense": True, "side": 192}
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Faces:
+    """Faces of one kind as source crops of 320 pixels in which the face has 120.
 
     Attributes:
-        training: kind → its sets; a set that is listed twice is used twice an epoch.
-        frames: the validation people of the labelled frames, the labels moved onto the features.
-        wild: the validation photos, None where the wild set is not there.
-        held_out: the validation and the test people.
-        framing: see :func:`training.augmentation.photo_framing`, measured on the training people.
+        crops: N arrays (320, 320) uint8.
+        keypoints: (N, 68, 2) float32, pixels of the crops.
+        names: of their files.
     """
 
-    training: dict[str, list[FaceCrops]]
-    frames: FaceCrops
-    wild: FaceCrops | None
-    held_out: list[str]
-    framing: dict
-
-    @property
-    def validation(self) -> FaceCrops:
-        """Return the photos where they are there, else the frames."""
-        return self.frames if self.wild is None else self.wild
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Return the faces an epoch, by kind."""
-        return {kind: sum(len(faces) for faces in sets) for kind, sets in self.training.items()}
-
-    def together(self, kinds: Sequence[str] | None = None) -> ConcatDataset:
-        """Return the training faces of these kinds, by default of all, as one set."""
-        return ConcatDataset([faces for kind in kinds or self.training for faces in self.training[kind]])
-
-    def files(self, kinds: Sequence[str] | None = None) -> list[str]:
-        """Return the names of the images of :meth:`together`, then of the validation images."""
-        sets = [faces for kind in kinds or self.training for faces in self.training[kind]]
-        return [name for faces in [*sets, self.validation] for name in faces.names]
-
-    def show(self, transform: Callable[[dict], dict]) -> None:
-        """Set the transform of all training faces."""
-        for faces in self.together().datasets:
-            faces.transform = transform
+    crops: list[np.ndarray]
+    keypoints: np.ndarray
+    names: list[str]
 
 
-def photo_data(
-    name: str,
-    csv_file: Path,
-    images: Path,
-    wild: Path | None,
-    rendered: Sequence[Path] = (),
-    transform: Callable[[dict], dict] | None = None,
-    missing: str = "refuse",
-    bad_labels: str = "refuse",
-) -> PhotoData:
-    """Read all sets that are there.
-
-    Args:
-        name: of the labelled frames' set; the labels of 'official' are moved to the features. Where it is 'sample',
-            the frames are the sample and no rendered heads are added but ``rendered``.
-        csv_file, images: the labelled frames.
-        wild: the folder of the wild set, see :func:`training.splits.find_wild`.
-        rendered: folders of further heads that ``data/sample/render.py`` wrote.
-        transform: of the training faces (default: :func:`training.augmentation.photo_transform`).
-        missing, bad_labels: of the labelled frames, see :func:`data_load.read_keypoints`.
-    """
-    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
-    transform, official = transform or photo_transform(), name == "official"
-    names = read_keypoints(csv_file, images, **labels)[0]
-    people = people_split(names)
-
-    def frames(part: str, how: Callable[[dict], dict]) -> FaceCrops:
-        return FaceCrops(csv_file, images, [names[i] for i in people[part]], how, official, **labels)
-
-    training = {FRAMES: [frames("training", transform)]}
-    heads = [Data(RENDERED, folder) for folder in rendered]
-    heads = heads if name == "sample" else [find_data("sample"), *heads]
-    if heads:
-        training[RENDERED] = [
-            FaceCrops(at.csv_file("training"), at.image_dir("training"), None, transform) for at in heads
-        ]
-    validation_photos = None
-    if wild is not None:
-        share = {part: [file for group in groups for file in group] for part, groups in read_splits()["wild"].items()}
-        training[WILD] = [FaceCrops(wild / WILD_CSV, wild, share["training"], transform)]
-        validation_photos = FaceCrops(wild / WILD_CSV, wild, share["validation"], framed_transform())
-    samples = Subset(FacialKeypointsDataset(csv_file, images, with_all_points, **labels), people["training"])
-    return PhotoData(
-        training=balanced(training),
-        frames=frames("validation", framed_transform()),
-        wild=validation_photos,
-        held_out=sorted({person_of(names[i]) for part in ("validation", "test") for i in people[part]}),
-        framing=photo_framing(framing_dict(measure_framing(samples))),
-    )
-
-
-def balanced(sets: dict[str, list]) -> dict[str, list]:
-    """Repeat each kind so often that an epoch has about as many faces of each.
-
-    >>> {kind: len(parts) for kind, parts in balanced({"many": [[0] * 50], "few": [[0] * 12, [0] * 5]}).items()}
-    {'many': 1, 'few': 6}
-    """
-    counts = {kind: sum(len(faces) for faces in parts) for kind, parts in sets.items()}
-    return {kind: parts * round(max(counts.values()) / counts[kind]) for kind, parts in sets.items()}
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """Return the files from which a training to ``out`` continues; the caller deletes them after saving the weights."""
-    trained = out.with_name(f"{out.stem}_unsettled.safetensors")
-    return [out.with_suffix(".checkpoint"), out.with_suffix(".settling.checkpoint"), trained,
-            trained.with_suffix(".json")]  # fmt: skip
-
-
-def train(net: nn.Module, data: PhotoData, recipe: Recipe, out: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """Train a network, then fine-tune it with gentler augmentation; continue an interrupted training to ``out``.
-
-    Args:
-        net: an untrained network.
-        recipe: of the training; see :func:`training.recipe.settling` for the fine-tuning.
-        out: where the caller will write the weights; the files of :func:`checkpoints` lie beside it.
+def read_faces(folder: Path, hard: Path | None = None) -> tuple[dict[str, dict[str, Faces]], list, list]:
+    """Read all faces that are there.
 
     Returns:
-        the network and its record: as :func:`training.recipe.fit` gives it, of both parts of the training together,
-        and ``settled``, the recipe and the history of the second.
+        training, validation, test → kind → faces; pictures with their faces' boxes; crops that show no face.
     """
-    settle, (checkpoint, settling_checkpoint, trained, record_file) = settling(recipe), checkpoints(out)
-    net.framing = data.framing
-    sets, files = (data.together(), data.validation), data.files()
-    if settle.epochs == 0:
-        return net, fit(net, *sets, recipe, device, checkpoint, files)
-    identity = {"recipe": asdict(recipe), "faces": data.counts}
-    known = json.loads(record_file.read_text(encoding="utf-8")) if trained.exists() else {}
-    if distributed.agreed(all(known.get(name) == value for name, value in identity.items())):
-        net, record = load_model(trained), known["record"]
-    else:
-        record = fit(net, *sets, recipe, device, checkpoint, files)
-        if distributed.world().first:
-            save_model(net, trained, {**identity, "record": record})
-            checkpoint.unlink()
-    data.show(gentle_transform())
-    second = fit(net, *sets, settle, device, settling_checkpoint, files)
-    return net, {
-        **record,
-        "seconds": record["seconds"] + second["seconds"],
-        "peak_memory_mb": max(record["peak_memory_mb"], second["peak_memory_mb"]),
-        "settled": {name: second[name] for name in ("recipe", "history")},
+    splits = read_splits()
+    wild = {part: {file for group in groups for file in group} for part, groups in splits["wild"].items()}
+    people = {person: part for part, group in splits["by_person"].items() for person in group}
+    chosen: dict[tuple[str, str], list] = defaultdict(list)
+    if (folder / "wild").exists():
+        for name, points in zip(*read_keypoints(folder / "wild" / "wild_keypoints.csv"), strict=True):
+            part = "validation" if name in wild["validation"] else "training"
+            chosen[part, "wild"].append((folder / "wild" / name, points))
+    if (folder / "official").exists():
+        names, keypoints = read_keypoints(folder / "official" / "training_frames_keypoints.csv")
+        keypoints = keypoints - label_offset(keypoints)[:, None]
+        for name, points in zip(names, keypoints, strict=True):
+            chosen[people[person_of(name)], "frames"].append((folder / "official" / "training" / name, points))
+    heads = [find_data("sample"), *(Data("rendered", path) for path in sorted((folder / "rendered").glob("*")))]
+    for data in heads:
+        for name, points in zip(*read_keypoints(data.csv_file("training")), strict=True):
+            chosen["training", "rendered"].append((data.image_dir("training") / name, points))
+    sample = find_data("sample")
+    for name, points in zip(*read_keypoints(sample.csv_file("test")), strict=True):
+        chosen["validation", "rendered"].append((sample.image_dir("test") / name, points))
+    if (folder / TAUGHT_FILE).exists():
+        known = np.load(folder / TAUGHT_FILE)
+        for name in known.files:
+            chosen["training", name.split("/")[0]].append((folder / name, known[name]))
+    if hard is not None and (folder / "hard").exists():
+        for name, points in zip(*read_keypoints(hard / "keypoints.csv"), strict=True):
+            chosen["validation", "hard"].append((folder / "hard" / name, points))
+    sets: dict[str, dict[str, Faces]] = {"training": {}, "validation": {}, "test": {}}
+    for (part, kind), faces in chosen.items():
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(lambda face: source_crop(read_image(face[0]), face[1]), faces))
+        sets[part][kind] = Faces([c for c, _ in made], np.stack([p for _, p in made]), [p.name for p, _ in faces])
+    empty = []
+    if (folder / "detection").exists():
+        held = held_out_names(hard)
+        for name, (boxes, _, _) in list(read_boxes(folder / "detection").items()):
+            file = name.split("/")[1]
+            if name not in held and file not in wild["validation"]:
+                grey = cv2.cvtColor(read_image(folder / "detection" / name), cv2.COLOR_RGB2GRAY)
+                empty.append((grey, boxes))
+    false = [cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY) for path in sorted((folder / "false").glob("*"))]
+    return sets, empty, false
+
+
+class PhotoViews(Dataset):
+    """Endless random crops of faces.
+
+    Args:
+        faces: by kind.
+        empty: pictures and the boxes of their faces: windows beside them hold no face.
+        false: crops of what the detector took for faces, (S, S) uint8.
+        side: pixels of the crop.
+        clean_side: pixels of the undamaged crop for the teacher; 0 without one.
+
+    Each sample is the crop (1, S, S) uint8, the same without damage (1, clean_side, clean_side) uint8, the keypoints
+    (68, 2) float32 in crop units from 0 to 1, NaN where there is no face, and whether people or geometry labelled them.
+    """
+
+    SHARES: ClassVar = {
+        "wild": 0.33,
+        "frames": 0.27,
+        "rendered": 0.08,
+        "unlabelled": 0.2,
+        "expressions": 0.06,
+        "fer": 0.06,
     }
+
+    def __init__(
+        self, faces: dict[str, Faces], empty: list, false: list, recipe: PhotoRecipe, side: int, clean_side: int = 0
+    ) -> None:
+        self.faces, self.empty, self.false, self.recipe, self.clean_side = faces, empty, false, recipe, clean_side
+        self.start, self.damaged, self.side = 0, recipe.damage, side
+        self.kinds = list(faces)
+        shares = np.array([self.SHARES[kind] for kind in self.kinds])
+        self.shares = shares / shares.sum()
+        self.damage = RandomDamage()
+
+    def __len__(self) -> int:
+        return self.recipe.views_an_epoch
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+        rng = np.random.default_rng([self.recipe.seed, self.start + index])
+        torch.manual_seed(int(rng.integers(2**31)))  # RandomDamage draws from PyTorch's generator
+        kind, keypoints = "", np.full((NUM_KEYPOINTS, 2), np.nan, np.float32)
+        if self.false and rng.random() < self.recipe.negatives / 2:
+            source = self.false[rng.integers(len(self.false))]
+            matrix = jittered(np.eye(2, 3) / len(source), rng)
+        elif self.empty and rng.random() < self.recipe.negatives:
+            source, matrix = self._without_face(rng)
+        else:
+            kind = self.kinds[rng.choice(len(self.kinds), p=self.shares)]
+            faces = self.faces[kind]
+            i = rng.integers(len(faces.crops))
+            source, matrix, keypoints = faces.crops[i], random_crop(faces.keypoints[i], rng), faces.keypoints[i] + 0.5
+        if rng.random() < 0.5:
+            matrix, keypoints = mirrored(matrix), keypoints[FLIP_INDEX]
+        keypoints = keypoints @ matrix[:, :2].T + matrix[:, 2]
+        crop = warp_averaged(source, matrix, self.side)
+        clean = warp_averaged(source, matrix, self.clean_side) if self.clean_side else crop[:0, :0]
+        if rng.random() < self.damaged:
+            if self.false and rng.random() < 0.2:
+                crop = covered(crop, self.false[rng.integers(len(self.false))], rng)
+            crop = low_light(self.damage({"image": crop})["image"], rng)
+        crop, clean = torch.from_numpy(np.ascontiguousarray(crop)), torch.from_numpy(np.ascontiguousarray(clean))
+        truth = torch.from_numpy(keypoints.astype(np.float32))
+        return crop[None], clean[None], truth, kind in ("wild", "frames", "rendered")
+
+    def _without_face(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A picture and a window of it that holds no face, or the smaller part of one."""
+        grey, boxes = self.empty[rng.integers(len(self.empty))]
+        for _ in range(20):
+            size = math.exp(rng.uniform(math.log(24), math.log(0.6 * min(grey.shape))))
+            x, y = rng.uniform(size / 2, grey.shape[1] - size / 2), rng.uniform(size / 2, grey.shape[0] - size / 2)
+            low = np.maximum(boxes[:, :2], [x - size / 2, y - size / 2])
+            high = np.minimum(boxes[:, 2:], [x + size / 2, y + size / 2])
+            shared = np.clip(high - low, 0, None).prod(axis=1)
+            if (shared < 0.15 * size**2).all() and (shared < 0.5 * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).all():
+                break
+        return grey, np.array([[1, 0, size / 2 - x], [0, 1, size / 2 - y]]) / size
+
+
+def random_crop(keypoints: np.ndarray, rng: np.random.Generator, wide: float | None = None) -> np.ndarray:
+    """The crop that five points with a detector's errors would give: (2, 3), from pixels (edges) to crop units.
+
+    Args:
+        wide: how many times the usual errors; by default once, now and then twice.
+    """
+    size = metrics.face_size(keypoints)
+    wide = wide or (2.0 if rng.random() < 0.25 else 1.0)
+    five = five_points(keypoints).astype(np.float64)
+    five = five + rng.normal(0, 0.03 * wide * size, five.shape) + rng.normal(0, 0.03 * wide * size, 2)
+    middle = five.mean(axis=0)
+    angle, scale = math.radians(rng.normal(0, 6 * wide)), math.exp(rng.normal(0, 0.08 * wide))
+    turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return jittered(crop_units(face_crop(((five - middle) @ turn.T + middle)[None], 100)[0], 100), rng)
+
+
+def crop_units(matrix: np.ndarray, side: int) -> np.ndarray:
+    """A crop's matrix between pixels whose integers are centres → from positions with (0, 0) at the corner to 0 … 1."""
+    shift = matrix[:, 2] - matrix[:, :2] @ [0.5, 0.5] + 0.5
+    return np.column_stack([matrix[:, :2], shift]) / side
+
+
+def mirrored(matrix: np.ndarray) -> np.ndarray:
+    """A crop's matrix so that the crop is mirrored left to right."""
+    return np.array([[-1, 0], [0, 1]]) @ matrix + [[0, 0, 1], [0, 0, 0]]
+
+
+def jittered(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A crop's matrix with a little stretch and shear about its middle."""
+    stretch = np.eye(2) + rng.normal(0, 0.025, (2, 2))
+    return np.column_stack([stretch @ matrix[:, :2], stretch @ (matrix[:, 2] - 0.5) + 0.5])
+
+
+def warp_averaged(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
+    """The crop of a matrix from positions (0, 0 at the corner) to crop units, averaged where it shrinks by a third."""
+    scale = side * math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    matrix = side * np.array(matrix, np.float64)
+    if scale < 0.67:
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        matrix[:, :2] /= np.divide(size, image.shape[::-1])
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    return cv2.warpAffine(image, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+
+
+def covered(crop: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A crop (S, S) with a part of another picture (T, T) before it, in the shape of an ellipse."""
+    side = len(crop)
+    axes, centre = (rng.uniform(0.08, 0.3, 2) * side).astype(int), (rng.uniform(0.05, 0.95, 2) * side).astype(int)
+    mask = np.zeros_like(crop)
+    cv2.ellipse(mask, centre.tolist(), axes.tolist(), rng.uniform(0, 180), 0, 360, 255, -1)
+    return np.where(mask > 0, cv2.resize(other, (side, side)), crop)
+
+
+def low_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Now and then as in the dark: few grey levels, with noise."""
+    if rng.random() >= 0.08:
+        return image
+    gain = math.exp(rng.uniform(math.log(0.04), math.log(0.5)))
+    dark = image * gain + rng.normal(0, rng.uniform(0.2, 3), image.shape)
+    return np.clip(dark, 0, 255).astype(np.uint8)
+
+
+class Starts(Dataset):
+    """Crops of faces by their keypoints as known so far, each several times: slightly differently framed, mirrored."""
+
+    def __init__(self, crops: list[np.ndarray], five: np.ndarray, views: int, side: int) -> None:
+        self.crops, self.five, self.views, self.side = crops, five, views, side
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(index)
+        matrices, crops = [], []
+        for view in range(self.views):
+            matrix = crop_units(face_crop(self.five[index : index + 1], 100)[0], 100)
+            if view > 1:
+                angle, scale = math.radians(rng.normal(0, 6)), math.exp(rng.normal(0, 0.06))
+                turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+                shift = turn @ (matrix[:, 2] - 0.5) + 0.5 + rng.normal(0, 0.02, 2)
+                matrix = np.column_stack([turn @ matrix[:, :2], shift])
+            if view % 2:
+                matrix = mirrored(matrix)
+            matrices.append(matrix)
+            crops.append(warp_averaged(self.crops[index], matrix, self.side))
+        return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(matrices))
+
+
+@torch.no_grad()
+def placed(net: PhotoNet, starts: Starts, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean keypoints (N, 68, 2) of a teacher's views, their scatter in face sizes (N,), and the lowest score (N,)."""
+    device, rows = next(net.parameters()).device, []
+    for crops, matrices in DataLoader(starts, 32, num_workers=workers):
+        views = crops.flatten(0, 1)[:, None].to(device).float() / 255
+        heatmaps, scores = net(views.contiguous(memory_format=torch.channels_last))
+        points = expected_points(heatmaps)[0].cpu().numpy().reshape(len(crops), -1, NUM_KEYPOINTS, 2)
+        scores = scores.sigmoid().cpu().numpy().reshape(len(crops), -1)
+        for p, m, score in zip(points, matrices.numpy(), scores, strict=True):
+            p[1::2] = p[1::2][:, FLIP_INDEX]
+            p = np.stack([(a - b[:, 2]) @ np.linalg.inv(b[:, :2]).T - 0.5 for a, b in zip(p, m, strict=True)])
+            mean = p.mean(axis=0)
+            scatter = np.linalg.norm(p - mean, axis=2).mean() / metrics.face_size(mean)
+            rows.append((mean, scatter, score.min()))
+    mean, scatter, score = zip(*rows, strict=True)
+    return np.stack(mean), np.array(scatter), np.array(score)
+
+
+def label(folder: Path, hard: Path | None, teacher: PhotoNet, workers: int = 1, agreement: float = 0.015) -> None:
+    """Find the 68 points of faces without labels with a teacher; keep those on which its views agree.
+
+    ``starts.npz`` in the folder holds each face's five points and score by the detector, by file.
+    """
+    held = {name.split("/")[1][:-4] for name in held_out_names(hard)}
+    known = np.load(folder / "starts.npz")
+    names = [name for name in known.files if name.split("/")[-1].rsplit("_b", 1)[0] not in held]
+    sources, frames = [], []
+    for name in names:
+        frame = face_crop(known[name][:10].reshape(1, 5, 2), 200)[0]
+        frame[:, 2] += 60
+        frames.append(frame)
+        grey = cv2.cvtColor(read_image(folder / name), cv2.COLOR_RGB2GRAY)
+        sources.append(warp_averaged(grey, crop_units(frame, 320), 320))
+    five = np.tile(face_crop_points(200) + 60, (len(names), 1, 1))
+    for views in (1, 2, 8):
+        points, scatter, scores = placed(teacher, Starts(sources, five, views, teacher.side), workers)
+        five = five_points(points)
+    result = {
+        name: ((p - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T).astype(np.float32)
+        for name, p, frame, s, score in zip(names, points, frames, scatter, scores, strict=True)
+        if s < agreement and score > 0.8
+    }
+    np.savez_compressed(folder / TAUGHT_FILE, **result)
+    kinds = Counter(name.split("/")[0] for name in result)
+    print(f"{dict(kinds)} of {len(names)} faces, median scatter {np.median(scatter):.4f}", flush=True)
+
+
+def face_crop_points(side: int) -> np.ndarray:
+    """Where :func:`keypoints.geometry.face_crop` puts the five points: (5, 2), pixels whose integers are centres."""
+    return REFERENCE_FIVE * side - 0.5
+
+
+# Loss -----------------------------------------------------------------------------------------------------------------
+
+
+def gaussians(points: torch.Tensor, cells: int, sigma: float) -> torch.Tensor:
+    """Heatmaps (N, K, cells, cells) that sum to 1 around points (N, K, 2) in crop units; sigma in cells."""
+    middles = torch.arange(cells, device=points.device) + 0.5
+    x, y = (torch.exp(-((middles - points[..., i, None] * cells) ** 2) / (2 * sigma**2)) for i in (0, 1))
+    x, y = (part / part.sum(dim=2, keepdim=True).clamp_min(1e-6) for part in (x, y))
+    return y[..., :, None] * x[..., None, :]
+
+
+def photo_loss(
+    output: tuple[torch.Tensor, torch.Tensor],
+    truth: torch.Tensor,
+    recipe: PhotoRecipe,
+    taught: torch.Tensor | None = None,
+    labelled: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Expected points' smooth L1, heatmaps' divergence from their targets, and the score's cross-entropy.
+
+    Args:
+        output: heatmaps' logits (N, 68, H, W) and the score's logits (N,).
+        truth: (N, 68, 2) in crop units, NaN where there is no face.
+        taught: a teacher's heatmaps as probabilities, (N, 68, h, w). Targets are then the mean of them and of
+            Gaussians around the truth where ``labelled`` (N,) says that people or geometry gave it, else they alone.
+    """
+    heatmaps, score = output
+    face = truth[:, 0, 0].isfinite()
+    points, probability = expected_points(heatmaps[face])
+    true = truth[face]
+    span = (true.amax(dim=1) - true.amin(dim=1)).prod(dim=1).sqrt()
+    error = (points - true) / span[:, None, None]
+    landmark = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.01, reduction="none").sum(dim=2).mean()
+    target = gaussians(true, heatmaps.shape[3], recipe.sigma)
+    if taught is not None and labelled is not None:
+        learned = functional.interpolate(taught[face], heatmaps.shape[2:], mode="area")
+        learned = learned / learned.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+        target = torch.where(labelled[face, None, None, None], (target + learned) / 2, learned)
+    middle = 0.5 * (probability + target) + 1e-9
+    divergence = 0.5 * (
+        (target * ((target + 1e-9) / middle).log()).sum(dim=(2, 3))
+        + (probability * ((probability + 1e-9) / middle).log()).sum(dim=(2, 3))
+    )
+    shape = divergence.mean()
+    good = torch.zeros(len(truth), device=truth.device)
+    mean_error = error.detach().norm(dim=2).mean(dim=1)
+    good[face] = (mean_error < MISPLACED).float()
+    judged = functional.binary_cross_entropy_with_logits(score, good)
+    parts = {"error": 100 * mean_error.mean(), "shape": shape, "score": judged}
+    return 5 * landmark + recipe.heatmap_weight * shape + 0.05 * judged, parts
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def predict(net: PhotoNet, faces: Faces, side: int) -> np.ndarray:
+    """Keypoints (N, 68, 2) in pixels of the source crops, cropped by the truth's five points."""
+    device, result = next(net.parameters()).device, []
+    for first in range(0, len(faces.crops), 32):
+        part = slice(first, first + 32)
+        matrices = [crop_units(m, 100) for m in face_crop(five_points(faces.keypoints[part]), 100)]
+        crops = [warp_averaged(crop, m, side) for crop, m in zip(faces.crops[part], matrices, strict=True)]
+        batch = torch.from_numpy(np.stack(crops)[:, None].astype(np.float32) / 255).to(device)
+        points = expected_points(net(batch)[0])[0].cpu().numpy()
+        for p, matrix in zip(points, matrices, strict=True):
+            result.append((p - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - 0.5)
+    return np.stack(result)
+
+
+def measure(net: PhotoNet, validation: dict[str, Faces], side: int) -> dict[str, float]:
+    """NME in percent by kind: of the outer eye corners' distance for photographs, of the box for the others."""
+    net.eval()
+    figures = {}
+    for kind, faces in validation.items():
+        predicted = predict(net, faces, side)
+        normaliser = "iod" if kind in ("wild", "hard") else "box"
+        errors = metrics.nme(predicted, faces.keypoints, normaliser)
+        figures[f"{kind}_{normaliser}"] = round(float(np.mean(errors)), 3)
+    return figures
+
+
+def train(
+    folder: Path,
+    out: Path,
+    recipe: PhotoRecipe,
+    net: PhotoNet,
+    hard: Path | None = None,
+    teacher: PhotoNet | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    minutes: float | None = None,
+    without: Sequence[str] = (),
+) -> dict:
+    """Train the network, and save it with its record and its ONNX file.
+
+    After each epoch there is a checkpoint beside ``out``, from which the next start goes on.
+
+    Args:
+        hard: folder of the hard validation faces.
+        teacher: a network whose heatmaps of the undamaged crop ``net`` learns, too.
+        workers: processes that make the crops.
+        minutes: see :func:`training.loop.fit`.
+        without: kinds of faces that are left out.
+
+    Returns:
+        the record.
+    """
+    torch.manual_seed(recipe.seed)
+    sets, empty, false = read_faces(folder, hard)
+    training, validation = sets["training"], sets["validation"]
+    training = {kind: faces for kind, faces in training.items() if kind not in without}
+    for faces in (training, validation):
+        print({kind: len(some.crops) for kind, some in faces.items()}, flush=True)
+    net = net.to(device)
+    teacher = None if teacher is None else teacher.to(device).eval()
+    views = PhotoViews(training, empty, false, recipe, net.side, teacher.side if teacher else 0)
+
+    def batches(epoch: int, progress: float) -> DataLoader:
+        views.start = epoch * recipe.views_an_epoch
+        views.side = 32 * round(recipe.small * net.side / 32) if progress < 0.5 else net.side
+        views.damaged = min(recipe.damage, 0.5) if progress >= 0.8 else recipe.damage  # in the end as at use
+        return DataLoader(views, recipe.batch_size, num_workers=workers, drop_last=True)
+
+    def heatmaps_of(net: PhotoNet, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        crops = (crops.float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(crops.device.type, torch.bfloat16, enabled=crops.is_cuda):
+            heatmaps, score = net(crops)
+        return heatmaps.float(), score.float()
+
+    def loss_of(net: PhotoNet, batch: list) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        crops, clean, truth, labelled = (part.to(device, non_blocking=True) for part in batch)
+        taught = None
+        if teacher is not None:
+            with torch.no_grad():
+                taught = expected_points(heatmaps_of(teacher, clean)[0])[1]
+        return photo_loss(heatmaps_of(net, crops), truth, recipe, taught, labelled)
+
+    def figures(averaged: PhotoNet) -> dict:
+        return measure(averaged, validation, views.side)
+
+    net, record = fit(net, batches, loss_of, figures, recipe, out, clip=5, measure_every=2, minutes=minutes)
+    counts = [{kind: len(some.crops) for kind, some in faces.items()} for faces in (training, validation)]
+    record = {"faces": counts[0], "validation": counts[1], **record}
+    save_model(net, out, record)
+    return record
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.photo", description=__doc__.split("\n")[0])
+    parser.add_argument("task", choices=["label", "train"])
+    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--hard", type=Path, help="folder of the hard validation faces")
+    parser.add_argument("--out", type=Path, default=Path("build/keypoints_model_2.safetensors"))
+    parser.add_argument("--teacher", type=Path, help="weights of the teacher")
+    parser.add_argument("--large", action="store_true", help="train the large network")
+    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--views", type=int, default=PhotoRecipe.views)
+    parser.add_argument("--batch", type=int, default=PhotoRecipe.batch_size)
+    parser.add_argument("--epoch", type=int, default=PhotoRecipe.views_an_epoch, help="views between checkpoints")
+    parser.add_argument("--rate", type=float, default=PhotoRecipe.learning_rate, help="the highest learning rate")
+    parser.add_argument("--small", type=float, default=PhotoRecipe.small, help="of the crop's side in the first half")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
+    parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with one_sentence():
+        teacher = load_model(options.teacher) if options.teacher else None
+        if options.task == "label":
+            if teacher is None:
+                raise ValueError("label: got no teacher, expected --teacher FILE")
+            label(options.folder, options.hard, teacher.to(options.device), options.workers)
+            return
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        net = PhotoNet(**LARGE) if options.large else PhotoNet()
+        if options.start:
+            net.load_state_dict(load_model(options.start).state_dict())
+        recipe = PhotoRecipe(options.views, options.epoch, options.batch, options.small, options.rate)
+        given = options.hard, teacher, options.device, options.workers, options.minutes
+        train(options.folder, options.out, recipe, net, *given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Predictions of a PyTorch network for many images: keypoints, confidence and score."""
+"""Predictions of a PyTorch network for many images: keypoints."""
 
 from __future__ import annotations
 
@@ -39,19 +39,3 @@ def predict(net: nn.Module, images: Dataset | Sequence | torch.Tensor, batch_siz
         if results
         else np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
     )
-
-
-@torch.no_grad()
-def describe(net: nn.Module, images: torch.Tensor, batch_size: int = 16) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """What a :class:`models.PhotoNet` in eval mode says of views: keypoints as :func:`predict` gives them, and more.
-
-    Returns:
-        keypoints: (N, 68, 2) float32, pixels of the view.
-        confidence: (N, 68) float32 in [0, 1].
-        score: N numbers in [0, 1].
-    """
-    device = next(net.parameters()).device
-    said = [net.describe(batch.to(device)) for batch in images.split(batch_size)]
-    points, confidence, score = (torch.cat(part).cpu() for part in zip(*said, strict=True))
-    points = Normalize.inverse(points).unflatten(1, (NUM_KEYPOINTS, 2))
-    return points.numpy(), confidence.numpy(), score.tolist()

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data_load import Normalize
 from keypoints.files import brief, lock
-from models import TwoLooks
+from models import Net
 from training import distributed, metrics
 from training.prediction import predict
 from training.records import peak_memory_mb, versions
@@ -88,15 +88,6 @@ LOSSES = {
 }
 
 
-# For PhotoNet: the images are more and harder, each is new every time, and there is more time.
-PHOTO_RECIPE = Recipe(epochs=30, batch_size=20, learning_rate=4e-3, weight_average=0.9985, clip=1.0)
-
-
-def settling(recipe: Recipe) -> Recipe:
-    """Return the recipe of PhotoNet's fine-tuning, a third as long as the training, with smaller steps."""
-    return replace(recipe, epochs=recipe.epochs // 3, learning_rate=1.5e-3, warm_up=0.05, seed=recipe.seed + 7)
-
-
 def choose_device(name: str = "cpu") -> torch.device:
     """Choose a device by name; 'auto' takes CUDA, then Apple's MPS, then the CPU.
 
@@ -120,7 +111,7 @@ def true_keypoints(dataset: Dataset) -> np.ndarray:
 
 def has_two_stages(net: nn.Module) -> bool:
     """Tell whether a network, perhaps wrapped for several processes, returns the predictions of two stages."""
-    return isinstance(getattr(net, "module", net), TwoLooks)
+    return isinstance(getattr(net, "module", net), Net)
 
 
 # Images in one forward pass. A larger batch is split into equal parts whose gradients are accumulated, so that it

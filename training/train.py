@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +22,11 @@ from data_load import (
 )
 from keypoints.files import check_writable, lock
 from keypoints.labels import LabelOptions
-from models import NETWORKS
-from training import distributed, photo
+from models import Net
+from training import distributed
 from training.evaluation import evaluate_framings
 from training.framing import framing_dict, measure_framing
-from training.recipe import PHOTO_RECIPE, Recipe, fit
+from training.recipe import Recipe, fit
 from training.splits import people_split
 from training.weights import save_model
 
@@ -76,35 +75,19 @@ def labelled_set(
     return LabelledSet(name, csv_file, images, labels)
 
 
-def is_photo_network(network: str) -> bool:
-    """Tell whether a network of :data:`models.NETWORKS` is trained on photographs, its points on the features."""
-    return getattr(NETWORKS[network], "on_features", False)
-
-
-def default_recipe(network: str) -> Recipe:
-    """Return the recipe of a network of :data:`models.NETWORKS`."""
-    return PHOTO_RECIPE if is_photo_network(network) else Recipe()
-
-
 def train(
     data: LabelledSet,
     out: Path,
-    network: str = "Net",
     recipe: Recipe | None = None,
     hold_out: bool = False,
-    wild: Path | None = None,
-    rendered: Sequence[Path] = (),
     device: str = "cpu",
 ) -> dict | None:
-    """Train a network, save it and its record beside it, and continue a training to ``out`` that was interrupted.
+    """Train a :class:`models.Net`, save it and its record beside it; continue an interrupted training to ``out``.
 
     Args:
         data: labelled images.
         out: the weights file.
-        network: a key of :data:`models.NETWORKS`.
-        recipe: default: :func:`default_recipe`.
-        hold_out: train without the validation and the test people and measure both at the end. PhotoNet always does.
-        wild, rendered: of networks for photographs, see :func:`training.photo.photo_data`.
+        hold_out: train without the validation and the test people and measure both at the end.
         device: 'cpu', 'cuda', 'mps' or 'auto'.
 
     Returns:
@@ -115,44 +98,20 @@ def train(
     """
     for file in (out, out.with_suffix(".json"), out.with_suffix(".checkpoint")):
         check_writable(file)  # before hours of training
-    recipe = recipe or default_recipe(network)
+    recipe = recipe or Recipe()
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(distributed.together(device))
         if world.first:  # outs that differ in their ending alone share their record and their checkpoint
             stack.enter_context(lock(out.with_suffix(".json")))
         torch.manual_seed(recipe.seed)
-        net = NETWORKS[network]()
-        if is_photo_network(network):
-            if hold_out:
-                raise ValueError(
-                    f"got --twin with {network}, which holds the validation and the test people out anyway"
-                )
-            net, record = _train_photo(net, data, recipe, out, wild, rendered, device)
-        else:
-            record = _train(net, data, recipe, out, hold_out, device)
+        net = Net()
+        record = _train(net, data, recipe, out, hold_out, device)
         if not world.first:
             return None
         save_model(net, out, record)
-        for file in photo.checkpoints(out):
-            file.unlink(missing_ok=True)
+        out.with_suffix(".checkpoint").unlink(missing_ok=True)
         print(f"saved {out} and {out.with_suffix('.json')}")
         return record
-
-
-def _train_photo(
-    net: nn.Module,
-    data: LabelledSet,
-    recipe: Recipe,
-    out: Path,
-    wild: Path | None,
-    rendered: Sequence[Path],
-    device: str,
-) -> tuple[nn.Module, dict]:
-    faces = photo.photo_data(data.name, data.csv_file, data.images, wild, rendered, **data.labels)
-    if distributed.world().first:
-        print(f"faces an epoch: {faces.counts}; {len(faces.validation)} to validate on", flush=True)
-    net, record = photo.train(net, faces, recipe, out, device)
-    return net, {"data": data.name, "faces": faces.counts, "held_out_people": faces.held_out, **record}
 
 
 def _train(net: nn.Module, data: LabelledSet, recipe: Recipe, out: Path, hold_out: bool, device: str) -> dict:

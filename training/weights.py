@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
-from models import NETWORKS, FaceDetector
+from models import NETWORKS, Net
 from training.export import export_onnx
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "saved_models"
@@ -96,7 +96,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
     framing = getattr(net, "framing", None)  # a face detector has none
     about = {"network": type(net).__name__, "arguments": net.arguments, "framing": framing}
     write_tensors(path, net.state_dict(), about)
-    if framing is not None or isinstance(net, FaceDetector):
+    if framing is not None or not isinstance(net, Net):  # what takes five points needs no framing
         export_onnx(net, path)
     if record is not None:
         record = {

@@ -18,17 +18,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints.files import sha256
 from keypoints.landmarks import EYE_CORNERS
 from training import metrics
+from training.evaluation import at_use
 from training.framing import face_at
 from training.records import versions
 from training.studies import report
 from training.studies.benchmark_peers import PEERS, WARM_UP
 from training.studies.common import BUILD, RESULTS, figures_file, make_parser
-from training.weights import MODEL_DIR, load_model
+from training.weights import MODEL_DIR
 
 CALIBRATION_IMAGES = 400
 CALIBRATED = "the same with offsets fitted to {} training images"
@@ -132,11 +134,14 @@ def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Se
         }
         who = [person_of(name) for name in test_set.names]
         ours = {key: kind for key, kind in PEERS.items() if kind.ours}
+        on_features = [model for model in models if not isinstance(at_use(model), nn.Module)]
         peers = [
-            (f"{key}:{model}", kind, f"{model.stem}, {kind.title}") for model in models for key, kind in ours.items()
+            (f"{key}:{model}", kind, f"{model.stem}, {kind.title}")
+            for model in models
+            for key, kind in ours.items()
+            if kind.detect or model not in on_features
         ]
         peers += [(key, kind, kind.title) for key, kind in PEERS.items() if not kind.ours]
-        on_features = [model for model in models if getattr(load_model(model), "on_features", False)]
         shifted = {f"{key}:{model}" for model in on_features for key in ours} if data.name == "official" else set()
         for peer, kind, title in peers:
             python = Path(sys.executable) if kind.ours else interpreter

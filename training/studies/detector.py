@@ -19,9 +19,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
 
 from data_load import DATA_DIR, Data, find_data, label_offset, read_image, read_keypoints
-from keypoints.detection import KeypointDetector
+from keypoints.detection import KeypointDetector, candidates, score_features
 from keypoints.detectors import ROLLS, HaarDetector, NetworkDetector
 from keypoints.files import one_sentence, write_json
 from keypoints.geometry import five_points, with_roll
@@ -121,6 +122,21 @@ def found(options: argparse.Namespace) -> None:
             content[name][kind] = tally(images, find)
             print(name, kind, json.dumps(content[name][kind]), flush=True)
     write_json(RESULTS / "detector_found.json", content)
+
+
+def joint(options: argparse.Namespace) -> None:
+    """Fit the weights that join both networks' scores, :data:`keypoints.detection.JOINT`, on the validation sets."""
+    detector, features, labels = KeypointDetector(), [], []
+    for name, images in labelled_sets(options):
+        for path, boxes, _ in images if name != "official_test" else []:
+            image = read_image(path)
+            some = candidates(detector.detect, image)
+            scores = detector.network.locate([image] * len(some.boxes), some.boxes, some.points).score
+            features.append(score_features(scores, some.scores))
+            labels += [matches(np.array(centre), size, boxes).any() for *centre, size in places(some.boxes)]
+    cases, true = np.concatenate(features), np.array(labels)
+    fitted = LogisticRegression(C=1e3).fit(cases, true)
+    print("JOINT =", *fitted.coef_[0].round(3), fitted.intercept_.round(3), f"of {true.sum()} faces in {len(true)}")
 
 
 def baselines(options: argparse.Namespace) -> None:
@@ -309,7 +325,7 @@ def sample(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.studies.detector", description=__doc__.split("\n")[0])
-    commands = {work.__name__: work for work in (found, baselines, scatter, turned, speed, sample)}
+    commands = {work.__name__: work for work in (found, joint, baselines, scatter, turned, speed, sample)}
     parser.add_argument("command", choices=list(commands))
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="the official set")
     parser.add_argument("--wild", type=Path, default=find_wild(), metavar="DIR", help="the wild set")

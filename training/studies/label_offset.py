@@ -15,17 +15,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from data_load import IMAGE_SIZE, FacialKeypointsDataset, find_data, label_offset, person_of
+from data_load import FacialKeypointsDataset, find_data, label_offset, person_of
+from keypoints.detection import KeypointDetector
 from keypoints.landmarks import flip_keypoints
 from training import metrics
-from training.augmentation import FaceCrops, framed_transform
-from training.prediction import predict
-from training.recipe import true_keypoints
 from training.splits import read_splits
 from training.studies.common import RESULTS, figures_file, make_parser
-from training.weights import load_model
 
 
 def fit_line(size: np.ndarray, offset: np.ndarray, rounds: int = 50) -> tuple[float, float]:
@@ -55,14 +51,17 @@ def offsets(model: Path, every: int) -> tuple[np.ndarray, np.ndarray, list[str]]
     data, people = find_data("official"), set(read_splits()["by_person"]["training"])
     labels = FacialKeypointsDataset(data.csv_file("training"), data.image_dir("training"))
     chosen = [name for name in labels.names if person_of(name) in people][::every]
-    faces = FaceCrops(labels.csv_file, labels.root_dir, chosen, framed_transform())  # labels as published
-    net = load_model(model)
-    images = torch.stack([faces[i]["image"] for i in range(len(faces))])
-    mirrored = np.stack([flip_keypoints(points, IMAGE_SIZE) for points in predict(net, images.flip(3))])
-    predicted, true = (predict(net, images) + mirrored) / 2, true_keypoints(faces)
-    size = metrics.face_size(labels.keypoints[[labels.names.index(name) for name in faces.names]])
-    scale = size / metrics.face_size(true)
-    return np.median(true - predicted, axis=1) * scale[:, None], size, [person_of(name) for name in faces.names]
+    detector, rows = KeypointDetector(model), []
+    for name in chosen:
+        index = labels.names.index(name)
+        image, true = labels[index]["image"], labels.keypoints[index]  # labels as published
+        width = image.shape[1]
+        direct = detector.keypoints(image, detector.boxes(true))[0]
+        boxes = detector.boxes(flip_keypoints(true, width))
+        mirrored = flip_keypoints(detector.keypoints(np.ascontiguousarray(image[:, ::-1]), boxes)[0], width)
+        rows.append(np.median(true - (direct + mirrored) / 2, axis=0))
+    size = metrics.face_size(labels.keypoints[[labels.names.index(name) for name in chosen]])
+    return np.stack(rows), size, [person_of(name) for name in chosen]
 
 
 def offset_of_sizes(size: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from training.failures import conditions, slices
 from training.studies.common import RESULTS, make_parser
 from training.studies.slices import SKIN
 from training.studies.study import recorded
-from training.weights import MODEL_DIR, load_model
+from training.weights import DEFAULT_MODEL, MODEL_DIR
 
 ROOT = RESULTS.parent
 FRAMING_NAMES = {"centre": "centre crop", "haar": "detector, as in use", "box": "true box"}
@@ -301,7 +301,7 @@ def cost_table() -> str:
 def slices_table() -> str:
     """Tabulate NME_box by yaw, sharpness, size, skin and stage, of unseen people; `slices` measured it."""
     content = load(RESULTS / "slices.json")
-    rows = {"yaw": [], "sharpness": [], "size": [], "skin": [], "look": []}
+    rows = {"yaw": [], "sharpness": [], "size": [], "skin": [], "stage": []}
     tones: dict[str, dict] = {}
     for weights, sets in content.items():
         for title, figures in sets.items():
@@ -315,9 +315,10 @@ def slices_table() -> str:
                     for part in figures["skin"]
                 ]
                 rows["skin"].append([title, weights, *cells])
-            looks = [f"{figures['looks'][look]['nme_box']:.2f}" for look in ("first", "second")]
+            stages = figures["stages"]
+            errors = [f"{stages[stage]['nme_box']:.2f}" if stage in stages else "" for stage in ("coarse", "fine")]
             ratio = figures["yaw"]["ratio"]
-            rows["look"].append([title, weights, *looks, "" if ratio is None else f"{ratio:.2f}"])
+            rows["stage"].append([title, weights, *errors, "" if ratio is None else f"{ratio:.2f}"])
     yaw = next(iter(next(iter(content.values())).values()))["slices"]
     quarters = ["lowest quarter", "second", "third", "highest"]
     heads = {
@@ -325,7 +326,7 @@ def slices_table() -> str:
         "sharpness": quarters,
         "size": quarters,
         "skin": [f"{tone} ({part['people']} people)" for tone, part in tones.items()],
-        "look": ["the first look alone", "both looks", "yaw 30–60° against 0–15°"],
+        "stage": ["the coarse stage alone", "the network", "yaw 30–60° against 0–15°"],
     }
     return "\n\n".join(markdown([f"NME_box, % by {by}", "weights", *heads[by]], rows[by]) for by in rows if rows[by])
 
@@ -605,7 +606,7 @@ def draw_failures(path: Path) -> None:
     """Draw the worst head of the sample by part of the face and by yaw."""
     data = find_data("sample")
     test_set = data.dataset("test")
-    result = evaluation.evaluate(load_model(), test_set.csv_file, test_set.root_dir, "haar")
+    result = evaluation.evaluate(DEFAULT_MODEL, test_set.csv_file, test_set.root_dir, "haar")
     bins = slices(result, conditions(test_set), each=1)
     named = {"part": "{}: {:.0f} %", "yaw": "yaw {}: {:.0f} %"}
     rows = [

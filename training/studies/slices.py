@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from data_load import FacialKeypointsDataset, find_data, person_of
-from models import TwoLooks, network_units
+from models import Net, network_units
 from training import metrics
-from training.evaluation import Evaluation, evaluate
+from training.evaluation import Evaluation, at_use, evaluate
 from training.failures import conditions, slices
 from training.splits import WILD_CSV, find_wild, people_split, wild_groups
 from training.studies.common import RESULTS, figures_file, make_parser
-from training.weights import MODEL_DIR, load_model
+from training.weights import MODEL_DIR
 
 FRONTAL, TURNED = (0, 15), (30, 60)  # degrees of yaw to either side
 # The individual typology angle's classes (Del Bino and Bernerd, 2013, https://doi.org/10.1111/bjd.12529), degrees; the
@@ -36,7 +36,7 @@ SKIN = {"dark": (-90, -30), "brown": (-30, 10), "tan or intermediate": (10, 41),
 class CoarseStage(nn.Module):
     """A network stopped after its coarse stage."""
 
-    def __init__(self, net: TwoLooks) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         self.net, self.framing = net, net.framing
 
@@ -44,11 +44,11 @@ class CoarseStage(nn.Module):
         return network_units(self.net.first_look(image))
 
 
-def sets(net: nn.Module) -> Iterator[tuple[str, Path, Path, list[str] | None, bool]]:
+def sets(net: nn.Module | Path) -> Iterator[tuple[str, Path, Path, list[str] | None, bool]]:
     """Yield the sets of unseen people: title, labels, images, which of them, and whether the labels are official."""
     sample, data, wild = find_data("sample"), find_data(), find_wild()
     yield "sample, test heads", sample.csv_file("test"), sample.image_dir("test"), None, False
-    if data.name == "official" and getattr(net, "on_features", False):
+    if data.name == "official" and not isinstance(net, Net):  # Net learned from all of them
         names = data.dataset("training").names
         chosen = [names[i] for i in people_split(names)["test"]]
         yield "official, test people", data.csv_file("training"), data.image_dir("training"), chosen, True
@@ -89,29 +89,31 @@ def by_skin(result: Evaluation, angle: np.ndarray) -> list[dict]:
 
 def measure(model: Path) -> dict:
     """Return, by title of a set, its slices, the errors of turned heads and the error after either stage."""
-    net, figures = load_model(model), {}
+    net, figures = at_use(model), {}
     for title, csv_file, folder, names, official in sets(net):
         who = wild_groups("validation").__getitem__ if title == "wild photos" else person_of
-        coarse, result = (
-            evaluate(stage, csv_file, folder, "box", names, who, official) for stage in (CoarseStage(net), net)
-        )
+        stages = {"coarse": CoarseStage(net), "fine": net} if isinstance(net, Net) else {"fine": net}
+        results = {
+            name: evaluate(stage, csv_file, folder, "box", names, who, official) for name, stage in stages.items()
+        }
+        result = results["fine"]
         dataset = FacialKeypointsDataset(csv_file, folder)
         values = conditions(dataset, [dataset.names.index(name) for name in result.names])
         rows = [
             {"by": part.by, "bin": part.label, "images": part.images, "nme_box": part.nme_box}
             for part in slices(result, values, each=1)
         ]
-        looks = {
+        of_stages = {
             name: {key: stage.figures[key] for key in ("nme_box", "nme_iod", "fr_iod_10")}
-            for name, stage in (("first", coarse), ("second", result))
+            for name, stage in results.items()
         }
         turned = turned_ratio(result, values["yaw"])
-        figures[title] = {"images": len(result.names), "slices": rows, "yaw": turned, "looks": looks}
+        figures[title] = {"images": len(result.names), "slices": rows, "yaw": turned, "stages": of_stages}
         if title == "sample, test heads":
             attributes = pd.read_csv(csv_file.parent / "attributes.csv", index_col="file")
             angle = attributes["skin"].loc[[f"test/{name}" for name in result.names]].to_numpy()
             figures[title]["skin"] = by_skin(result, angle)
-        print(model.stem, title, turned, looks, flush=True)
+        print(model.stem, title, turned, of_stages, flush=True)
     return figures
 
 

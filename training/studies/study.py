@@ -61,11 +61,8 @@ class FullyConnectedHead(Net):
         self.linear = nn.ModuleList(nn.Linear(maps * 14 * 14, points) for _ in range(self.LOOKS))
         self.log_temperature.requires_grad_(False)
 
-    def seen(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, None]:
-        view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
-            maps, more = self.draw(view, look)
-        return functional.adaptive_max_pool2d(maps.float(), 14), more  # few values, as course projects end
+    def probabilities(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        return functional.adaptive_max_pool2d(self.maps(view, look), 14)  # few values, as course projects end
 
     def points(self, probability: torch.Tensor, look: int) -> torch.Tensor:
         return self.linear[look](probability.flatten(1)).unflatten(1, (models.NUM_KEYPOINTS, 2))
@@ -103,11 +100,13 @@ class WithoutBatchNorm(Net):
                 setattr(self.features, name, ChannelBias(layer.num_features))
         self.close_norms = nn.ModuleList(ChannelBias(layer.num_features) for layer in self.close_norms)
 
-    def draw(self, view: torch.Tensor, look: int) -> tuple[torch.Tensor, None]:
+    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
+        view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
         close = iter(self.close_norms)
-        for layer in self.features:
-            view = (next(close) if look == 1 and isinstance(layer, ChannelBias) else layer)(view)
-        return view, None
+        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
+            for layer in self.features:
+                view = (next(close) if look == 1 and isinstance(layer, ChannelBias) else layer)(view)
+        return view.float()
 
 
 NETWORKS = {
