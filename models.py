@@ -296,7 +296,7 @@ class FaceDetector(nn.Module):
     Output: (N, A, 15) float32 for the A cells of the three grids, row by row, the finest grid first: the logit of the
     score; the box as the offset of its centre from the cell's centre in strides (x, y) and the logarithm of its width
     and height in strides; the offsets of the five points (right eye, left eye, nose tip, right and left corner of the
-    mouth) from the cell's centre in strides. :func:`keypoints.detectors.decode_faces` turns them into pixels.
+    mouth) from the cell's centre in strides. :func:`keypoints.detectors.decode` turns them into pixels.
 
     Args:
         channels: of the backbone at strides 2, 4, 8, 16 and 32.

@@ -118,3 +118,16 @@ def few_heads() -> dict[str, Faces]:
     points = np.stack([face_points(160, 160, 120)] * 4).astype(np.float32)
     crops = list(np.random.default_rng(0).integers(0, 256, (4, 320, 320), dtype=np.uint8))
     return {"rendered": Faces(crops, points, ["a.jpg"] * 4)}
+
+
+def test_training_that_starts_from_weights_tells_of_theirs(tmp_path, monkeypatch, few_heads):
+    monkeypatch.setattr(photo, "read_faces", lambda *_: ({"training": few_heads, "validation": few_heads}, [], []))
+    recipe, records, start = photo.PhotoRecipe(views=8, views_an_epoch=8, batch_size=4), [], None
+    for name in ("first", "second"):
+        net = PhotoNet((8, 8, 8, 8, 8), (1, 1, 1, 1, 1), 8, side=64)
+        records.append(photo.train(tmp_path, tmp_path / f"{name}.safetensors", recipe, net, workers=0, start=start))
+        start = tmp_path / f"{name}.safetensors"
+    first, second = records
+    assert "start" not in first and second["start"]["seconds"] == first["seconds"]
+    assert second["start"]["views"] == first["history"][-1]["views"] == 8
+    assert second["start"]["recipe"] == first["recipe"] and second["faces"] == {"rendered": 4}

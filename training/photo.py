@@ -15,6 +15,7 @@ any of them the sample's rendered heads are learned.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -446,6 +447,7 @@ def train(
     workers: int = 1,
     minutes: float | None = None,
     without: Sequence[str] = (),
+    start: Path | None = None,
 ) -> dict:
     """Train the network, and save it with its record and its ONNX file.
 
@@ -457,11 +459,16 @@ def train(
         workers: processes that make the crops.
         minutes: see :func:`training.loop.fit`.
         without: kinds of faces that are left out.
+        start: weights to start from, a file of ``save_model``; what its record says goes into this one.
 
     Returns:
         the record.
     """
     torch.manual_seed(recipe.seed)
+    earlier = {}
+    if start is not None:
+        net.load_state_dict(load_model(start).state_dict())
+        earlier = {"start": training_facts(json.loads(start.with_suffix(".json").read_text(encoding="utf-8")))}
     sets, empty, false = read_faces(folder, hard)
     training, validation = sets["training"], sets["validation"]
     training = {kind: faces for kind, faces in training.items() if kind not in without}
@@ -496,9 +503,15 @@ def train(
 
     net, record = fit(net, batches, loss_of, figures, recipe, out, clip=5, measure_every=2, minutes=minutes)
     counts = [{kind: len(some.crops) for kind, some in faces.items()} for faces in (training, validation)]
-    record = {"faces": counts[0], "validation": counts[1], **record}
+    record = {"faces": counts[0], "validation": counts[1], **earlier, **record}
     save_model(net, out, record)
     return record
+
+
+def training_facts(record: dict) -> dict:
+    """Return what a record says about the training that made the weights, the ones before it included."""
+    names = "sha256", "faces", "start", "recipe", "seconds", "threads"
+    return {name: record[name] for name in names if name in record} | {"views": record["history"][-1]["views"]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -530,11 +543,9 @@ def main(arguments: list[str] | None = None) -> None:
             return
         options.out.parent.mkdir(parents=True, exist_ok=True)
         net = PhotoNet(**LARGE) if options.large else PhotoNet()
-        if options.start:
-            net.load_state_dict(load_model(options.start).state_dict())
         recipe = PhotoRecipe(options.views, options.epoch, options.batch, options.small, options.rate)
         given = options.hard, teacher, options.device, options.workers, options.minutes
-        train(options.folder, options.out, recipe, net, *given)
+        train(options.folder, options.out, recipe, net, *given, start=options.start)
 
 
 if __name__ == "__main__":

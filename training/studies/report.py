@@ -85,13 +85,20 @@ def results_table() -> str:
 def _training(model: dict) -> str:
     stem = Path(model["weights"]).stem
     record, twin = load(MODEL_DIR / f"{stem}.json"), RESULTS / f"{stem}_twin.json"
-    minutes = record["seconds"] / 60
+    rounds = [record]  # each started from the weights of the next
+    while "start" in rounds[-1]:
+        rounds.append(rounds[-1]["start"])
+    minutes = sum(one["seconds"] for one in rounds) / 60
+    core_minutes = sum(one["seconds"] * one["threads"] for one in rounds) / 60
     text = (
-        f"`{stem}` was trained in {minutes * record['threads']:.0f} core-minutes: {minutes:.0f} minutes with "
+        f"`{stem}` was trained in {core_minutes:.0f} core-minutes: {minutes:.0f} minutes with "
         f"{number(record['threads'], 'thread')} of a processor that calls itself "
         f"'{record['versions']['processor']}', {record['peak_memory_mb'] / 1000:.1f} GB of memory at most, "
         f"{record['parameters'] / 1e6:.1f} million weights, seed {record['recipe']['seed']}."
     )
+    if len(rounds) > 1:
+        views = [one.get("views") or one["history"][-1]["views"] for one in rounds[::-1]]
+        text += f" It was trained in {len(rounds)} rounds, of {' and '.join(f'{some:,}' for some in views)} views."
     if twin.exists():
         without, samples = len(load(twin)["held_out_people"]), load(twin)["samples"]
         text += f" Its twin is the same recipe without {without} of the people ({samples} images)."
