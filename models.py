@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,51 +10,75 @@ from torch.nn import functional
 
 from data_load import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS
 
-__all__ = ["NETWORKS", "FaceDetector", "Net", "PhotoNet", "layer_table"]
+__all__ = ["NETWORKS", "CoarseToFine", "FaceDetector", "HeatmapNet", "PhotoNet", "SimpleNet", "layer_table"]
 
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # of the 68 points; all parts stand in keypoints.landmarks
 
 
-class Net(nn.Module):
-    """Four convolutions, each with MaxPool, BatchNorm and ReLU; Dropout; a linear layer at the end. They look twice.
-
-    The fourth convolution draws one map for each keypoint. Points are read off the maps by soft-argmax: a softmax turns
-    a map into a probability of where the point is, and the expected coordinate is the point (Sun et al., 2018,
-    https://arxiv.org/abs/1711.08229). A linear layer then sees the points of all maps together, relative to their
-    centroid, and moves each by what single maps can't know: how the points of a face lie to each other.
-
-    The first look, at the whole picture, need only say where the face is: a quarter of the second's pixels will do. The
-    second look sees the face upright and always equally large, cut out by the first points: a spatial transformer
-    (Jaderberg et al., 2015, https://arxiv.org/abs/1506.02025) whose transform comes from points. Both looks use the
-    same four convolutions; only BatchNorm, which counts what usually comes out of them, counts for each look apart.
-
-    Args:
-        dropout: probability that one of the 128 maps before the last convolution is left out in training.
-        whole: side of the picture at the first look, 28 to 224 pixels.
+class SimpleNet(nn.Module):
+    """The course's network to the letter: four blocks of Conv2d, ReLU, MaxPool and BatchNorm; Dropout; a linear layer.
 
     Input: (N, 1, 224, 224) float32, grey in [0, 1]. Output: (N, 136) float32, keypoints x0, y0, x1, … in network units,
-    (pixels - 100) / 50; with ``every_look=True`` (2, N, 136), the estimates of both looks.
+    (pixels - 100) / 50.
 
-    >>> Net()(torch.zeros(2, 1, 224, 224)).shape
+    Args:
+        dropout: probability that a value before the linear layer is left out in training.
+
+    >>> SimpleNet()(torch.zeros(2, 1, 224, 224)).shape
     torch.Size([2, 136])
     """
 
-    LOOKS = 2
-    close = 112  # pixels: side of the view at the second look
-    spread = 0.27  # root mean square distance of the points from their centroid, as a share of the close view's side
-    checkpoints: tuple[Path, ...] = ()  # what the training can go on from, until save_model has its result
-
-    def __init__(self, dropout: float = 0.05, whole: int = 56) -> None:
-        if not (isinstance(whole, int) and 28 <= whole <= IMAGE_SIZE):
-            raise ValueError(f"got a first look of {whole!r} pixels, expected 28 to {IMAGE_SIZE}")
+    def __init__(self, dropout: float = 0.1) -> None:
         super().__init__()
-        self.arguments = {"dropout": dropout, "whole": whole}
-        self.whole = whole
+        self.arguments = {"dropout": dropout}
         self.framing: dict | None = None  # how faces are framed at use as at training, see keypoints.network.Framing
+
+        def block(inputs: int, outputs: int, kernel: int, pool: int = 2) -> list[nn.Module]:
+            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+            return [convolution, nn.ReLU(), nn.MaxPool2d(pool), nn.BatchNorm2d(outputs)]
+
+        self.features = nn.Sequential(*block(1, 16, 5, 4), *block(16, 32, 3), *block(32, 64, 3), *block(64, 128, 3))
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(128 * 7 * 7, 2 * NUM_KEYPOINTS)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.dropout(self.features(image).flatten(1)))
+
+
+class HeatmapNet(nn.Module):
+    """Four blocks of convolution, MaxPool, BatchNorm and ReLU that end in a heatmap for each keypoint.
+
+    A softmax turns a heatmap into a probability of where the keypoint is, and the expected position is the keypoint
+    (soft-argmax, Sun et al., 2018, https://arxiv.org/abs/1711.08229). A linear layer then sees the keypoints of all
+    heatmaps relative to their centroid, and moves each a little by what a single heatmap cannot know: how the keypoints
+    of a face lie to each other. The loss counts both, before and after the linear layer, so a heatmap must be high
+    where its keypoint is.
+
+    Input: (N, 1, 224, 224) float32, grey in [0, 1]. Output: (N, 136) float32, keypoints x0, y0, x1, … in network units,
+    (pixels - 100) / 50; with ``every_output=True`` (2, N, 136): before and after the linear layer.
+
+    Args:
+        side: pixels of the view that the convolutions see; the image is averaged down to it.
+        dropout: probability that one of the 128 channels before the last convolution is left out in training.
+        correction: whether the linear layer is there.
+
+    >>> HeatmapNet()(torch.zeros(2, 1, 224, 224)).shape
+    torch.Size([2, 136])
+    """
+
+    outputs = 2
+
+    def __init__(self, side: int = 112, dropout: float = 0.05, correction: bool = True) -> None:
+        if not (isinstance(side, int) and 28 <= side <= IMAGE_SIZE):
+            raise ValueError(f"got a view of {side!r} pixels, expected 28 to {IMAGE_SIZE}")
+        super().__init__()
+        self.arguments = {"side": side, "dropout": dropout, "correction": correction}
+        self.side = side
+        self.framing: dict | None = None
         self.bfloat16 = False  # train the convolutions with 16 bits: twice as fast on processors made for it
 
         def block(inputs: int, outputs: int, kernel: int, pool: nn.MaxPool2d, dilation: int = 1) -> list[nn.Module]:
-            # BatchNorm follows and has a shift of its own, so the convolution needs no bias. Pooling first leaves a
+            # BatchNorm follows and has a bias of its own, so the convolution needs none. Pooling first leaves a
             # quarter of the values to normalise, and where BatchNorm's factor is positive ReLU gives the same.
             convolution = nn.Conv2d(inputs, outputs, kernel, 1, dilation * (kernel // 2), dilation, bias=False)
             return [convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
@@ -62,103 +86,106 @@ class Net(nn.Module):
         self.features = nn.Sequential(
             *block(1, 32, 5, nn.MaxPool2d(2)),
             *block(32, 64, 3, nn.MaxPool2d(2)),
-            *block(64, 128, 3, nn.MaxPool2d(3, stride=1, padding=1)),  # stride 1: the maps keep their 28×28 cells
+            *block(64, 128, 3, nn.MaxPool2d(3, stride=1, padding=1)),  # stride 1: a heatmap has a cell each 4 pixels
             nn.Dropout2d(dropout),
             *block(128, NUM_KEYPOINTS, 5, nn.MaxPool2d(3, stride=1, padding=1), dilation=3),
         )
-        norms = [layer for layer in self.features if isinstance(layer, nn.BatchNorm2d)]
-        self.close_norms = nn.ModuleList(nn.BatchNorm2d(layer.num_features) for layer in norms)
-        self.log_temperature = nn.Parameter(torch.ones(self.LOOKS, NUM_KEYPOINTS, 1))  # how peaked a softmax is
-        self.linear = nn.ModuleList(nn.Linear(2 * NUM_KEYPOINTS, 2 * NUM_KEYPOINTS) for _ in range(self.LOOKS))
-        for layer in self.linear:
-            nn.init.normal_(layer.weight, std=1e-3)  # starts as no correction
-            nn.init.zeros_(layer.bias)
+        self.log_temperature = nn.Parameter(torch.ones(NUM_KEYPOINTS, 1, 1))  # how peaked a softmax is
+        self.linear = nn.Linear(2 * NUM_KEYPOINTS, 2 * NUM_KEYPOINTS) if correction else None
+        if self.linear is not None:
+            nn.init.normal_(self.linear.weight, std=1e-3)  # starts as no correction
+            nn.init.zeros_(self.linear.bias)
         self.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster so
 
-    def maps(self, view: torch.Tensor, look: int) -> torch.Tensor:
-        """One map for each keypoint of a view: (N, 1, S, S) → (N, 68, S/4, S/4)."""
+    def heatmaps(self, view: torch.Tensor) -> torch.Tensor:
+        """Logits of where in a view each keypoint is: (N, 1, S, S) → (N, 68, S/4, S/4)."""
         # Mean 0 and deviation 1, in shade as in sunlight; eps keeps the noise of an even grey from growing large.
         view = functional.instance_norm(view, eps=1e-3).contiguous(memory_format=torch.channels_last)
-        close_norms = iter(self.close_norms)
         with torch.autocast(view.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training):
-            for layer in self.features:
-                close = look == 1 and isinstance(layer, nn.BatchNorm2d)
-                view = (next(close_norms) if close else layer)(view)
-        return view.float()
+            heatmaps = self.features(view)
+        return heatmaps.float() * self.log_temperature.exp()
 
-    def probabilities(self, view: torch.Tensor, look: int) -> torch.Tensor:
-        """Where in a view each point may be: (N, 1, S, S) → (N, 68, H, W), each map's sum is 1."""
-        maps = self.maps(view, look)
-        scores = maps.flatten(2) * self.log_temperature[look].exp()
-        return scores.softmax(dim=2).unflatten(2, maps.shape[2:])
+    def points(self, view: torch.Tensor) -> torch.Tensor:
+        """Keypoints of a view, before and after the correction: (N, 1, S, S) → (2, N, 68, 2) in crop units."""
+        expected, _ = expected_points(self.heatmaps(view))
+        if self.linear is None:
+            return torch.stack([expected, expected])
+        moved = self.linear((expected - expected.mean(dim=1, keepdim=True)).flatten(1))
+        return torch.stack([expected, expected + moved.unflatten(1, (NUM_KEYPOINTS, 2))])
 
-    def points(self, probability: torch.Tensor, look: int) -> torch.Tensor:
-        """Soft-argmax and correction: (N, 68, H, W) → (N, 68, 2) in view units, (x, y) from -1 to 1."""
-        points = soft_argmax(probability)
-        correction = self.linear[look]((points - points.mean(dim=1, keepdim=True)).flatten(1))
-        return points + correction.unflatten(1, (NUM_KEYPOINTS, 2))
+    def forward(self, image: torch.Tensor, every_output: bool = False) -> torch.Tensor:
+        outputs = network_units(self.points(shrink(image, self.side)))
+        return outputs if every_output else outputs[-1]
 
-    def first_look(self, image: torch.Tensor) -> torch.Tensor:
-        """Rough points of the whole picture: (N, 68, 2) in its view units."""
-        return self.points(self.probabilities(shrink(image, self.whole), 0), 0)
 
-    def close_view(self, image: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut the face out, upright and always equally large.
+class CoarseToFine(nn.Module):
+    """Two networks, one after the other: the first finds the face, the second sees it upright and always equally large.
 
-        Args:
-            points: (N, 68, 2) in view units of the image.
+    The coarse stage sees the whole image with few pixels. By its keypoints the face is cut out of the image: a spatial
+    transformer (Jaderberg et al., 2015, https://arxiv.org/abs/1506.02025) whose transform comes from keypoints. The
+    fine stage sees that crop, and its keypoints are the answer.
+
+    Input and output as :class:`HeatmapNet`'s; with ``every_output=True`` (4, N, 136): of the coarse stage and the fine
+    stage, each before and after its linear layer.
+
+    Args:
+        sides: pixels of the views of the coarse and the fine stage.
+        stage: makes a stage of its side: a network that has ``points`` as :class:`HeatmapNet`.
+
+    >>> CoarseToFine()(torch.zeros(2, 1, 224, 224)).shape
+    torch.Size([2, 136])
+    """
+
+    outputs = 4
+    spread = 0.27  # root mean square distance of the keypoints from their centroid, as a share of the crop's side
+
+    def __init__(
+        self, sides: tuple[int, int] = (56, 112), stage: Callable[[int], nn.Module] = HeatmapNet
+    ) -> None:
+        super().__init__()
+        self.arguments = {"sides": list(sides)}
+        self.framing: dict | None = None
+        self.coarse, self.fine = (stage(side) for side in sides)
+
+    def crop_transform(self, points: torch.Tensor) -> torch.Tensor:
+        """Where the crop of keypoints (N, 68, 2), in crop units of the image, lies in the image.
 
         Returns:
-            view: (N, 1, close, close).
-            place: (N, 2, 3): ``place @ (x, y, 1)`` brings a position in the view to one in the image, view units both.
+            (N, 2, 3): the columns are the crop's sides, to the right and downwards, and its middle.
         """
-        place = self.place(points)
-        grid = functional.affine_grid(place, [image.shape[0], 1, self.close, self.close], align_corners=False)
-        return functional.grid_sample(image, grid, padding_mode="border", align_corners=False), place
-
-    def place(self, points: torch.Tensor) -> torch.Tensor:
-        """Where the close view of points (N, 68, 2), in view units of an image, lies in it: (N, 2, 3)."""
         centroid = points.mean(dim=1)
         radius = (points - centroid[:, None]).square().sum(dim=2).mean(dim=1).clamp_min(1e-8).sqrt()
-        radius = radius.clamp(0.1, 0.8)  # untrained points may all lie on one spot, or anywhere
+        radius = radius.clamp(0.05, 0.4)  # untrained keypoints may all lie on one spot, or anywhere
         down = points[:, MOUTH].mean(dim=1) - points[:, EYES].mean(dim=1)
         down = down / down.norm(dim=1, keepdim=True).clamp_min(1e-4)
         # The jaw has few points for its length: the middle of the face is below the centroid.
-        middle = centroid.clamp(-1, 1) + 0.15 * radius[:, None] * down
+        middle = centroid.clamp(0, 1) + 0.15 * radius[:, None] * down
         right = torch.stack([down[:, 1], -down[:, 0]], dim=1)
-        scale = (radius / (2 * self.spread))[:, None]
-        return torch.stack([scale * right, scale * down, middle], dim=2)
+        side = (radius / self.spread)[:, None]
+        return torch.stack([side * right, side * down, middle], dim=2)
 
-    def forward(self, image: torch.Tensor, every_look: bool = False) -> torch.Tensor:
-        first = self.first_look(image)
-        # The second look's error is no reason to move the first one's points.
-        view, place = self.close_view(image, first.detach())
-        second = from_view(self.points(self.probabilities(view, 1), 1), place)
-        return network_units(torch.stack([first, second]) if every_look else second)
+    def crop(self, image: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
+        """Cut the face out: images (N, 1, 224, 224) and :meth:`crop_transform` → (N, 1, S, S)."""
+        edges = torch.cat([transform[:, :, :2], 2 * transform[:, :, 2:] - 1], dim=2)  # PyTorch counts from -1 to 1
+        shape = [len(image), 1, self.fine.side, self.fine.side]
+        grid = functional.affine_grid(edges, shape, align_corners=False)
+        return functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
-
-def soft_argmax(probability: torch.Tensor) -> torch.Tensor:
-    """The expected position under each map: (N, 68, H, W) → (N, 68, 2) in view units."""
-    height, width = probability.shape[2:]
-    x = probability.sum(dim=2) @ cell_middles(width, probability)
-    y = probability.sum(dim=3) @ cell_middles(height, probability)
-    return torch.stack([x, y], dim=2)
+    def forward(self, image: torch.Tensor, every_output: bool = False) -> torch.Tensor:
+        coarse = self.coarse.points(shrink(image, self.coarse.side))
+        transform = self.crop_transform(coarse[-1].detach())  # the fine stage's error does not move the coarse points
+        fine = to_image(self.fine.points(self.crop(image, transform)), transform)
+        return network_units(torch.cat([coarse, fine]) if every_output else fine[-1])
 
 
-def from_view(points: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Points of a close view, (N, 68, 2), to the image it was cut from; view units both."""
-    return points @ place[:, :, :2].transpose(1, 2) + place[:, None, :, 2]
+def to_image(points: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
+    """Points of a crop, (…, N, 68, 2), to the image that :meth:`CoarseToFine.crop` cut it from; crop units both."""
+    return (points - 0.5) @ transform[:, :, :2].transpose(1, 2) + transform[:, None, :, 2]
 
 
 def network_units(points: torch.Tensor) -> torch.Tensor:
-    """View units of the image, (…, 68, 2) from -1 at an edge to 1 at the other, to the network's, (…, 136)."""
-    pixels = (points + 1) * (IMAGE_SIZE / 2) - 0.5
-    return ((pixels - KEYPOINT_MEAN) / KEYPOINT_STD).flatten(-2)
-
-
-def cell_middles(cells: int, like: torch.Tensor) -> torch.Tensor:
-    """The middles of the cells that a view is divided into, in view units: from -1 + 1/cells to 1 - 1/cells."""
-    return (2 * torch.arange(cells, dtype=like.dtype, device=like.device) + 1) / cells - 1
+    """Crop units of the image, (…, 68, 2) from 0 at an edge to 1 at the other, to the network's, (…, 136)."""
+    return ((points * IMAGE_SIZE - 0.5 - KEYPOINT_MEAN) / KEYPOINT_STD).flatten(-2)
 
 
 def shrink(image: torch.Tensor, side: int) -> torch.Tensor:
@@ -396,18 +423,24 @@ class DenseBlock(nn.Module):
         return functional.relu(result + value if self.shortcut else result)
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"Net": Net, "PhotoNet": PhotoNet, "FaceDetector": FaceDetector}
+NETWORKS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (SimpleNet, HeatmapNet, CoarseToFine, PhotoNet, FaceDetector)
+}
 
 
 def layer_table(net: nn.Module) -> list[dict]:
-    """What each layer of ``net.features`` makes of a close view.
+    """Describe what each layer of ``net.features`` makes of a view.
+
+    Args:
+        net: a :class:`SimpleNet` or a :class:`HeatmapNet`.
 
     Returns:
         one dict a layer: layer, output (channels, height, width), parameters, receptive_field (pixels of the view that
         one output value can see) and jump (pixels of the view between neighbouring outputs), by the arithmetic of
         Dumoulin and Visin, https://arxiv.org/abs/1603.07285.
     """
-    rows, field, jump, value = [], 1, 1, torch.zeros(1, 1, net.close, net.close)
+    side = getattr(net, "side", IMAGE_SIZE)
+    rows, field, jump, value = [], 1, 1, torch.zeros(1, 1, side, side)
     training = net.training
     net.eval()
     with torch.no_grad():

@@ -237,7 +237,7 @@ class CropNetwork:
                 break
             batch = _batch([crop for crop in crops if crop is not None])
             units, confidence[todo], score[todo] = _run(self._session, "crop", batch)
-            points[todo] = transform(units.astype(np.float64) * self.side - 0.5, matrices[todo])
+            points[todo] = transform(_pixels(units, self.side), matrices[todo])
             todo = todo[_misplaced(five_points(units)) > AGAIN]
             matrices[todo] = inverse(face_crop(five_points(points[todo]), self.side))
         return Prediction(points.astype(np.float32), confidence, score.tolist())
@@ -251,7 +251,7 @@ def _misplaced(five: np.ndarray) -> np.ndarray:
 
 
 class StagedNetwork:
-    """:class:`models.Net` as the ONNX graphs of its two stages; see :mod:`training.export`."""
+    """:class:`models.CoarseToFine` as the ONNX graphs of its two stages; see :mod:`training.export`."""
 
     has_score = False
 
@@ -349,5 +349,5 @@ def _batch(crops: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _pixels(points: np.ndarray, side: int) -> np.ndarray:
-    """From -1 at the crop's one edge to 1 at the other, to pixels."""
-    return (points.astype(np.float64) + 1) * (side / 2) - 0.5
+    """From 0 at the crop's one edge to 1 at the other, to pixels."""
+    return points.astype(np.float64) * side - 0.5

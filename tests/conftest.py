@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_load import Data
-from models import Net
+from models import CoarseToFine
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,9 +28,9 @@ def always_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def net() -> Net:
+def net() -> CoarseToFine:
     torch.manual_seed(0)
-    return Net().eval()
+    return CoarseToFine().eval()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from helpers import face_points
 
 from keypoints.files import sha256
 from keypoints.network import Framing
-from models import Net
+from models import CoarseToFine
 from training.evaluation import evaluate
 from training.framing import framing_dict
 from training.studies import benchmark, benchmark_peers, report
@@ -82,7 +81,7 @@ def test_our_rows_are_measured_as_evaluate_does_and_a_missing_peer_is_left_out(
     small_set, tmp_path, monkeypatch, capsys
 ):
     torch.manual_seed(0)
-    net = Net().eval()
+    net = CoarseToFine().eval()
     net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
     save_model(net, tmp_path / "mine.safetensors")
     peers = {"ours_centre": benchmark_peers.OursCentre, "dlib": benchmark_peers.Dlib}
@@ -94,6 +93,7 @@ def test_our_rows_are_measured_as_evaluate_does_and_a_missing_peer_is_left_out(
     assert row["title"] == "mine, centre crop" and row["found"] == 3
     assert row["nme_box"] == pytest.approx(expected["nme_box"], rel=1e-3)  # the same, in the image's own pixels
     assert row["detector_ms"] is None and row["keypoints_ms"]["1"] > 0
+    assert row["fitted"]["n"] == row["n"]
     assert list(record["left_out"]) == [benchmark_peers.Dlib.title]
     assert "No module named 'dlib'" in record["left_out"][benchmark_peers.Dlib.title]
     assert "left out: dlib 68" in capsys.readouterr().out
@@ -106,13 +106,10 @@ def test_every_point_of_the_68_has_its_mesh_points():
     assert len(groups) == 68 and all(0 <= point < 478 for group in groups for point in group)
 
 
-def test_quoted_rows_are_marked_and_stand_beside_the_official_set_only():
+def test_the_committed_benchmark_is_of_the_official_set_with_fitted_offsets_for_all():
     record = report.load(report.RESULTS / "benchmark.json")
     assert record["data"] == "official" and len(record["rows"]) + len(record["left_out"]) >= 5
-    quoted = [row["title"] for row in report.load(report.RESULTS / "benchmark_quoted.json")["rows"]]
-    table = report.benchmark_table(record)
-    assert re.findall(r"^\| (.*?) \(quoted\) \|", table, flags=re.M) == quoted
-    assert "quoted" not in report.benchmark_table(record | {"data": "sample"}).lower()
+    assert all(row["fitted"]["n"] == row["n"] == record["images"] for row in record["rows"])
 
 
 def test_the_committed_benchmark_is_of_the_shipped_weights():

@@ -41,7 +41,7 @@ from keypoints.detection import Face, KeypointDetector
 from keypoints.files import sha256
 from keypoints.network import Framing
 from keypoints.video import VideoFile
-from models import Net
+from models import CoarseToFine
 from training import recipe as trainer
 from training.evaluation import evaluate
 from training.framing import framing_dict
@@ -57,7 +57,7 @@ HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
 def weights(tmp_path) -> Path:
     """An untrained network: the commands must work, however wrong the keypoints are."""
     torch.manual_seed(0)
-    net = Net()
+    net = CoarseToFine()
     net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
     save_model(net, tmp_path / "net.safetensors")
     return tmp_path / "net.safetensors"

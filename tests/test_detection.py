@@ -19,7 +19,7 @@ from keypoints.images import as_rgb
 from keypoints.landmarks import PARTS
 from keypoints.network import Framing, Prediction
 from keypoints.tracking import TrackedFace
-from models import Net
+from models import CoarseToFine
 from training.evaluation import evaluate
 from training.framing import face_at, framing_dict, measure_framing
 from training.metrics import face_size
@@ -343,10 +343,10 @@ def test_a_detector_may_return_a_list():
 
 
 @pytest.fixture
-def net() -> Net:
+def net() -> CoarseToFine:
     torch.manual_seed(0)
-    net = Net()
-    for layer in net.linear:
+    net = CoarseToFine()
+    for layer in (net.coarse.linear, net.fine.linear):
         nn.init.normal_(layer.weight, std=0.1)
     net.framing = framing_dict(FRAMING)
     return net
@@ -425,7 +425,7 @@ def test_a_framing_that_is_none_raises_a_sentence(framing):
 
 def test_a_net_without_a_framing_raises_a_sentence():
     with pytest.raises(ValueError, match=r"the network: got .* framing, expected .*measure_framing"):
-        KeypointDetector(Net())
+        KeypointDetector(CoarseToFine())
 
 
 # Evaluation by the three framings -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from helpers import face_points, write_labels
 
 from keypoints.files import sha256
 from keypoints.network import Framing
-from models import FaceDetector, Net
+from models import CoarseToFine, FaceDetector
 from training import evaluation, metrics
 from training.framing import framing_dict
 from training.splits import read_splits, wild_groups
@@ -19,9 +19,9 @@ from training.weights import save_model
 
 
 @pytest.fixture
-def net() -> Net:
+def net() -> CoarseToFine:
     torch.manual_seed(0)
-    net = Net()
+    net = CoarseToFine()
     net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
     return net.eval()
 

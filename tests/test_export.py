@@ -10,7 +10,7 @@ from helpers import PHOTOS
 from data_load import read_image
 from keypoints.geometry import with_roll
 from keypoints.network import Framing, TorchNetwork, load_network
-from models import FaceDetector, Net, PhotoNet
+from models import CoarseToFine, FaceDetector, PhotoNet
 from training import export
 from training.__main__ import main
 from training.framing import framing_dict
@@ -31,7 +31,7 @@ def lively(net: torch.nn.Module) -> torch.nn.Module:
 
 
 def check_graphs(net: torch.nn.Module, path: Path) -> None:
-    """Graphs and network agree within 1e-4 of the crop's half side: 0.006 pixels."""
+    """Graphs and network agree within 1e-4 of the crop's side: 0.01 pixels."""
     network = load_network(path)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -41,15 +41,15 @@ def check_graphs(net: torch.nn.Module, path: Path) -> None:
             for given, expected in zip(outputs, net.predict(crop), strict=True):
                 np.testing.assert_allclose(given, expected, atol=1e-4)
             return
-        for look, (session, side) in enumerate(((network._coarse, net.whole), (network._fine, net.close))):
-            view = torch.rand(3, 1, side, side, generator=generator)
-            expected = net.points(net.probabilities(view, look), look)
+        for session, stage in ((network._coarse, net.coarse), (network._fine, net.fine)):
+            view = torch.rand(3, 1, stage.side, stage.side, generator=generator)
+            expected = stage.points(view)[-1]
             np.testing.assert_allclose(
                 session.run(None, {session.get_inputs()[0].name: view.numpy()})[0], expected, atol=1e-4
             )
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
+@pytest.mark.parametrize("kind", [CoarseToFine, PhotoNet])
 def test_graphs_give_what_the_network_gives(kind, tmp_path):
     net = lively(kind())
     written = export.export_onnx(net, tmp_path / "net.onnx")
@@ -89,7 +89,7 @@ def test_the_detector_s_graph_gives_what_the_network_gives_at_any_size(tmp_path)
 def test_the_graphs_are_written_for_older_runtimes_and_equal_weights_give_equal_bytes(tmp_path):
     import onnx
 
-    net, files = lively(Net()), []
+    net, files = lively(CoarseToFine()), []
     for name in ("a", "b"):
         files.append(export.export_onnx(net, tmp_path / name))
     for one, other in zip(*files, strict=True):
@@ -98,12 +98,12 @@ def test_the_graphs_are_written_for_older_runtimes_and_equal_weights_give_equal_
 
 
 def test_the_command_writes_both_graphs_beside_the_weights(tmp_path):
-    save_model(lively(Net()), tmp_path / "net.safetensors")
+    save_model(lively(CoarseToFine()), tmp_path / "net.safetensors")
     assert main(["export", "--onnx", str(tmp_path / "net.onnx"), "--model", str(tmp_path / "net.safetensors")]) == 0
     expected = ["net.coarse.onnx", "net.fine.onnx", "net.safetensors"]
     assert sorted(file.name for file in tmp_path.iterdir()) == expected
 
 
 def test_another_network_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="got a network of the class Linear, expected one of"):
+    with pytest.raises(ValueError, match="got a Linear, expected a CoarseToFine"):
         export.export_onnx(torch.nn.Linear(1, 1), tmp_path / "a.onnx")

@@ -15,9 +15,8 @@ from helpers import ROOT, csv_header, face_points, refused, write_labels, write_
 from data_load import FacialKeypointsDataset, read_keypoints, training_transform, with_all_points
 from keypoints.labels import LabelWarning
 from keypoints.landmarks import complete_keypoints
-from models import Net
+from models import CoarseToFine
 from training import metrics
-from training.augmentation import FaceCrops, photo_transform
 from training.evaluation import evaluate
 from training.framing import framing_dict, measure_framing
 from training.recipe import Recipe, fit, known_loss
@@ -224,7 +223,7 @@ def test_one_keypoint_outside_is_named(folder, labels):
     points = FACES.copy()
     points[3, 20] = 200, 50
     sentence = rf"got point 20 at \(200, 50\), 61 pixels outside its image of 140×120 in row 4 \({NAMES[3]!r}; 1 such"
-    for read in (read_keypoints, FacialKeypointsDataset, FaceCrops):
+    for read in (read_keypoints, FacialKeypointsDataset):
         with refused(sentence):
             read(labels(points), folder / "training")
 
@@ -294,10 +293,8 @@ def test_missing_keypoints_do_not_count_in_the_loss():
 
 def test_masked_keypoints_pass_through_training_and_evaluation(folder, labels):
     file, images = labels(with_missing("-1")), folder / "training"
-    crops = FaceCrops(file, images, transform=photo_transform(), missing="mask")
     torch.manual_seed(0)
-    assert sum(int(torch.isnan(crops[1]["keypoints"]).sum()) for _ in range(3)) == 12
-    net, faces = Net(), FacialKeypointsDataset(file, images, training_transform(), missing="mask")
+    net, faces = CoarseToFine(), FacialKeypointsDataset(file, images, training_transform(), missing="mask")
     record = fit(net, faces, faces, Recipe(epochs=1, batch_size=3))
     assert np.isfinite([record["history"][0][key] for key in ("training_loss", "validation_loss", "nme_box")]).all()
     assert all(torch.isfinite(part).all() for part in net.parameters())

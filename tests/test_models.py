@@ -11,28 +11,35 @@ from keypoints.landmarks import REFERENCE_FACE
 from models import (
     EYES,
     MOUTH,
-    Net,
+    CoarseToFine,
+    HeatmapNet,
     PhotoNet,
-    cell_middles,
-    from_view,
+    SimpleNet,
+    expected_points,
     layer_table,
     network_units,
     shrink,
-    soft_argmax,
+    to_image,
 )
 
+COURSE = [SimpleNet, HeatmapNet, CoarseToFine]
 
-def test_four_images_give_four_times_136_numbers(net, images):
-    output = net(images)
+
+@pytest.mark.parametrize("kind", COURSE)
+def test_four_images_give_four_times_136_numbers(kind, images):
+    output = kind()(images)
     assert tuple(output.shape) == (4, 136) and output.dtype == torch.float32
 
 
-def test_the_net_is_the_card_literally(net):
-    kinds = [type(layer) for layer in net.features if not isinstance(layer, nn.Dropout2d)]
-    assert kinds == [nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ReLU] * 4
-    assert sum(isinstance(layer, nn.Conv2d) for layer in net.modules()) == 4
-    assert sum(isinstance(layer, nn.Dropout2d) for layer in net.modules()) == 1
-    assert isinstance(list(net.modules())[-1], nn.Linear) and net.linear[1].out_features == 136
+@pytest.mark.parametrize("kind", [SimpleNet, HeatmapNet])
+def test_network_is_the_card_literally(kind):
+    net = kind()
+    layers = [type(layer) for layer in net.features if not isinstance(layer, nn.Dropout2d)]
+    blocks = [set(layers[i : i + 4]) for i in range(0, len(layers), 4)]
+    assert blocks == [{nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ReLU}] * 4
+    assert [type(layer) for layer in net.modules()].count(nn.Conv2d) == 4
+    assert sum(isinstance(layer, (nn.Dropout, nn.Dropout2d)) for layer in net.modules()) == 1
+    assert net.linear.out_features == 136
 
 
 def keypoints_of(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -40,14 +47,14 @@ def keypoints_of(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return net.predict(images)[0] if isinstance(net, PhotoNet) else net(images)
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
+@pytest.mark.parametrize("kind", [*COURSE, PhotoNet])
 def test_batch_gives_what_single_images_give(kind, images):
     net = kind().eval()
     single = torch.cat([keypoints_of(net, image[None]) for image in images])
     np.testing.assert_allclose(keypoints_of(net, images), single, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
+@pytest.mark.parametrize("kind", [*COURSE, PhotoNet])
 def test_several_threads_get_what_one_gets(kind, images):
     net = kind().eval()
     expected = keypoints_of(net, images)
@@ -55,7 +62,7 @@ def test_several_threads_get_what_one_gets(kind, images):
         assert all(torch.equal(result, expected) for result in pool.map(lambda _: keypoints_of(net, images), range(8)))
 
 
-@pytest.mark.parametrize("kind", [Net, PhotoNet])
+@pytest.mark.parametrize("kind", [HeatmapNet, CoarseToFine, PhotoNet])
 def test_brightness_changes_nothing_and_even_grey_gives_finite_keypoints(kind, images):
     net = kind().eval()
     expected = keypoints_of(net, 0.5 * images)
@@ -63,121 +70,101 @@ def test_brightness_changes_nothing_and_even_grey_gives_finite_keypoints(kind, i
     assert torch.isfinite(keypoints_of(net, torch.full((1, 1, 224, 224), 0.7))).all()
 
 
-# Looking twice --------------------------------------------------------------------------------------------------------
+# Heatmaps and stages --------------------------------------------------------------------------------------------------
 
 
-def test_peaked_maps_give_the_middles_of_their_cells():
+def test_peaked_heatmaps_give_the_middles_of_their_cells():
     row, column = np.divmod(np.random.default_rng(0).integers(0, 28 * 28, 68), 28)
-    probability = torch.zeros(1, 68, 28, 28)
-    probability[0, range(68), row, column] = 1
-    expected = np.stack([(2 * column + 1) / 28 - 1, (2 * row + 1) / 28 - 1], axis=1)
-    np.testing.assert_allclose(soft_argmax(probability)[0], expected, atol=1e-6)
+    heatmaps = torch.full((1, 68, 28, 28), -100.0)
+    heatmaps[0, range(68), row, column] = 0
+    expected = np.stack([(column + 0.5) / 28, (row + 0.5) / 28], axis=1)
+    np.testing.assert_allclose(expected_points(heatmaps)[0][0], expected, atol=1e-6)
 
 
-def test_the_correction_sees_how_points_lie_to_each_other_and_not_where(net):
-    torch.nn.init.normal_(net.linear[0].weight, std=0.1)
-    probability = torch.zeros(1, 68, 28, 28)
-    probability[..., 5:15, 8:18] = torch.rand(1, 68, 10, 10, generator=torch.Generator().manual_seed(0))
-    probability = probability / probability.sum(dim=(2, 3), keepdim=True)
+def test_correction_depends_on_the_shape_of_the_face_and_not_on_its_place(monkeypatch):
+    net = HeatmapNet().eval()
+    nn.init.normal_(net.linear.weight, std=0.1)
+    heatmaps = torch.full((1, 68, 28, 28), -100.0)
+    heatmaps[..., 5:15, 8:18] = torch.rand(1, 68, 10, 10, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        points, moved = net.points(probability, 0), net.points(probability.roll((2, 1), (2, 3)), 0)
-        assert not torch.allclose(points, soft_argmax(probability), atol=1e-2)
-    np.testing.assert_allclose((moved - points)[0], np.tile([2 / 28, 4 / 28], (68, 1)), atol=1e-5)
+        monkeypatch.setattr(net, "heatmaps", lambda view: view)
+        before, points = net.points(heatmaps)
+        _, moved = net.points(heatmaps.roll((2, 1), (2, 3)))
+    assert not torch.allclose(points, before, atol=1e-3)
+    np.testing.assert_allclose((moved - points)[0], np.tile([1 / 28, 2 / 28], (68, 1)), atol=1e-5)
 
 
 def ramps(side: int) -> torch.Tensor:
-    """Two images whose grey values are the pixels' own x and y in view units: (2, 1, side, side)."""
-    middles = cell_middles(side, torch.zeros(1))
+    """Two images whose grey values are the pixels' own x and y in crop units: (2, 1, side, side)."""
+    middles = (torch.arange(side) + 0.5) / side
     return torch.stack([middles.expand(side, side), middles[:, None].expand(side, side)])[:, None]
 
 
 @pytest.mark.parametrize("side", [112, 56])
-def test_a_shrunk_picture_shows_every_place_where_it_was(side):
+def test_shrunk_image_shows_every_place_where_it_was(side):
     np.testing.assert_allclose(shrink(ramps(224), side), ramps(side), atol=1e-6)
 
 
-def test_view_units_become_network_units_by_hand():
+def test_crop_units_become_network_units_by_hand():
     # The left upper edge is at pixel -0.5, the middle of 224 pixels at 111.5, in units of 50 pixels from 100.
-    points = torch.tensor([[[-1.0, -1.0], [0.0, 1.0]]])
+    points = torch.tensor([[[0.0, 0.0], [0.5, 1.0]]])
     np.testing.assert_allclose(network_units(points)[0] * 50 + 100, [-0.5, -0.5, 111.5, 223.5], atol=1e-4)
 
 
-@pytest.mark.parametrize(("angle", "scale", "shift"), [(0, 1, (0, 0)), (30, 0.7, (0.2, -0.1)), (-50, 1.3, (-0.1, 0.1))])
-def test_the_close_view_shows_a_face_upright_in_the_middle_and_always_equally_large(net, images, angle, scale, shift):
-    face = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32) * 0.3
+@pytest.mark.parametrize(("angle", "scale", "shift"), [(0, 1, (0, 0)), (30, 0.7, (0.1, -0.05)), (-50, 1.3, (-0.05, 0))])
+def test_crop_shows_a_face_upright_in_the_middle_and_always_equally_large(net, angle, scale, shift):
+    face = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32) * 0.15
     turn = np.radians(angle)
     turn = torch.tensor([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], dtype=torch.float32)
-    points = ((face - face.mean(0)) * scale) @ turn.T + torch.tensor(shift)
-    view, place = net.close_view(images[:1], points[None])
-    assert view.shape == (1, 1, net.close, net.close)
-    seen = (points - place[0, :, 2]) @ torch.linalg.inv(place[0, :, :2]).T
-    np.testing.assert_allclose(from_view(seen[None], place)[0], points, atol=1e-4)
-    down = seen[MOUTH].mean(0) - seen[EYES].mean(0)
+    points = ((face - face.mean(0)) * scale) @ turn.T + torch.tensor(shift) + 0.5
+    transform = net.crop_transform(points[None])
+    inside = (points - transform[0, :, 2]) @ torch.linalg.inv(transform[0, :, :2]).T + 0.5
+    np.testing.assert_allclose(to_image(inside[None], transform)[0], points, atol=1e-4)
+    down = inside[MOUTH].mean(0) - inside[EYES].mean(0)
     assert abs(float(down[0])) < 1e-5 and down[1] > 0
-    # The centroid is 15 % of the radius above the view's middle, and the radius 2 × spread of its half.
-    np.testing.assert_allclose(seen.mean(0), [0, -0.15 * 2 * net.spread], atol=1e-5)
-    centred = seen - seen.mean(0)
-    assert float(centred.square().sum(1).mean().sqrt()) == pytest.approx(2 * net.spread, abs=1e-4)
-    assert seen.abs().max() < 1  # all of the face is in the view
-    assert torch.linalg.det(place[0, :, :2]) > 0  # the person's left stays the picture's right: no mirror image
+    # The centroid is 15 % of the radius above the crop's middle, and the radius is the spread.
+    np.testing.assert_allclose(inside.mean(0), [0.5, 0.5 - 0.15 * net.spread], atol=1e-5)
+    centred = inside - inside.mean(0)
+    assert float(centred.square().sum(1).mean().sqrt()) == pytest.approx(net.spread, abs=1e-4)
+    assert inside.min() > 0 and inside.max() < 1  # all of the face is in the crop
+    assert torch.linalg.det(transform[0, :, :2]) > 0  # the person's left stays the picture's right: no mirror image
+    # What the crop shows is where the transform says.
+    crop = net.crop(ramps(224), transform.expand(2, -1, -1))
+    cells = ramps(net.fine.side)[:, 0].flatten(1).T  # (112 · 112, 2) crop units
+    expected = to_image(cells[None], transform)[0]
+    visible = ((expected > 0.01) & (expected < 0.99)).all(dim=1)  # the rest is repeated border
+    assert crop.shape == (2, 1, 112, 112) and visible.sum() > 5000
+    np.testing.assert_allclose(crop.flatten(1).T[visible], expected[visible], atol=1e-4)
 
 
-def test_a_close_view_is_cut_where_its_place_says(net):
-    turn = torch.tensor([[0.9, -0.4], [0.4, 0.9]])
-    points = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32) * 0.2 @ turn.T + torch.tensor([0.1, -0.05])
-    view, place = net.close_view(ramps(224), points.expand(2, -1, -1))  # what it shows is where it was
-    cells = ramps(net.close)[:, 0].flatten(1).T  # (112 · 112, 2) view units of the close view
-    expected = from_view(cells[None], place[:1])[0]
-    assert expected.abs().max() < 0.99  # nothing of it is repeated border
-    np.testing.assert_allclose(view.flatten(1).T, expected, atol=1e-4)
-
-
-def test_points_on_one_spot_still_give_a_view(net, images):
-    for spot in (0.0, 7.0):
-        view, place = net.close_view(images, torch.full((4, 68, 2), spot))
-        assert torch.isfinite(view).all() and torch.isfinite(place).all()
-
-
-@pytest.mark.parametrize(("spread", "radius"), [(0.0, 0.1), (0.01, 0.1), (0.4, 0.4), (3.0, 0.8)])
-def test_whatever_the_first_look_says_the_second_sees_a_part_of_the_picture(net, images, spread, radius):
+@pytest.mark.parametrize(("spread", "radius"), [(0.0, 0.05), (0.005, 0.05), (0.2, 0.2), (1.5, 0.4)])
+def test_whatever_the_coarse_stage_says_the_fine_one_gets_a_part_of_the_image(net, images, spread, radius):
     face = torch.tensor(REFERENCE_FACE[:, :2], dtype=torch.float32)
     face = face - face.mean(0)
-    points = face / face.square().sum(1).mean().sqrt() * spread
-    _, place = net.close_view(images[:1], points[None])
-    scale = place[0, :, 1].norm()  # of the axis that points down; on one spot there is no direction to the right
-    assert float(scale) == pytest.approx(radius / (2 * net.spread) if spread else 0, rel=1e-4)
+    points = face / face.square().sum(1).mean().sqrt() * spread + 3.0
+    transform = net.crop_transform(points[None])
+    side = transform[0, :, 1].norm()  # of the axis that points down; on one spot there is no direction to the right
+    assert float(side) == pytest.approx(radius / net.spread if spread else 0, rel=1e-4)
+    assert torch.isfinite(net.crop(images[:1], transform)).all() and (transform[0, :, 2] < 1.5).all()
 
 
-def test_every_look_is_told_and_the_last_one_counts(net, images):
+def test_every_output_is_given_and_the_last_one_counts(net, images):
     with torch.no_grad():
-        looks = net(images, every_look=True)
-        assert looks.shape == (2, 4, 136) and not torch.equal(looks[0], looks[1])
-        assert torch.equal(net(images), looks[1])
+        outputs = net(images, every_output=True)
+        assert outputs.shape == (net.outputs, 4, 136) and not torch.equal(outputs[1], outputs[3])
+        assert torch.equal(net(images), outputs[-1])
 
 
-def test_the_second_looks_error_does_not_move_the_first_ones_points(net, images):
+def test_error_of_the_fine_stage_does_not_move_the_coarse_stage(net, images):
     net.train()
     net(images).sum().backward()
-    assert net.linear[0].weight.grad is None and net.linear[1].weight.grad is not None
-    assert net.log_temperature.grad[0].abs().max() == 0 < net.log_temperature.grad[1].abs().max()
-    net(images, every_look=True).sum().backward()
-    assert net.linear[0].weight.grad is not None
+    assert net.coarse.linear.weight.grad is None and net.fine.linear.weight.grad is not None
+    net(images, every_output=True).sum().backward()
+    assert net.coarse.linear.weight.grad is not None
 
 
-def test_batch_norm_counts_for_each_look_apart(net, images):
-    first = net.features[2]
-    with torch.no_grad():
-        before = net(images, every_look=True)
-        net.close_norms[0].bias += torch.linspace(0, 1, 32)
-        after = net(images, every_look=True)
-        assert torch.equal(after[0], before[0]) and not torch.equal(after[1], before[1])
-        net.train()(images)
-    assert first.num_batches_tracked == net.close_norms[0].num_batches_tracked == 1
-    assert not torch.allclose(first.running_mean, net.close_norms[0].running_mean)
-
-
-def test_sixteen_bits_are_for_training_only(net, images):
-    seen = []
+def test_sixteen_bits_are_for_training_only(images):
+    net, seen = HeatmapNet().eval(), []
     net.features[0].register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
     expected = net(images)
     net.bfloat16 = True
@@ -236,8 +223,8 @@ def test_photo_net_has_the_size_that_was_promised():
 # The table of layers --------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_layers_by_hand(net):
-    rows = layer_table(net)
+def test_table_of_layers_by_hand():
+    rows = layer_table(HeatmapNet())
     facts = {i: (row["output"], row["parameters"], row["receptive_field"], row["jump"]) for i, row in enumerate(rows)}
     assert len(rows) == 17
     assert facts[0] == ((32, 112, 112), 32 * 25, 5, 1)
@@ -251,7 +238,8 @@ def test_the_table_of_layers_by_hand(net):
     assert facts[16] == ((68, 28, 28), 0, 84, 4)
 
 
-def test_the_receptive_field_is_the_region_that_moves_an_output(net):
+def test_receptive_field_is_the_region_that_moves_an_output():
+    net = HeatmapNet()
     row = layer_table(net)[-1]
     layers = []
     for layer in net.features:  # the same geometry, but every path carries a gradient: no ReLU, mean instead of maximum
@@ -271,7 +259,8 @@ def test_the_receptive_field_is_the_region_that_moves_an_output(net):
     assert (image.grad[0, 0].nonzero().amin(0) - first).tolist() == [row["jump"], 0]
 
 
-def test_the_table_leaves_the_net_as_it_was(net):
+def test_table_leaves_the_network_as_it_was():
+    net = HeatmapNet()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net.train()
     layer_table(net)

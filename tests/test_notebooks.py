@@ -181,6 +181,12 @@ def test_html_of_a_notebook_has_the_alt_texts():
     assert [image["alt"] for image in BeautifulSoup(page, "html.parser").find_all("img")] == ['a "head"']
 
 
+def test_seconds_that_a_notebook_prints_are_part_of_its_own(code, path):
+    took = json.loads((ROOT / "results" / "notebook_seconds.json").read_text(encoding="utf-8"))[path.stem]
+    printed = [int(seconds) for seconds in re.findall(r"\b(\d+) s\b", texts(code))]
+    assert max(printed, default=0) < took  # both are of one run of `make refresh`
+
+
 # Does the lint find faults? -------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import Dataset
 
 from data_load import CenterCrop, Normalize, RandomCrop, ToTensor
-from models import Net
+from models import CoarseToFine, HeatmapNet
 from training import metrics
 from training import recipe as trainer
 from training.prediction import predict
@@ -83,10 +83,10 @@ def equal(first: dict, second: dict) -> bool:
 def test_eight_samples_can_be_overfitted():
     faces = list(Faces(8, CenterCrop))  # the same crop each time
     torch.manual_seed(0)
-    net = Net(dropout=0)
-    record = fit(net, faces, recipe=Recipe(epochs=30, batch_size=8, weight_average=0.5))
+    net = CoarseToFine(stage=lambda side: HeatmapNet(side, dropout=0))
+    record = fit(net, faces, recipe=Recipe(epochs=40, batch_size=8, weight_average=0.5))
     assert record["history"][-1]["training_loss"] < 0.05 * record["history"][0]["training_loss"]
-    net.train()  # 30 steps are too few for BatchNorm's running means: let it use the batch's own
+    net.train()  # 40 steps are too few for BatchNorm's running means: let it use the batch's own
     with torch.no_grad():
         output = net(torch.stack([face["image"] for face in faces]))
     predicted = Normalize.inverse(output).numpy().reshape(8, 68, 2)
@@ -178,11 +178,11 @@ def uninterrupted() -> dict:
 
 
 def test_resumed_net_equals_the_uninterrupted_one_to_the_last_bit(checkpoint):
-    """Net's weights are channels-last, which a checkpoint does not keep; its rounding depends on it."""
+    """CoarseToFine's weights are channels-last, which a checkpoint does not keep; its rounding depends on it."""
 
     def train(images: Dataset, **more) -> dict:
         torch.manual_seed(0)
-        net = Net()
+        net = CoarseToFine()
         fit(net, images, recipe=Recipe(epochs=3, batch_size=4), **more)
         return weights(net)
 

@@ -13,7 +13,7 @@ from helpers import ROOT, face_points
 from torch.utils.data import Subset
 
 from data_load import find_data, label_offset, read_keypoints, training_transform
-from models import Net
+from models import CoarseToFine
 from training.evaluation import Evaluation
 from training.recipe import Recipe, fit
 from training.studies import common, cost, detector, slices, study
@@ -37,7 +37,7 @@ def test_no_command_starts_to_measure_when_asked_for_help(capsys):
 def test_every_study_changes_one_thing():
     for name, runs in study.STUDIES.items():
         assert len({study.key_of(change) for change in runs.values()}) == len(runs), name
-        if name not in ("sample_alone", "rendered", "seeds"):
+        if name != "sample":
             assert {} in runs.values(), name  # the recipe itself is beside them
             # Only a head that cannot learn at the recipe's rate is shown at one of its own, too.
             others = [change for label, change in runs.items() if change and "rate" not in label]
@@ -83,15 +83,15 @@ def test_studies_go_on_where_they_stopped(tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         study.main(["batch_size"])
     study.main(["batch_size"])
-    assert trained == ["batch_size=5", "recipe", "recipe", "batch_size=20", "batch_size=64"]
+    assert trained == ["recipe", "batch_size=40", "batch_size=40"]
     content = json.loads((tmp_path / "studies.json").read_text())
-    assert set(content["runs"]) == {"batch_size=5", "recipe", "batch_size=20", "batch_size=64"}
+    assert set(content["runs"]) == {"recipe", "batch_size=40"}
     study.main(["batch_size"])
-    assert len(trained) == 5
+    assert len(trained) == 3
     # Figures of another network say nothing about this one.
     monkeypatch.setattr(study, "identity", lambda: "another")
     study.main(["batch_size"])
-    assert len(trained) == 9
+    assert len(trained) == 5
 
 
 def test_an_unknown_study_is_refused(capsys):
@@ -113,7 +113,7 @@ def test_the_committed_studies_are_of_this_network_and_recipe():
 
 def test_the_profile_accounts_for_the_whole_epoch(monkeypatch):
     monkeypatch.setenv("KEYPOINTS_DATA", "sample")
-    figures = cost.profile(bfloat16=False, images=20)
+    figures = cost.profile(images=20)
     for epoch in ("first epoch", "later epochs"):
         steps = figures[epoch]
         assert min(steps.values()) >= 0
@@ -166,13 +166,13 @@ def test_the_skins_of_the_sample_are_of_people_and_fall_into_classes():
     assert [sum(table["skin"].between(*ends, inclusive="left")) > 50 for ends in slices.SKIN.values()] == [True] * 4
 
 
-def test_the_first_look_is_the_network_stopped_half_way():
+def test_coarse_stage_is_the_network_stopped_half_way():
     torch.manual_seed(0)
-    net, image = Net().eval(), torch.rand(2, 1, 224, 224)
+    net, image = CoarseToFine().eval(), torch.rand(2, 1, 224, 224)
     with torch.no_grad():
-        first, second = net(image, every_look=True)
-        assert torch.allclose(slices.CoarseStage(net)(image), first, atol=1e-6)
-        assert not torch.allclose(first, second, atol=1e-3)
+        _, coarse, _, fine = net(image, every_output=True)
+        assert torch.allclose(slices.CoarseStage(net)(image), coarse, atol=1e-6)
+        assert not torch.allclose(coarse, fine, atol=1e-3)
 
 
 # The detector's study -------------------------------------------------------------------------------------------------

@@ -143,8 +143,8 @@ def test_fine_crop_is_that_of_the_network_in_pytorch():
     row, column = np.mgrid[:side, :side]
     image = np.uint8(np.repeat((100 + 0.4 * column + 0.25 * row)[..., None], 3, axis=2))
     points = face_points(118, 109, 40).astype(np.float64)
-    units = torch.from_numpy((points + 0.5) / (side / 2) - 1)[None].float()
-    expected, _ = net.close_view(torch.from_numpy(image[None, None, ..., 0]).float(), units)
+    units = torch.from_numpy((points + 0.5) / side)[None].float()
+    expected = net.crop(torch.from_numpy(image[None, None, ..., 0]).float(), net.crop_transform(units))
     [matrix] = network._crops(points[None], None)
     view = cut_out(image, matrix, network.crop_side)
     np.testing.assert_allclose(view, expected[0, 0], atol=1.1)

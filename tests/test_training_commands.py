@@ -36,7 +36,7 @@ def few(tmp_path, monkeypatch) -> Path:
     return root
 
 
-@pytest.mark.parametrize("options", [[], ["--twin"]], ids=["Net", "twin"])
+@pytest.mark.parametrize("options", [[], ["--twin"]], ids=["CoarseToFine", "twin"])
 def test_train_works_on_the_sample_alone(few, tmp_path, options):
     out = tmp_path / "mine.safetensors"
     assert main(["train", "--epochs", "1", "--out", str(out), *options]) == 0

@@ -19,7 +19,7 @@ import torch
 from helpers import ROOT, refused
 from torch import nn
 
-from models import FaceDetector, Net
+from models import FaceDetector, HeatmapNet
 from training import weights
 from training.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model, write_tensors
 
@@ -38,23 +38,22 @@ def test_saved_and_loaded_network_gives_the_same_output(net, images, tmp_path):
 
 
 def test_arguments_are_saved_with_the_weights(tmp_path):
-    save_model(Net(dropout=0.3), tmp_path / "net.safetensors")
+    save_model(HeatmapNet(dropout=0.3), tmp_path / "net.safetensors")
     loaded = load_model(tmp_path / "net.safetensors")
     assert [layer.p for layer in loaded.modules() if isinstance(layer, nn.Dropout2d)] == [0.3]
 
 
-@pytest.mark.parametrize("whole", ["bare", "a record's", "an earlier record's"])
+@pytest.mark.parametrize("whole", ["bare", "a record's"])
 def test_file_of_torch_save_is_refused_with_the_command_that_converts_it(net, images, tmp_path, capsys, whole):
     path, content = tmp_path / "net.pt", net.state_dict()
     if whole != "bare":
-        arguments = {"dropout": 0.1} | ({"whole": 56} if whole == "a record's" else {})
-        content = {"network": "Net", "arguments": arguments, "framing": {"scale": 1.5}, "state_dict": content}
+        about = {"network": "CoarseToFine", "arguments": {"sides": [56, 112]}, "framing": {"scale": 1.5}}
+        content = about | {"state_dict": content}
     torch.save(content, path)
     with refused(r"net\.pt: got a file of torch\.save, .* with 'python -m training\.weights"):
         load_model(path)
     weights.main([str(path)])
     loaded = load_model(tmp_path / "net.safetensors")
-    assert loaded.whole == (112 if whole == "an earlier record's" else 56)
     assert loaded.framing == (None if whole == "bare" else {"scale": 1.5})
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in loaded.state_dict().items())
 
@@ -105,7 +104,7 @@ def test_file_without_weights_is_refused(tmp_path, content):
 @pytest.mark.filterwarnings("error")
 def test_damaged_weights_raise_value_errors(tmp_path):
     random, path = np.random.default_rng(0), tmp_path / "net.safetensors"
-    write_tensors(path, {"a": torch.zeros(3)}, {"network": "Net", "arguments": {"whole": 56}})
+    write_tensors(path, {"a": torch.zeros(3)}, {"network": "CoarseToFine", "arguments": {"sides": [56, 112]}})
     whole = path.read_bytes()
     for _ in range(300):
         content = bytearray(whole)
@@ -146,7 +145,7 @@ def bombs(folder: Path) -> dict[str, Path]:
     paths = {name: folder / name for name in names}
     torch.save({"state_dict": TakesMemory()}, paths["bytearray"])
     torch.save({"state_dict": RunsCode(folder / "trace")}, paths["code"])
-    torch.save({"network": "Net", "state_dict": {"a": torch.zeros(30_000_000)}}, folder / "whole")
+    torch.save({"network": "CoarseToFine", "state_dict": {"a": torch.zeros(30_000_000)}}, folder / "whole")
     with zipfile.ZipFile(folder / "whole") as whole, zipfile.ZipFile(paths["compressed"], "w") as bomb:
         for name in whole.namelist():
             bomb.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
@@ -170,9 +169,9 @@ MEASURED = """
 import resource, sys
 from training import weights
 from training import recipe as trainer
-from models import Net
+from models import CoarseToFine
 from training.weights import load_model
-net = Net()
+net = CoarseToFine()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     for read in (load_model, lambda path: trainer._resume(path, {"net": net}, {})):
@@ -196,20 +195,21 @@ def test_no_file_takes_much_memory_or_time(tmp_path):
 
 
 FRAMING = {"scale": 1.5, "dx": 0.0, "dy": 0.1, "box_scale": 1.1, "box_dx": 0.0, "box_dy": -0.1}
-FIT = "got weights that do not fit Net"
+FIT = "got weights that do not fit CoarseToFine"
 SIDES = "got the framing .+, expected numbers in sides of a face's box"
 WRONG = [  # what the file says instead of the network's own, or the whole of it; the sentence
-    ({"network": "ResNet"}, "got weights of network 'ResNet', expected one of Net, PhotoNet"),
-    ({"network": None}, "got weights of network None, expected one of Net, PhotoNet"),
-    ({"network": ["Net"]}, r"got weights of network \['Net'\], expected one of Net"),
+    ({"network": "ResNet"}, "got weights of network 'ResNet', expected one of SimpleNet, HeatmapNet"),
+    ({"network": None}, "got weights of network None, expected one of SimpleNet, HeatmapNet"),
+    ({"network": ["CoarseToFine"]}, r"got weights of network \['CoarseToFine'\], expected one of SimpleNet"),
     ({"network": "x" * 100_000}, r"got weights of network 'x+\.\.\.x+', expected one of"),
     ({"network": 10**400}, r"got weights of network 10+\.\.\.0+, expected one of"),
     ([1, 2], r"expected weights saved by save_model, got \[1, 2\]"),
-    ("Net", "expected weights saved by save_model, got 'Net'"),
+    ("CoarseToFine", "expected weights saved by save_model, got 'CoarseToFine'"),
     ({"arguments": {"depth": 9}}, FIT),
-    ({"arguments": {"whole": 10**9}}, "got a first look of 1000000000 pixels, expected 28 to 224"),
-    ({"arguments": {"whole": 56.0}}, "got a first look of 56.0 pixels, expected 28 to 224"),
-    ({"arguments": {"whole": 10**400}}, f"{FIT}: got a first look of 10+"),
+    ({"arguments": {"sides": [10**9, 112]}}, f"{FIT}: got the arguments .*, expected at most"),
+    ({"arguments": {"sides": [56.0, 112]}}, f"{FIT}: got a view of 56.0 pixels, expected 28 to 224"),
+    ({"arguments": {"sides": [300, 112]}}, f"{FIT}: got a view of 300 pixels, expected 28 to 224"),
+    ({"arguments": {"sides": [56]}}, FIT),
     ({"arguments": {"dropout": 5.0}}, f"{FIT}: .*; expected those of 'python -m training train'"),
     ({"arguments": {"dropout": float("nan")}}, f"{FIT}: got the arguments {{'dropout': nan}}, expected numbers"),
     ({"arguments": {"dropout": "0.1"}}, f"{FIT}: got the arguments {{'dropout': '0.1'}}, expected numbers"),
@@ -234,7 +234,7 @@ DETECTOR = MODEL_DIR / "detector.safetensors"
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("changed", "sentence"), WRONG)
 def test_record_that_does_not_fit_the_network_is_refused(net, tmp_path, changed, sentence):
-    about = {"network": "Net", "arguments": net.arguments, "framing": FRAMING}
+    about = {"network": "CoarseToFine", "arguments": net.arguments, "framing": FRAMING}
     about = about | changed if isinstance(changed, dict) else changed
     refuse(tmp_path / "net.safetensors", net.state_dict(), about, sentence)
 
@@ -251,7 +251,7 @@ def test_record_that_does_not_fit_the_network_is_refused(net, tmp_path, changed,
 )
 def test_tensors_that_do_not_fit_the_network_are_refused(net, tmp_path, change, sentence):
     tensors = {name: change(value) for name, value in net.state_dict().items()} if change else {}
-    for about in ({"network": "Net", "arguments": net.arguments}, {}):
+    for about in ({"network": "CoarseToFine", "arguments": net.arguments}, {}):
         refuse(tmp_path / "net.safetensors", tensors, about, sentence)
 
 

@@ -13,20 +13,20 @@ from torch import nn
 
 from keypoints.files import check_writable, write_atomically
 from keypoints.network import METADATA, network_files
-from models import FaceDetector, Net, PhotoNet
+from models import CoarseToFine, FaceDetector, HeatmapNet, PhotoNet
 
 OPSET = 17
 
 
 class _Stage(nn.Module):
-    """A stage of :class:`models.Net`: a view → points in its units."""
+    """A stage of :class:`models.CoarseToFine`: a view → keypoints in crop units."""
 
-    def __init__(self, net: Net, look: int) -> None:
+    def __init__(self, net: HeatmapNet) -> None:
         super().__init__()
-        self.net, self.look = net, look
+        self.net = net
 
     def forward(self, view: torch.Tensor) -> torch.Tensor:
-        return self.net.points(self.net.probabilities(view, self.look), self.look)
+        return self.net.points(view)[-1]
 
 
 class _Predict(nn.Module):
@@ -44,8 +44,8 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
     """Write a network's ONNX files, weights included, for any number of faces at once, or any size of image.
 
     Args:
-        net: a :class:`models.Net`, which becomes ``<stem>.coarse.onnx`` and ``<stem>.fine.onnx``, or another of
-            :mod:`models`, which becomes ``<stem>.onnx``.
+        net: of :mod:`models`; a ``CoarseToFine`` becomes ``<stem>.coarse.onnx`` and ``<stem>.fine.onnx``, another
+            ``<stem>.onnx``.
         path: any file of that stem.
 
     Returns:
@@ -69,11 +69,11 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
         crop, outputs = torch.rand(2, 1, net.side, net.side), ["keypoints", "confidence", "score"]
         _write(_Predict(net), "crop", crop, outputs, axes, single, about)
         return [single]
-    if not isinstance(net, Net):
-        raise ValueError(f"got a network of the class {type(net).__name__}, expected one of models.NETWORKS")
+    if not isinstance(net, CoarseToFine):
+        raise ValueError(f"got a {type(net).__name__}, expected a CoarseToFine, PhotoNet or FaceDetector")
     about |= {"framing": net.framing, "spread": net.spread}
-    _write(_Stage(net, 0), "image", torch.rand(2, 1, net.whole, net.whole), ["points"], axes, coarse, about)
-    _write(_Stage(net, 1), "crop", torch.rand(2, 1, net.close, net.close), ["points"], axes, fine, about)
+    for stage, name, path in ((net.coarse, "image", coarse), (net.fine, "crop", fine)):
+        _write(_Stage(stage), name, torch.rand(2, 1, stage.side, stage.side), ["points"], axes, path, about)
     return [coarse, fine]
 
 

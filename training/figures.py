@@ -60,7 +60,7 @@ def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
-    ax.imshow(image, vmin=0, vmax=255 if image.dtype == np.uint8 else None)
+    ax.imshow(image, vmin=0, vmax=255 if image.dtype == np.uint8 else None, interpolation="bilinear")
     ax.set_axis_off()
     ax.set_title(title)
     return ax
@@ -130,28 +130,43 @@ def show_keypoints(
     columns: int = 4,
     side: float = 2.6,
     bones: bool = False,
+    closer: bool = False,
 ) -> Figure:
     """Show a grid of images with their keypoints; arguments as in :func:`draw_keypoints`, one of each an image.
 
     Args:
         side: of a cell, inches.
+        closer: show the face alone, by the truth where it is given, and not the whole image.
     """
     figure, axes = _grid(len(images), columns, side, side + 0.25)
     for i, ax in enumerate(axes):
         predicted, true = (None if values is None else values[i] for values in (keypoints, truth))
         draw_keypoints(ax, images[i], predicted, true, "" if titles is None else titles[i], bones=bones)
+        around = predicted if true is None else true
+        if closer and around is not None:
+            zoom(ax, around, reach=0.7, lift=0.05)
     return figure
 
 
 def show_scheme(face: np.ndarray) -> Figure:
-    """Draw the 68-point scheme on a face, (68, 2): each point with its index, each part in its colour."""
+    """Draw the 68-point scheme on a face, (68, 2): each point with its index, each part in its colour.
+
+    The mouth is drawn open: on closed lips the inner points and their numbers lie on each other.
+    """
+    face = np.array(face)
+    opened = np.interp(np.arange(len(face)), [2, 6, 10, 14], [0, 1, 1, 0])  # most at the chin
+    opened[[*range(55, 60), *range(65, 68)]] = 1  # both outlines of the lower lip
+    face[:, 1] += 0.13 * np.ptp(face[:, 1]) * opened
     figure, ax = plt.subplots(figsize=(6.2, 6.2))
     for bone in landmarks.BONES:
         ax.plot(*face[list(bone)].T, color="#b5b5b5", linewidth=1, zorder=1)
     for name, part in landmarks.PARTS.items():
         ax.scatter(*face[part].T, s=22, label=name, zorder=2)
         for i in range(part.start, part.stop):
-            ax.annotate(str(i), face[i], xytext=(3, 3), textcoords="offset points", fontsize=7)
+            away = face[i] - face[landmarks.MOUTH if i >= 48 else part].mean(axis=0)  # numbers stand outside a part,
+            away *= (7, -7) / np.linalg.norm(away).clip(1e-6) * (-1 if i >= 60 else 1)  # those of the inner lip inside
+            style = {"textcoords": "offset points", "fontsize": 7, "ha": "center", "va": "center"}
+            ax.annotate(str(i), face[i], xytext=away, **style)
     ax.invert_yaxis()
     ax.set_aspect("equal")
     ax.set_axis_off()
@@ -176,7 +191,7 @@ def show_best_median_worst(
     for row, (name, chosen) in zip(axes, kinds.items(), strict=True):
         for ax, i in zip(row, chosen, strict=True):
             title = f"{name} of {len(errors)}: NME_box {errors[i]:.1f} %"
-            draw_keypoints(ax, images[i], predicted[i], truth[i], title, size=5)
+            zoom(draw_keypoints(ax, images[i], predicted[i], truth[i], title), truth[i], reach=0.7, lift=0.05)
     return figure
 
 
@@ -282,7 +297,7 @@ def show_kernels(kernels: np.ndarray, columns: int = 8) -> Figure:
 def draw_signed(ax: Axes, values: np.ndarray, title: str = "", limit: float | None = None) -> Axes:
     """Draw numbers around zero, (H, W), on a scale from -limit (blue) over zero (white) to limit (red)."""
     limit = np.abs(values).max() if limit is None else limit
-    ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title)
     return ax

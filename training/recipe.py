@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data_load import Normalize
 from keypoints.files import brief, lock
-from models import Net
+from models import HeatmapNet
 from training import distributed, metrics
 from training.prediction import predict
 from training.records import peak_memory_mb, versions
@@ -109,11 +109,6 @@ def true_keypoints(dataset: Dataset) -> np.ndarray:
     return np.stack([Normalize.inverse(dataset[i]["keypoints"]).numpy() for i in range(len(dataset))])
 
 
-def has_two_stages(net: nn.Module) -> bool:
-    """Tell whether a network, perhaps wrapped for several processes, returns the predictions of two stages."""
-    return isinstance(getattr(net, "module", net), Net)
-
-
 # Images in one forward pass. A larger batch is split into equal parts whose gradients are accumulated, so that it
 # takes no more memory; BatchNorm then normalises each part alone ("ghost batches", https://arxiv.org/abs/1705.08741).
 AT_ONCE = 32
@@ -160,8 +155,8 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         for number, (part, true) in enumerate(zip(images.chunk(parts), keypoints.flatten(1).chunk(parts), strict=True)):
             with distributed.no_sync(call, number + 1 < parts):
-                predicted = call(part, every_look=True) if has_two_stages(net) else call(part)
-                loss = known_loss(criterion, predicted, true.expand_as(predicted))  # the loss of both stages
+                predicted = call(part, every_output=True) if hasattr(net, "outputs") else call(part)
+                loss = known_loss(criterion, predicted, true.expand_as(predicted))  # of all outputs alike
                 loss = loss * (len(part) / len(images))
                 loss.backward()
             total += loss.item() * len(images)
@@ -224,7 +219,9 @@ def _fit(net, training_set, validation_set, recipe: Recipe, device, checkpoint, 
         raise ValueError(f"got loss {recipe.loss!r}, expected one of {', '.join(LOSSES)}")
     world, target = distributed.world(), distributed.own_device(choose_device(device))
     net.to(target)
-    net.bfloat16 = recipe.bfloat16
+    for part in net.modules():
+        if isinstance(part, HeatmapNet):
+            part.bfloat16 = recipe.bfloat16
     average = AveragedModel(net, avg_fn=_averaging(recipe.weight_average), use_buffers=True)
     criterion = LOSSES[recipe.loss](recipe.beta)
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate, betas=(0.9, recipe.beta2))

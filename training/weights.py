@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
-from models import NETWORKS, Net
+from models import NETWORKS, FaceDetector, PhotoNet
 from training.export import export_onnx
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "saved_models"
@@ -96,7 +96,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
     framing = getattr(net, "framing", None)  # a face detector has none
     about = {"network": type(net).__name__, "arguments": net.arguments, "framing": framing}
     write_tensors(path, net.state_dict(), about)
-    if framing is not None or not isinstance(net, Net):  # what takes five points needs no framing
+    if framing is not None or isinstance(net, (PhotoNet, FaceDetector)):  # what takes five points needs no framing
         export_onnx(net, path)
     if record is not None:
         record = {
@@ -124,7 +124,7 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
     A file from a stranger can't run code, and takes no more memory than some times its size.
 
     Args:
-        path: a file of :func:`save_model`, or a bare ``state_dict`` of :class:`models.Net` as
+        path: a file of :func:`save_model`, or a bare ``state_dict`` of :class:`models.CoarseToFine` as
             ``safetensors.torch.save_file`` writes it. ``.pt`` files are converted first, see :func:`main`.
 
     Raises:
@@ -132,7 +132,7 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
         ValueError: it holds no weights, those of another network, or values that no training gives.
     """
     tensors, about = read_tensors(path)
-    return build(path, tensors, about or {"network": "Net"}).to(device)
+    return build(path, tensors, about or {"network": "CoarseToFine"}).to(device)
 
 
 def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.Module:
@@ -186,7 +186,7 @@ def _is_framing(framing: object) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Convert a file of torch.save: a ``state_dict`` of Net as the course saves it, or what save_model once wrote.
+    """Convert a file of torch.save: a bare ``state_dict`` of CoarseToFine, or what save_model once wrote.
 
     No check here protects from a file that was made to take all memory, so it is a step of its own.
     """
@@ -197,9 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         about = {name: value for name, value in content.items() if name != "state_dict"}
         if "state_dict" not in content:
-            content, about = {"state_dict": content}, {"network": "Net"}
-        elif about.get("network") == "Net" and about.get("arguments"):
-            about["arguments"].setdefault("whole", 112)  # what a file without it was trained with
+            content, about = {"state_dict": content}, {"network": "CoarseToFine"}
         out = path.with_suffix(".safetensors")
         save_model(build(path, content["state_dict"], about), out)
     except OSError as error:

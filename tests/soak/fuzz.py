@@ -43,7 +43,7 @@ from keypoints.detection import KeypointDetector  # noqa: E402
 from keypoints.files import write_json  # noqa: E402
 from keypoints.filters import FILTER_DIR, apply_filter, load_filter  # noqa: E402
 from keypoints.video import Video  # noqa: E402
-from models import Net  # noqa: E402
+from models import CoarseToFine  # noqa: E402
 from training.weights import MODEL_DIR, load_model, save_model  # noqa: E402
 
 SEED = 2026
@@ -126,7 +126,7 @@ def labels_seeds() -> list[bytes]:
 
 def weights_seeds() -> list[bytes]:
     torch.manual_seed(0)
-    net = Net()
+    net = CoarseToFine()
     net.framing = load_model().framing  # a detector is built of what loads
     with tempfile.TemporaryDirectory() as folder:
         save_model(net, Path(folder) / "net.safetensors")

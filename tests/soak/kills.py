@@ -35,7 +35,7 @@ from torch.utils.data import Subset  # noqa: E402
 import data_load  # noqa: E402
 from data_load import find_data, training_transform  # noqa: E402
 from keypoints.video import Video  # noqa: E402
-from models import Net  # noqa: E402
+from models import CoarseToFine  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
 from training.weights import load_model, read_tensors, save_model  # noqa: E402
@@ -149,7 +149,7 @@ def training() -> Job:
         if (folder / "net.checkpoint").exists():
             note(folder / "starts", len(in_checkpoint(folder)))
         torch.manual_seed(0)
-        net = Net()
+        net = CoarseToFine()
         record = fit(net, images, None, Recipe(epochs=4, batch_size=4), checkpoint=folder / "net.checkpoint")
         time.sleep(0.5)  # that kills fall between the training and its weights, too
         save_model(net, folder / "net.safetensors", record)

@@ -3,7 +3,8 @@
 Each entry of benchmark_peers.py runs alone in a separate process, first with one thread, then with two. A baseline that
 can't run on this machine is left out with a sentence. Figures are those of training.metrics, in pixels of the original
 images; of several faces in an image the one counts as in training.evaluation: the nearest whose points' box holds the
-true centroid.
+true centroid. Every tool has its own idea of where a point lies, so each entry is measured twice: as it is, and
+``fitted``, with the median offset of each point, fitted on the same training images for all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from data_load import Data, FacialKeypointsDataset, find_data, label_offset, person_of
+from data_load import Data, FacialKeypointsDataset, find_data, person_of
 from keypoints.files import sha256
 from keypoints.landmarks import EYE_CORNERS
 from training import metrics
@@ -33,7 +34,6 @@ from training.studies.common import BUILD, RESULTS, figures_file, make_parser
 from training.weights import MODEL_DIR
 
 CALIBRATION_IMAGES = 400
-CALIBRATED = "the same with offsets fitted to {} training images"
 
 
 class LeftOut(Exception):
@@ -142,24 +142,19 @@ def benchmark(data: Data, interpreter: Path, models: Sequence[Path], threads: Se
             if kind.detect or model not in on_features
         ]
         peers += [(key, kind, kind.title) for key, kind in PEERS.items() if not kind.ours]
-        shifted = {f"{key}:{model}" for model in on_features for key in ours} if data.name == "official" else set()
+        known = prepare(training, training_set, chosen)
         for peer, kind, title in peers:
             python = Path(sys.executable) if kind.ours else interpreter
             try:
                 results = [_run(peer, images, number, python) for number in threads]
                 predicted = predictions(results[0], true, bool(kind.detect))
-                if peer in shifted:
-                    predicted, title = predicted + label_offset(predicted)[:, None], f"{title}, labels' offset added"
+                calibration = predictions(_run(peer, training, threads[0], python), known, bool(kind.detect))
+                moved = apply_offsets(predicted, fit_offsets(calibration, known))
                 row = {"title": title, "ours": kind.ours, "versions": results[0]["versions"]}
-                times = {key: _medians(results, key, threads) for key in ("detector_ms", "keypoints_ms")}
-                record["rows"].append(row | metrics.summary(predicted, true, people=who) | times)
-                if peer == "mediapipe":
-                    known = prepare(training, training_set, chosen)
-                    calibration = predictions(_run(peer, training, threads[0], python), known, False)
-                    moved = apply_offsets(predicted, fit_offsets(calibration, known))
-                    # Adding 68 offsets takes microseconds: the times are those of the row above.
-                    row |= {"title": CALIBRATED.format(count)}
-                    record["rows"].append(row | metrics.summary(moved, true, people=who) | times)
+                row |= metrics.summary(predicted, true, people=who)
+                row |= {"fitted": metrics.summary(moved, true, people=who)}
+                row |= {key: _medians(results, key, threads) for key in ("detector_ms", "keypoints_ms")}
+                record["rows"].append(row)
             except LeftOut as reason:
                 if kind.ours:
                     raise ValueError(f"{title}: {reason}") from None

@@ -18,7 +18,6 @@ BUILD = RESULTS.parent / "build"
 SHARED = RESULTS.parent.parent / "shared"  # licensed sets that are not shipped
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"type": Path, "default": DEFAULT_MODEL, "metavar": "FILE", "help": "weights (default: the shipped ones)"},
-    "rendered": {"type": Path, "nargs": "+", "default": [], "metavar": "DIR", "help": "folders of rendered heads"},
     "bfloat16": {"action": "store_true", "help": "train the convolutions with 16 bits"},
     "threads": {"type": int, "default": 1, "help": "threads for torch (default: 1)"},
 }

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Subset
 
 from data_load import find_data, training_transform
 from keypoints.files import check_writable, lock, one_sentence, write_json
-from models import Net
+from models import CoarseToFine
 from training.recipe import Recipe, fit, train_epoch
 from training.records import peak_memory_mb, versions
 from training.studies.common import RESULTS, make_parser, official_or_sample
@@ -75,9 +75,9 @@ class Clock:
         return call
 
 
-def profile(bfloat16: bool, images: int = 600) -> dict:
+def profile(images: int = 600) -> dict:
     """Measure each step of training, milliseconds an image, in the first epoch (which decodes) and in a later one."""
-    data, recipe, clock = find_data(), Recipe(bfloat16=bfloat16), Clock()
+    data, recipe, clock = find_data(), Recipe(), Clock()
     dataset = data.dataset("training", training_transform())
     # The dataset checks its transforms' types when it is made, so they may be wrapped now.
     dataset._read = clock.timed("decode", dataset._read)
@@ -85,8 +85,7 @@ def profile(bfloat16: bool, images: int = 600) -> dict:
     dataset.transform.transforms = steps
     part = Subset(dataset, range(min(images, len(dataset))))
     torch.manual_seed(recipe.seed)
-    net = Net().train()
-    net.bfloat16 = bfloat16
+    net = CoarseToFine().train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     criterion, average = nn.SmoothL1Loss(beta=recipe.beta), AveragedModel(net)
     result = {}
@@ -96,7 +95,7 @@ def profile(bfloat16: bool, images: int = 600) -> dict:
         batches = iter(DataLoader(part, recipe.batch_size, shuffle=True))
         next_batch = clock.timed("loading", lambda batches=batches: next(batches, None))
         while (batch := next_batch()) is not None:
-            guesses = clock.timed("forward", net)(batch["image"], every_look=True)
+            guesses = clock.timed("forward", net)(batch["image"], every_output=True)
             true = batch["keypoints"].flatten(1).expand_as(guesses)
             loss = clock.timed("loss", criterion)(guesses, true)
             optimizer.zero_grad(set_to_none=True)
@@ -112,29 +111,28 @@ def profile(bfloat16: bool, images: int = 600) -> dict:
     return {"unit": "ms an image", "images": len(part), "batch_size": recipe.batch_size, **result}
 
 
-def memory(bfloat16: bool) -> dict:
+def memory() -> dict:
     """Measure the peak of a whole process (Python, PyTorch, the cached images and all) in MB, by batch size."""
     result = {}
     for size in BATCH_SIZES:
         command = [sys.executable, "-m", "training.studies.cost", "--one-batch-size", str(size)]
-        command += ["--bfloat16"] * bfloat16
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=RESULTS.parent)
         result[str(size)] = float(done.stdout.split()[-1])
         print(f"batch {size}: {result[str(size)]:.0f} MB", flush=True)
     return {"unit": "MB", "peak": result}
 
 
-def one_batch_size(size: int, bfloat16: bool) -> float:
+def one_batch_size(size: int) -> float:
     """Load all images, as the first epoch does, and train some steps of this size; return the process's peak in MB."""
     dataset = find_data().dataset("training", training_transform())
     for i in range(len(dataset)):
         dataset[i]
     part = Subset(dataset, range(min(3 * size, len(dataset))))
-    fit(Net(), part, recipe=Recipe(epochs=1, batch_size=size, bfloat16=bfloat16))
+    fit(CoarseToFine(), part, recipe=Recipe(epochs=1, batch_size=size))
     return peak_memory_mb()
 
 
-def course_net(bfloat16: bool, images: int = 200, rounds: int = 3) -> dict:
+def course_net(images: int = 200, rounds: int = 3) -> dict:
     """Time an epoch in seconds: the course's net, whose images are decoded anew each epoch, and ours with its cache."""
     data, recipe = find_data(), Recipe()
     cached = data.dataset("training", training_transform())
@@ -142,18 +140,15 @@ def course_net(bfloat16: bool, images: int = 200, rounds: int = 3) -> dict:
     for i in range(images):
         cached[i]  # ours decodes in its first epoch only; later ones are measured here
     fresh = data.dataset("training", training_transform(), cache=False)
-    runs = {"course": (CourseNet, fresh, False), "ours": (Net, cached, False)}
-    if bfloat16:
-        runs["ours, bfloat16"] = (Net, cached, True)
+    runs = {"course": (CourseNet, fresh), "ours": (CoarseToFine, cached)}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, (network, dataset, short) in runs.items():
+        for name, (network, dataset) in runs.items():
             torch.manual_seed(recipe.seed)
             net = network()
-            net.bfloat16 = short
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
             schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-            average = AveragedModel(net) if network is Net else None  # course projects keep the last step's weights
+            average = AveragedModel(net) if name == "ours" else None  # course projects keep the last step's weights
             loader = DataLoader(Subset(dataset, range(images)), recipe.batch_size, shuffle=True)
             began = time.perf_counter()
             train_epoch(net, loader, nn.SmoothL1Loss(beta=recipe.beta), optimizer, schedule, average)
@@ -161,13 +156,14 @@ def course_net(bfloat16: bool, images: int = 200, rounds: int = 3) -> dict:
             print(f"{name}: {seconds[name][-1]} s", flush=True)
             del net, optimizer, average
     median = {name: float(np.median(values)) for name, values in seconds.items()}
-    sizes = {name: sum(p.numel() for p in net().parameters()) for name, net in (("course", CourseNet), ("ours", Net))}
+    kinds = {"course": CourseNet, "ours": CoarseToFine}
+    sizes = {name: sum(p.numel() for p in kind().parameters()) for name, kind in kinds.items()}
     return {
         "images": images,
         "batch_size": recipe.batch_size,
         "parameters": sizes,
         "seconds": seconds,
-        "ratio": {name: round(median["course"] / median[name], 2) for name in runs if name != "course"},
+        "ratio": round(median["course"] / median["ours"], 2),
     }
 
 
@@ -176,18 +172,18 @@ PARTS = {"profile": profile, "memory": memory, "course_net": course_net}
 
 @one_sentence()
 def main(arguments: list[str] | None = None) -> int:
-    parser = make_parser("cost", __doc__, "bfloat16", "threads", choices=list(PARTS))
+    parser = make_parser("cost", __doc__, "threads", choices=list(PARTS))
     parser.add_argument("--one-batch-size", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.one_batch_size:
-        print(one_batch_size(options.one_batch_size, options.bfloat16))
+        print(one_batch_size(options.one_batch_size))
         return 0
     data, out = official_or_sample("cost.json")
     check_writable(out)
     for part in options.chosen or PARTS:
-        about = {"data": data.name, "threads": options.threads, "bfloat16": options.bfloat16, "versions": versions()}
-        figures = {**about, **PARTS[part](options.bfloat16)}
+        about = {"data": data.name, "threads": options.threads, "versions": versions()}
+        figures = {**about, **PARTS[part]()}
         with lock(out, wait=True):  # another process may measure another part
             content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
             write_json(out, {**content, part: figures})

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from data_load import FacialKeypointsDataset, find_data, person_of
-from models import Net, network_units
+from models import CoarseToFine
 from training import metrics
 from training.evaluation import Evaluation, at_use, evaluate
 from training.failures import conditions, slices
@@ -36,19 +36,19 @@ SKIN = {"dark": (-90, -30), "brown": (-30, 10), "tan or intermediate": (10, 41),
 class CoarseStage(nn.Module):
     """A network stopped after its coarse stage."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: CoarseToFine) -> None:
         super().__init__()
         self.net, self.framing = net, net.framing
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return network_units(self.net.first_look(image))
+        return self.net(image, every_output=True)[1]
 
 
 def sets(net: nn.Module | Path) -> Iterator[tuple[str, Path, Path, list[str] | None, bool]]:
     """Yield the sets of unseen people: title, labels, images, which of them, and whether the labels are official."""
     sample, data, wild = find_data("sample"), find_data(), find_wild()
     yield "sample, test heads", sample.csv_file("test"), sample.image_dir("test"), None, False
-    if data.name == "official" and not isinstance(net, Net):  # Net learned from all of them
+    if data.name == "official" and not isinstance(net, CoarseToFine):  # it learned from all of them
         names = data.dataset("training").names
         chosen = [names[i] for i in people_split(names)["test"]]
         yield "official, test people", data.csv_file("training"), data.image_dir("training"), chosen, True
@@ -92,7 +92,7 @@ def measure(model: Path) -> dict:
     net, figures = at_use(model), {}
     for title, csv_file, folder, names, official in sets(net):
         who = wild_groups("validation").__getitem__ if title == "wild photos" else person_of
-        stages = {"coarse": CoarseStage(net), "fine": net} if isinstance(net, Net) else {"fine": net}
+        stages = {"coarse": CoarseStage(net), "fine": net} if isinstance(net, CoarseToFine) else {"fine": net}
         results = {
             name: evaluate(stage, csv_file, folder, "box", names, who, official) for name, stage in stages.items()
         }
