@@ -8,7 +8,8 @@ A filter is a JSON file in ``data/filters/`` and, beside it, a PNG with alpha of
       "sheet": "front", "bend": 1.6, "tilt": 4, "shadow": 0.3}]}
 
 An anchor says that the mean of these keypoints of the head in 3-D, or a ``place`` of :data:`keypoints.pose.EXTRA`,
-moved by ``offset``, lies on that pixel of the part. Lengths are in outer-eye distances, the frame is the head's
+moved by ``offset`` (default: none), lies on that pixel of the part (default: the whole PNG). A layer needs two anchors
+or more. ``shadow``, from 0 to 1, darkens the face below it. Lengths are in outer-eye distances, the frame is the head's
 (:class:`keypoints.pose.Pose`: x to the image's right, y down, z to the back). The ``sheet`` stands upright before the
 face (``front``), upright along its side (``side``) or level (``flat``). ``bend`` wraps a front sheet around an upright
 cylinder of that radius; ``round`` closes it to a whole one, as wide as the part is long, its depth ``round`` times its
@@ -221,6 +222,9 @@ def _layer(entry: dict, picture: np.ndarray) -> Layer:
     anchors = entry["anchors"]
     if len(anchors) < 2:
         raise ValueError(f"got {len(anchors)} anchors, expected two or more")
+    for anchor in anchors:
+        if anchor.get("place", EXTRA[0]) not in EXTRA:
+            raise ValueError(f"got place {anchor['place']!r}, expected one of {', '.join(EXTRA)}")
     places = tuple(
         (NUM_KEYPOINTS + EXTRA.index(anchor["place"]),) if "place" in anchor else tuple(anchor["points"])
         for anchor in anchors

@@ -38,8 +38,9 @@ def check_graphs(net: torch.nn.Module, path: Path) -> None:
         if isinstance(net, PhotoNet):
             crop = torch.rand(3, 1, net.side, net.side, generator=generator)
             outputs = network._session.run(None, {"crop": crop.numpy()})
-            for given, expected in zip(outputs, net.predict(crop), strict=True):
-                np.testing.assert_allclose(given, expected, atol=1e-4)
+            # Confidence and score: logistic regressions are steep, and both come from noise here.
+            for given, expected, most in zip(outputs, net.predict(crop), (1e-4, 1e-3, 1e-3), strict=True):
+                np.testing.assert_allclose(given, expected, atol=most)
             return
         for session, stage in ((network._coarse, net.coarse), (network._fine, net.fine)):
             view = torch.rand(3, 1, stage.side, stage.side, generator=generator)

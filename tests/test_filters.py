@@ -226,6 +226,7 @@ BAD = [
     ),
     ([{"anchors": TWO["anchors"][:1]}], None, "got 1 anchors, expected two or more"),
     *(([anchors(odd, 1, 2, at=((0, 0),) * 3)], None, "got an anchor of points") for odd in (99, 36.0, True, "1")),
+    ([{"anchors": [{"place": "nose", "at": [0, 0]}] * 2}], None, "got place 'nose', expected one of right_ear"),
     ([{**TWO, "sheet": "odd"}], None, "got sheet 'odd'"),
     ([{**TWO, "part": [0, 0, 900, 9]}], np.zeros((5, 5, 4), np.uint8), "got part"),
     ([{**TWO, "part": [-1, 0, 2, 2]}], None, "got part"),

@@ -19,7 +19,7 @@ import torch
 from helpers import ROOT, refused
 from torch import nn
 
-from models import FaceDetector, HeatmapNet
+from models import CoarseToFine, FaceDetector, HeatmapNet
 from training import weights
 from training.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model, write_tensors
 
@@ -41,6 +41,17 @@ def test_arguments_are_saved_with_the_weights(tmp_path):
     save_model(HeatmapNet(dropout=0.3), tmp_path / "net.safetensors")
     loaded = load_model(tmp_path / "net.safetensors")
     assert [layer.p for layer in loaded.modules() if isinstance(layer, nn.Dropout2d)] == [0.3]
+
+
+class Deeper(CoarseToFine):
+    pass
+
+
+@pytest.mark.parametrize("make", [Deeper, lambda: CoarseToFine(stage=lambda side: HeatmapNet(side, correction=False))])
+def test_weights_that_could_not_be_loaded_again_are_not_saved(make, tmp_path):
+    with pytest.raises(ValueError, match=r"would not build again.*expected a class of models\.NETWORKS"):
+        save_model(make(), tmp_path / "net.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("whole", ["bare", "a record's"])

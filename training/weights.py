@@ -91,8 +91,16 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
 
     Raises:
         OSError: it can't be written; the checkpoints stay.
+        ValueError: nothing of :data:`models.NETWORKS` could load the weights again.
     """
     path = Path(path)
+    kind = NETWORKS.get(type(net).__name__)
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    if kind is None or shapes != {name: value.shape for name, value in kind(**net.arguments).state_dict().items()}:
+        raise ValueError(
+            f"got a {type(net).__name__} that its arguments {brief(net.arguments)} would not build again, so that its "
+            "weights could not be loaded; expected a class of models.NETWORKS"
+        )
     framing = getattr(net, "framing", None)  # a face detector has none
     about = {"network": type(net).__name__, "arguments": net.arguments, "framing": framing}
     write_tensors(path, net.state_dict(), about)
