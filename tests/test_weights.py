@@ -19,7 +19,9 @@ import torch
 from helpers import ROOT, refused
 from torch import nn
 
-from models import CoarseToFine, FaceDetector, HeatmapNet
+from data_load import DATA_DIR
+from keypoints.detection import KeypointDetector
+from models import CoarseToFine, FaceDetector, HeatmapNet, SimpleNet
 from training import weights
 from training.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model, write_tensors
 
@@ -52,6 +54,17 @@ def test_weights_that_could_not_be_loaded_again_are_not_saved(make, tmp_path):
     with pytest.raises(ValueError, match=r"would not build again.*expected a class of models\.NETWORKS"):
         save_model(make(), tmp_path / "net.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [SimpleNet, HeatmapNet])
+def test_network_without_graphs_is_saved_and_used_in_pytorch(kind, tmp_path):
+    torch.manual_seed(0)
+    single = kind().eval()
+    single.framing = load_model(RECIPE_MODEL).framing
+    save_model(single, tmp_path / "net.safetensors", {"data": "sample"})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+    [face] = KeypointDetector(load_model(tmp_path / "net.safetensors"))(DATA_DIR / "photos" / "astronaut.jpg")
+    assert face.keypoints.shape == (68, 2)
 
 
 @pytest.mark.parametrize("whole", ["bare", "a record's"])

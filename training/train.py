@@ -22,7 +22,7 @@ from data_load import (
 )
 from keypoints.files import check_writable, lock
 from keypoints.labels import LabelOptions
-from models import NETWORKS
+from models import CoarseToFine
 from training import distributed
 from training.evaluation import evaluate_framings
 from training.framing import framing_dict, measure_framing
@@ -81,16 +81,14 @@ def train(
     recipe: Recipe | None = None,
     hold_out: bool = False,
     device: str = "cpu",
-    network: str = "CoarseToFine",
 ) -> dict | None:
-    """Train one of :data:`models.NETWORKS`, save it and its record; continue an interrupted training to ``out``.
+    """Train a :class:`models.CoarseToFine`, save it and its record; continue an interrupted training to ``out``.
 
     Args:
         data: labelled images.
         out: the weights file.
         hold_out: train without the validation and the test people and measure both at the end.
         device: 'cpu', 'cuda', 'mps' or 'auto'.
-        network: 'SimpleNet', 'HeatmapNet' or 'CoarseToFine'.
 
     Returns:
         the record; None in all processes but the first.
@@ -106,7 +104,7 @@ def train(
         if world.first:  # outs that differ in their ending alone share their record and their checkpoint
             stack.enter_context(lock(out.with_suffix(".json")))
         torch.manual_seed(recipe.seed)
-        net = NETWORKS[network]()
+        net = CoarseToFine()
         record = _train(net, data, recipe, out, hold_out, device)
         if not world.first:
             return None

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
-from models import NETWORKS, FaceDetector, PhotoNet
+from models import NETWORKS, CoarseToFine, FaceDetector, PhotoNet
 from training.export import export_onnx
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "saved_models"
@@ -78,7 +78,8 @@ def read_tensors(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[dict[s
 def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> None:
     """Write the weights to ``path``, and beside it their record as JSON and the ONNX files.
 
-    A keypoint network without a framing has no use yet and gets no ONNX files.
+    ONNX files are for what :mod:`keypoints` runs without PyTorch: a CoarseToFine that has its framing, a PhotoNet, a
+    FaceDetector. Other networks are used by ``KeypointDetector(load_model(path))``.
 
     None of them is ever there half-written.
 
@@ -104,7 +105,7 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
     framing = getattr(net, "framing", None)  # a face detector has none
     about = {"network": type(net).__name__, "arguments": net.arguments, "framing": framing}
     write_tensors(path, net.state_dict(), about)
-    if framing is not None or isinstance(net, (PhotoNet, FaceDetector)):  # what takes five points needs no framing
+    if isinstance(net, (PhotoNet, FaceDetector)) or (isinstance(net, CoarseToFine) and framing is not None):
         export_onnx(net, path)
     if record is not None:
         record = {

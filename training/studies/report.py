@@ -388,7 +388,7 @@ def alone_text() -> str:
         f"Trained on nothing but the sample's {alone['samples']} heads (8 epochs), `CoarseToFine` has an NME_box of "
         f"{alone['nme_box']:.2f} % on the validation people of the official set; trained on {real['samples']:,} real "
         f"frames of other people (4 epochs) {real['nme_box']:.2f} %, on both together {both['nme_box']:.2f} %. Each is "
-        "a single run, and three seeds of one recipe differ by as much as the last two figures may "
+        "a single run, and two seeds of one recipe differ by more than the last two figures "
         "(`python -m training.studies.study sample seeds`)."
     )
 
@@ -422,7 +422,7 @@ def haar_table() -> str:
 def emotion_table() -> str:
     """Tabulate how well posed expressions are classified; `python -m training.studies.expression` measured it."""
     record = load(RESULTS / "emotion.json")
-    rows = {**record["rows"], "**ours**": record["ours"], "**ours**, own neutral face known": record["with_neutral"]}
+    rows = {**record["rows"], "ours": record["ours"], "ours, own neutral face known": record["with_neutral"]}
     titles = {"jaffe": ("JAFFE", "seven"), "ck48": ("CK+", "six")}
 
     def cells(row: dict, name: str) -> list[str]:
@@ -601,7 +601,7 @@ def draw_film(path: Path, side: int = 280) -> None:
 
 
 def disturbed(image: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
-    """Return a photograph (H, W, 3) uint8, made hard in six ways around the face in ``box``; nothing is moved."""
+    """Return a photograph (H, W, 3) uint8, made hard in six ways around the face in ``box``, which stays there."""
     left, top, width, height = box.astype(int)
     rng, results = np.random.default_rng(0), {name: image.copy() for name in ("a mask", "half covered")}
     results["a mask"][top + height // 2 : top + height, left : left + width] = (120, 160, 190)
@@ -610,7 +610,7 @@ def disturbed(image: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
     results["9 pixels wide"] = cv2.resize(tiny, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     kernel = np.zeros((width // 3, width // 3), np.float32)
     np.fill_diagonal(kernel, 3 / width)
-    results["moved"] = cv2.filter2D(image, -1, kernel)
+    results["motion blur"] = cv2.filter2D(image, -1, kernel)
     results["dark and noisy"] = (image * 0.05 + rng.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8)
     results["eyes covered"] = image.copy()
     results["eyes covered"][top : top + height // 2, left : left + width] = 30
