@@ -139,9 +139,7 @@ class CoarseToFine(nn.Module):
     outputs = 4
     spread = 0.27  # root mean square distance of the keypoints from their centroid, as a share of the crop's side
 
-    def __init__(
-        self, sides: tuple[int, int] = (56, 112), stage: Callable[[int], nn.Module] = HeatmapNet
-    ) -> None:
+    def __init__(self, sides: tuple[int, int] = (56, 112), stage: Callable[[int], nn.Module] = HeatmapNet) -> None:
         super().__init__()
         self.arguments = {"sides": list(sides)}
         self.framing: dict | None = None
@@ -374,6 +372,63 @@ class FaceDetector(nn.Module):
             coarser = smooth(value)
             outputs.append(self.output(self.head(coarser)).flatten(2).transpose(1, 2))
         return torch.cat(outputs[::-1], dim=1)
+
+
+class ExpressionNet(nn.Module):
+    """The expression of one face, from its pixels and its keypoints: how probable each of seven words is.
+
+    Input: crop, (N, 1, S, S) float32, grey in [0, 1], cut out by :func:`keypoints.expression.expression_crop`, S a
+    multiple of 16; and (N, 68) float32, the distances of :func:`keypoints.expression.features`.
+    Output: (N, 7) logits of :data:`keypoints.expression.EXPRESSIONS`.
+
+    Where a wrinkle lies matters, so the last maps are not averaged but go to the linear layers as they are. In eval
+    mode the answer is the mean of those to the crop and to its mirror image, whose distances are the same.
+
+    Args:
+        channels: of the convolutions at strides 2, 4, 8 and 16.
+        side: pixels of the crop.
+        dropout: probability with which an input of a linear layer is set to zero in training.
+
+    >>> ExpressionNet()(torch.zeros(2, 1, 64, 64), torch.zeros(2, 68)).shape
+    torch.Size([2, 7])
+    """
+
+    FEATURES, WORDS = 68, 7
+
+    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 88), side: int = 64, dropout: float = 0.3) -> None:
+        super().__init__()
+        first, second, third, fourth = channels
+        self.side = side
+        self.register_buffer("mean", torch.zeros(self.FEATURES))
+        self.register_buffer("spread", torch.ones(self.FEATURES))
+        self.pixels = nn.Sequential(
+            ConvNorm(1, first, 5, stride=2),
+            ConvNorm(first, second, 3),
+            nn.MaxPool2d(2),
+            ConvNorm(second, third, 3),
+            ConvNorm(third, third, 3),
+            nn.MaxPool2d(2),
+            ConvNorm(third, fourth, 3),
+            ConvNorm(fourth, fourth, 3),
+            nn.MaxPool2d(2),
+            ConvNorm(fourth, 32, 1),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+        )
+        self.distances = nn.Sequential(nn.Linear(self.FEATURES, 32), nn.ReLU(), nn.Dropout(0.2))
+        self.head = nn.Sequential(
+            nn.Linear(32 * (side // 16) ** 2 + 32, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, self.WORDS)
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, crop: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        crop = functional.instance_norm(crop, eps=1e-3)
+        distances = self.distances(((features - self.mean) / self.spread).clamp(-4, 4))
+        answers = [
+            self.head(torch.cat([self.pixels(one.contiguous(memory_format=torch.channels_last)), distances], dim=1))
+            for one in ([crop] if self.training else [crop, crop.flip(3)])
+        ]
+        return torch.stack(answers).mean(dim=0)
 
 
 def double(value: torch.Tensor) -> torch.Tensor:

@@ -185,8 +185,8 @@ def _row(face: TrackedFace, emotion: Emotion | None) -> str:
     if emotion is None:
         return f'{number}<td colspan="5">not seen</td>'
     angles = "".join(f"<td>{angle:.0f}°</td>".replace("-0°", "0°") for angle in _angles(face)).replace("-", "−")
-    probable = f"{emotion.likeliest} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%"
-    said = f"{UNSURE}, {probable}" if emotion.label == UNSURE else probable
+    word = f"{UNSURE}, {emotion.likeliest}" if emotion.label == UNSURE else emotion.label
+    said = f"{word} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%"
     sure = "–" if face.confidence is None else f"{100 * float(np.mean(face.confidence)):.0f}\N{NO-BREAK SPACE}%"
     return f"{number}{angles}<td>{said}</td><td>{sure}</td>"
 

@@ -78,16 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         "WebP keep their transparency.",
     )
     wear.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders of them, or patterns such as '*.jpg'")
-    wear.add_argument("--filter", nargs="+", metavar="NAME", help="one or more; see --list")
+    wear.add_argument("--filter", nargs="+", metavar="NAME", help="one or more, by name or .json file; see --list")
     wear.add_argument("--list", action="store_true", help="list the filters and stop")
     wear.add_argument(
         "--out", type=Path, metavar="FILE", help="picture, or folder for several (default: IMAGE_NAME beside each)"
     )
 
     for command in (detect, track):
-        command.add_argument(
-            "--no-emotion", action="store_true", help="leave out the posed expression and its probability"
-        )
+        command.add_argument("--no-emotion", action="store_true", help="leave out the expression and its probability")
     for command in (detect, track, wear):
         command.add_argument("--model", type=Path, metavar="FILE", help="a network's ONNX file (default: our own)")
     return parser

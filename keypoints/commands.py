@@ -38,6 +38,7 @@ CSV_HEADER = [
     "roll",
 ]
 EMOTION_COLUMNS = ["emotion", "emotion_probability"]
+EMOTION_KEYS = {*EMOTION_COLUMNS, "emotion_probabilities"}  # of the JSON lines
 
 
 def run_detect(options: argparse.Namespace) -> int:
@@ -104,7 +105,7 @@ def _tell_face(file: str, number: int, face: Face, options: argparse.Namespace) 
         row += _emotion_columns(face.emotion)
     record = {"file": file, "face": number, **face.to_dict()} if options.json else {}
     if options.no_emotion:
-        record = {name: value for name, value in record.items() if name not in EMOTION_COLUMNS}
+        record = {name: value for name, value in record.items() if name not in EMOTION_KEYS}
     return line, row, record
 
 
@@ -244,7 +245,7 @@ def run_filter(options: argparse.Namespace) -> int:
     detector, status = None, 0
     for source in map(Path, images):
         try:
-            name = f"{source.stem}_{'_'.join(options.filter)}"
+            name = "_".join([source.stem, *(effect.name for effect in effects)])
             # What is read need not be what can be written: HEIC, for example.
             name += source.suffix if cv2.haveImageWriter(f"a{source.suffix}") else ".jpg"
             folder = options.out or source.parent

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from keypoints.detectors import HaarDetector, NetworkDetector, haar_boxes
-from keypoints.expression import Emotion, ExpressionClassifier
+from keypoints.expression import Emotion, default_classifier, expression_crop
 from keypoints.files import asset
 from keypoints.geometry import BOX, five_points, with_roll
 from keypoints.images import as_rgb
 from keypoints.landmarks import NUM_KEYPOINTS
-from keypoints.network import CropNetwork, Prediction, StagedNetwork, TorchNetwork, load_network
+from keypoints.network import Crop, CropNetwork, Prediction, StagedNetwork, TorchNetwork, load_network
 from keypoints.pose import Pose, estimate_pose
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -34,6 +35,7 @@ class Face:
             None where the network does not tell.
         score: how sure it is that this is a face, in [0, 1]; None where the network does not tell.
         roll: degrees by which the box is turned clockwise about its middle; 0 below 20 degrees.
+        crop: the face as the network saw it, from which the expression is read; None where there is no image of it.
     """
 
     box: np.ndarray
@@ -42,6 +44,7 @@ class Face:
     confidence: np.ndarray | None = None
     score: float | None = None
     roll: float = 0.0
+    crop: Crop | None = None
 
     @cached_property
     def pose(self) -> Pose:
@@ -51,12 +54,16 @@ class Face:
 
     @cached_property
     def emotion(self) -> Emotion:
-        """The posed expression: ``.label``, one of seven words or "unsure", ``.probabilities``, and ``.reasons``.
+        """The expression: ``.label``, one of seven words or "unsure", ``.probabilities``, and ``.reasons``.
 
-        Geometry alone, and no judgement of what somebody feels; :mod:`keypoints.expression` tells its limits, and reads
-        a face better whose neutral one is known.
+        No judgement of what somebody feels; :mod:`keypoints.expression` tells its limits.
+
+        Raises:
+            ValueError: the face has no crop.
         """
-        return ExpressionClassifier()(self.keypoints, self.pose)
+        if self.crop is None:
+            raise ValueError("got a face without a crop, expected one that a KeypointDetector found in an image")
+        return default_classifier()(expression_crop(*self.crop), self.keypoints, self.pose)
 
     def to_dict(self) -> dict[str, Any]:
         """The face as plain numbers, lists, words and None, for JSON.
@@ -64,13 +71,17 @@ class Face:
         Returns:
             ``box`` (4 numbers), ``box_roll``, ``keypoints`` (68 pairs), ``image_size`` (width and height or None),
             ``confidence`` (68 numbers or None), ``score`` (a number or None), ``yaw``, ``pitch`` and ``roll`` of the
-            head in degrees, ``emotion`` and ``emotion_probability``; of a :class:`~keypoints.tracking.TrackedFace` its
-            own fields, too.
+            head in degrees, ``emotion``, ``emotion_probability`` and ``emotion_probabilities`` (a dict of the seven
+            words; all None where there is no crop); of a :class:`~keypoints.tracking.TrackedFace` its own fields, too.
         """
-        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "crop"}
         plain["box_roll"] = plain.pop("roll")  # in every output "roll" is the head's
         angles = {name: float(getattr(self.pose, name)) for name in ("yaw", "pitch", "roll")}
-        emotion = {"emotion": self.emotion.label, "emotion_probability": float(self.emotion.probability)}
+        keys = ("emotion", "emotion_probability", "emotion_probabilities")
+        emotion: dict[str, Any] = dict.fromkeys(keys)
+        if self.crop is not None:
+            found = self.emotion
+            emotion = dict(zip(keys, (found.label, found.probability, found.probabilities), strict=True))
         return {**plain, **angles, **emotion}
 
 
@@ -86,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 DETECTORS = {"network": NetworkDetector, "haar": HaarDetector}
-NO_PREDICTION = Prediction(np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], [])
+NO_PREDICTION = Prediction(np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], [], [])
 
 
 class KeypointDetector:
@@ -170,13 +181,16 @@ class KeypointDetector:
             image: (H, W, 3) uint8 RGB.
         """
         boxes, size = found.boxes, (image.shape[1], image.shape[0])
-        points, confidence, scores = self._locate(image, boxes, found.points)
+        points, confidence, scores, crops = self._locate(image, boxes, found.points)
         if found.points is not None:  # which may lie wrong, where the keypoints do not
             boxes = haar_boxes(five_points(points))
         if found.scores is not None:
             scores = joint_scores(scores, found.scores)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
-        faces = [Face(boxes[i, :BOX], points[i], size, confidence[i], scores[i], float(boxes[i, BOX])) for i in order]
+        faces = [
+            Face(boxes[i, :BOX], points[i], size, confidence[i], scores[i], float(boxes[i, BOX]), crops[i])
+            for i in order
+        ]
         return distinct([face for face in faces if face.score is None or face.score >= self.min_score])
 
     def keypoints(self, image: np.ndarray | Image | str | Path, boxes: np.ndarray) -> np.ndarray:

@@ -1,18 +1,16 @@
-"""The expression of a face from its 68 keypoints: seven words, how probable each is, and which movements say so.
+"""The expression that a face shows, read from its pixels: seven words, how probable each is, and which movements go
+with them.
 
-What it reads is the *posed* expression: where brows, lids and lips have moved. It does not see what somebody feels,
-and it must not be used to judge people. It was learned from seventy-five people who were asked to make a face, five
-women from Japan and seventy people from the United States, and from rendered heads. Faces at rest differ as much from
-person to person as a slight expression differs from none: low brows are taken for anger, drooping corners for
-sadness. With the person's own neutral face (``neutral=``) that is much better. Subtle expressions, fear, disgust with
-a closed mouth, heads turned by more than some 30° and people unlike those it learned from are where it fails.
+It tells what a face *does*, not what somebody feels, and it must not be used to judge people. It learned from press
+photographs, faces from the web, people who were asked to make a face, and rendered heads; others gave the words, and
+they often disagree. Slight expressions, fear, disgust, and faces turned by more than some 40° are where it fails most.
 
-How: the pose (:mod:`keypoints.pose`) is undone, the eyes' corners and the nose are laid on those of the mean head, and
-the left and right half are averaged. What remains are distances: from the line of the eyes and from the face's middle,
-in outer-eye distances. One linear map turns them into the logarithms of the probabilities: the upper face (brows,
-eyes) and the lower face (mouth, jaw) are learned apart and have the same say (a product of experts: Hinton, Training
-products of experts, 2002, https://doi.org/10.1162/089976602760128018). With a neutral face, half of the say goes to
-the differences from it. Since all is linear, a decision is a sum, and :attr:`Emotion.reasons` names its terms.
+How: :class:`models.ExpressionNet` sees the grey face, levelled and sized by its keypoints, and distances between the
+keypoints once the pose (:mod:`keypoints.pose`) is undone: the eyes' corners and the nose are laid on those of the mean
+head, the left and right half are averaged, and each point's distance from the line of the eyes and from the face's
+middle is taken. Faces at rest differ from person to person; where one is known (:meth:`Emotion.with_neutral`), what the
+network says of it is taken off. The same distances tell how strong fourteen movements are, and :attr:`Emotion.reasons`
+says which of them go with the word.
 """
 
 from __future__ import annotations
@@ -24,13 +22,17 @@ from pathlib import Path
 import numpy as np
 
 from keypoints.files import asset
+from keypoints.geometry import REFERENCE_FIVE, cut_out, fit_similarity, five_points, inverse
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, NOSE, NUM_KEYPOINTS, REFERENCE_FACE
+from keypoints.network import open_session, read_metadata
 from keypoints.pose import Pose, estimate_pose
 
-EXPRESSION_MODEL = asset("expressions.npz")
+EXPRESSION_MODEL, ACTIONS_MODEL = asset("expressions.onnx"), asset("actions.npz")
 EXPRESSIONS = ("neutral", "happiness", "sadness", "surprise", "anger", "disgust", "fear")
 UNSURE = "unsure"
 THRESHOLD = 0.5  # less probable than all others together is not said
+KEPT = 0.35  # in a video a word that was said stays while it is as probable as this
+SIDE, CLOSER = 64, 1.4  # of the crop: pixels; how much larger the face is in it than in the keypoint network's
 # Movements after the face units of the rendered heads; * stands for Left and Right.
 ACTIONS: dict[str, str] = {
     "inner brows raised": "browInnerUp",
@@ -52,8 +54,23 @@ ACTIONS: dict[str, str] = {
 ANCHORS = [36, 39, 42, 45, *range(NOSE.start, NOSE.stop)]  # what moves least in an expression
 RIGHT_HALF = np.flatnonzero(np.arange(NUM_KEYPOINTS) <= FLIP_INDEX)  # one of each pair, and the points of the middle
 PAIRED = RIGHT_HALF[FLIP_INDEX[RIGHT_HALF] != RIGHT_HALF]
-FEATURE_POINTS = np.concatenate([PAIRED, RIGHT_HALF])  # the point that a feature is of: first x of pairs, then y
-NUM_FEATURES = len(FEATURE_POINTS)
+NUM_FEATURES = len(PAIRED) + len(RIGHT_HALF)  # first x of pairs, then y
+LEVELLED = (REFERENCE_FIVE - 0.5) * CLOSER + 0.5  # the five points in a crop of side 1
+
+
+def expression_crop(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """Cut out what the network sees: the face, levelled and sized by its keypoints.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) grey.
+        keypoints: (68, 2) pixels.
+
+    Returns:
+        (64, 64) uint8 grey; black where the face lies outside the image.
+    """
+    matrix = inverse(fit_similarity(five_points(keypoints)[None], LEVELLED * SIDE - 0.5))[0]
+    crop = cut_out(image, matrix, SIDE) if matrix[:, :2].any() else None  # points in one place have no size
+    return np.zeros((SIDE, SIDE), np.uint8) if crop is None else crop
 
 
 def frontal_face(keypoints: np.ndarray, pose: Pose | None = None) -> np.ndarray:
@@ -119,65 +136,46 @@ def _checked(keypoints: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class ExpressionModel:
-    """What :mod:`training.expression` has learned; F features, 7 expressions, A actions.
+class Actions:
+    """What :mod:`training.expression` has learned of movements; F features, H hidden units, A actions.
 
     Attributes:
-        weights, bias: (F, 7) and (7,): features → logarithms of the probabilities, but for a constant.
-        neutral_weights, movement_weights, neutral_bias: (F, 7), (F, 7), (7,): the same with a known neutral face,
-            for the features and for their differences from the neutral face's.
-        mean: (F,) a mean neutral face.
-        hidden_weights, hidden_bias, action_weights, action_bias: (F, H), (H,), (H, A), (A,), two layers: features →
-            how strong each of ACTIONS is, 0..1.
-        action_movement: (A, F), how an action of strength 1 moves the features.
+        hidden_weights, hidden_bias, weights, bias: (F, H), (H,), (H, A), (A,), two layers: features → how strong each
+            of ACTIONS is, about 0..1.
+        movement: (A, F), how an action of strength 1 moves the features.
+        usual: (A,), the strengths in the mean over the seven expressions.
+        effects: (A, 7), by how much the network's logits rise with a strength, by least squares.
     """
 
-    weights: np.ndarray
-    bias: np.ndarray
-    neutral_weights: np.ndarray
-    movement_weights: np.ndarray
-    neutral_bias: np.ndarray
-    mean: np.ndarray
     hidden_weights: np.ndarray
     hidden_bias: np.ndarray
-    action_weights: np.ndarray
-    action_bias: np.ndarray
-    action_movement: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    movement: np.ndarray
+    usual: np.ndarray
+    effects: np.ndarray
 
-    def logits(self, values: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarray:
-        """Features (…, F), and those of neutral faces (…, F) where they are known → (…, 7)."""
-        if neutral is None:
-            return values @ self.weights + self.bias
-        return values @ self.neutral_weights + (values - neutral) @ self.movement_weights + self.neutral_bias
-
-    def probabilities(self, values: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarray:
-        """As :meth:`logits`, brought to probabilities that sum to 1."""
-        logits = self.logits(values, neutral)
-        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return odds / odds.sum(axis=-1, keepdims=True)
-
-    def actions(self, values: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarray:
-        """As :meth:`logits` → (…, A), the strength of each of :data:`ACTIONS`, about 0..1, not clipped."""
-        own = values if neutral is None else values - neutral + self.mean  # as if the mean head moved so
-        hidden = np.tanh(own @ self.hidden_weights + self.hidden_bias)
-        return hidden @ self.action_weights + self.action_bias
+    def strengths(self, values: np.ndarray) -> np.ndarray:
+        """Features (…, F) → (…, A), about 0..1, not clipped."""
+        return np.tanh(values @ self.hidden_weights + self.hidden_bias) @ self.weights + self.bias
 
 
 @cache
-def load_expression_model(path: str | Path = EXPRESSION_MODEL) -> ExpressionModel:
+def load_actions(path: str | Path = ACTIONS_MODEL) -> Actions:
     """Read the file that :mod:`training.expression` writes: arrays alone, no pickle."""
     with np.load(path, allow_pickle=False) as data:
-        return ExpressionModel(**{name: data[name].astype(np.float64) for name in data.files})
+        return Actions(**{name: data[name].astype(np.float64) for name in data.files})
 
 
 @dataclass(frozen=True, eq=False)
 class Reason:
-    """A movement that spoke for or against an expression.
+    """A movement that goes with an expression, or does not.
 
     Attributes:
         action: a word of :data:`ACTIONS`.
-        strength: how strong it is, about 0..1; less than 0 is its contrary.
-        effect: what it adds to the logarithm of the odds of the expression against the other six (their mean).
+        strength: how strong it is beside what is usual; less than 0 is weaker.
+        effect: what it adds to the logarithm of the odds of the expression against the other six (their mean), were
+            the network linear in the strengths.
         movement: (68, 2), how it moves the points of a frontal face, outer-eye distances.
     """
 
@@ -196,17 +194,26 @@ class Emotion:
     """The expression of one face.
 
     Attributes:
-        probabilities: word → number, for each of :data:`EXPRESSIONS`; they sum to 1.
+        logits: (7,) float64, logarithms of the probabilities, but for a constant.
         threshold: from which probability on the most probable word is said.
-        features, neutral: (68,) what was measured, and the same of the neutral face where that is known.
-        model: what it was judged with.
+        features: (68,) distances between the keypoints, see :func:`features`.
+        usual: (7,) the logits of a neutral face in the mean over people, and ``share``, how much of a person's
+            difference from it is taken off by :meth:`with_neutral`.
+        said: the word that is kept while it is probable enough, see :class:`ExpressionSmoother`.
     """
 
-    probabilities: dict[str, float]
+    logits: np.ndarray
     threshold: float
     features: np.ndarray
-    neutral: np.ndarray | None
-    model: ExpressionModel
+    usual: np.ndarray
+    share: float
+    said: str | None = None
+
+    @cached_property
+    def probabilities(self) -> dict[str, float]:
+        """Word → number, for each of :data:`EXPRESSIONS`; they sum to 1."""
+        odds = np.exp(self.logits - self.logits.max())
+        return dict(zip(EXPRESSIONS, (odds / odds.sum()).tolist(), strict=True))
 
     @property
     def likeliest(self) -> str:
@@ -215,98 +222,109 @@ class Emotion:
 
     @property
     def probability(self) -> float:
-        """Of the likeliest word."""
-        return max(self.probabilities.values())
+        """Of the label, and where that is "unsure" of the likeliest word."""
+        return self.probabilities.get(self.label, self.probabilities[self.likeliest])
 
     @property
     def label(self) -> str:
         """The likeliest word, or "unsure" where it is less probable than the threshold."""
-        return self.likeliest if self.probability >= self.threshold else UNSURE
+        if self.said in self.probabilities and self.probabilities[self.said] >= min(KEPT, self.threshold):
+            return self.said
+        return self.likeliest if self.probabilities[self.likeliest] >= self.threshold else UNSURE
+
+    def with_neutral(self, *neutral: Emotion) -> Emotion:
+        """This expression, judged against the same person's neutral face, of which one picture or several are known.
+
+        Raises:
+            ValueError: none was given.
+        """
+        if not neutral:
+            raise ValueError("got no neutral face, expected the emotion of at least one")
+        own = np.mean([face.logits for face in neutral], axis=0)
+        return replace(self, logits=self.logits - self.share * (own - self.usual))
+
+    @cached_property
+    def _strengths(self) -> np.ndarray:
+        return load_actions().strengths(self.features)
 
     @cached_property
     def actions(self) -> dict[str, float]:
-        """How strong each of :data:`ACTIONS` is, 0 (not there) to about 1."""
-        strengths = np.clip(self.model.actions(self.features, self.neutral), 0, None)
-        return dict(zip(ACTIONS, strengths.tolist(), strict=True))
+        """How strong each of :data:`ACTIONS` is, 0 (not there) to about 1, by the keypoints."""
+        return dict(zip(ACTIONS, np.clip(self._strengths, 0, None).tolist(), strict=True))
 
     @cached_property
     def reasons(self) -> list[Reason]:
-        """What moved the decision for the likeliest word, the largest effect first.
+        """The movements that go with the likeliest word, the one that speaks most for it first.
 
-        An effect is that of the movement alone: what the map makes of the points that this action moves, at the
-        strength found. What no action explains (the shape of the face) is left out.
+        The network sees the face and not these movements; they are what it usually answers to in this way.
         """
-        model, chosen = self.model, EXPRESSIONS.index(self.likeliest)
-        weights = model.weights if self.neutral is None else model.neutral_weights + model.movement_weights
-        against = np.delete(weights, chosen, axis=1).mean(axis=1)
-        strengths = model.actions(self.features, self.neutral)
-        moved = strengths[:, None] * model.action_movement
-        effects = moved @ (weights[:, chosen] - against)
+        model, chosen = load_actions(), EXPRESSIONS.index(self.likeliest)
+        beside = self._strengths - model.usual
+        effects = beside * (model.effects[:, chosen] - np.delete(model.effects, chosen, axis=1).mean(axis=1))
+        moved = self._strengths[:, None] * model.movement
         return [
-            Reason(action, float(strengths[i]), float(effects[i]), feature_movement(moved[i]))
-            for i, action in sorted(enumerate(ACTIONS), key=lambda entry: -abs(effects[entry[0]]))
+            Reason(action, float(beside[i]), float(effects[i]), feature_movement(moved[i]))
+            for i, action in sorted(enumerate(ACTIONS), key=lambda entry: -effects[entry[0]])
         ]
 
 
 class ExpressionClassifier:
-    """Reads the posed expression of a face from its keypoints; see the limits at the top of this module.
+    """Reads the expression of a face; see the limits at the top of this module. Several threads may share one.
 
     Args:
-        model: the file of :mod:`training.expression`, or what it holds.
+        model: the ONNX file of :mod:`training.expression`.
         threshold: under this probability the label is "unsure", 0..1.
-
-    >>> emotion = ExpressionClassifier()(80 * REFERENCE_FACE[:, :2] + 200)
-    >>> emotion.label, round(sum(emotion.probabilities.values()), 6)
-    ('neutral', 1.0)
+        threads: of onnxruntime.
     """
 
-    def __init__(self, model: str | Path | ExpressionModel = EXPRESSION_MODEL, threshold: float = THRESHOLD) -> None:
+    def __init__(self, model: str | Path = EXPRESSION_MODEL, threshold: float = THRESHOLD, threads: int = 1) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"got a threshold of {threshold}, expected one in 0..1")
-        self.model = model if isinstance(model, ExpressionModel) else load_expression_model(model)
-        self.threshold = threshold
+        self.threshold, self._session = threshold, open_session(model, threads)
+        about = read_metadata(self._session, Path(model))
+        if about["network"] != "ExpressionNet":
+            raise ValueError(f"{model}: expected an expression network exported by training.expression, got another")
+        self._usual, self._share = np.array(about["neutral"]), float(about["share"])
 
-    def __call__(self, keypoints: np.ndarray, pose: Pose | None = None, neutral: np.ndarray | None = None) -> Emotion:
+    def __call__(self, crop: np.ndarray, keypoints: np.ndarray, pose: Pose | None = None) -> Emotion:
         """The expression of one face.
 
         Args:
-            keypoints: (68, 2) pixels, (x, y).
-            pose: of this face, as ``Face.pose``; estimated where it is missing.
-            neutral: (68, 2), or (N, 68, 2) for several: keypoints of the same person with a neutral face, any pose.
+            crop: (64, 64) uint8 grey, see :func:`expression_crop`; ``Face.crop``.
+            keypoints: (68, 2) pixels, (x, y). pose: of this face, as ``Face.pose``; estimated where it is missing.
 
         Raises:
-            ValueError: keypoints of another shape, not finite or all in one place.
+            ValueError: a crop or keypoints of another shape, or keypoints that are not finite or all in one place.
         """
+        if crop.shape != (SIDE, SIDE) or crop.dtype != np.uint8:
+            raise ValueError(f"got a crop of shape {crop.shape} and {crop.dtype}, expected ({SIDE}, {SIDE}) uint8")
         values = features(frontal_face(keypoints, pose))
-        rest = None if neutral is None else self.neutral(neutral)
-        found = self.model.probabilities(values, rest).tolist()
-        return Emotion(dict(zip(EXPRESSIONS, found, strict=True)), self.threshold, values, rest, self.model)
+        inputs = {"crop": crop[None, None].astype(np.float32) / 255, "features": values[None].astype(np.float32)}
+        [logits] = self._session.run(None, inputs)
+        return Emotion(logits[0].astype(np.float64), self.threshold, values, self._usual, self._share)
 
-    @staticmethod
-    def neutral(keypoints: np.ndarray) -> np.ndarray:
-        """The mean features (68,) of neutral faces (68, 2) or (N, 68, 2)."""
-        faces = np.asarray(keypoints, np.float64)
-        faces = faces[None] if faces.ndim == 2 else faces
-        if faces.ndim != 3 or not len(faces):
-            raise ValueError(f"got neutral keypoints of shape {faces.shape}, expected (68, 2) or (N, 68, 2), N > 0")
-        return np.mean([features(frontal_face(face)) for face in faces], axis=0)
+
+@cache
+def default_classifier() -> ExpressionClassifier:
+    """The classifier of the shipped weights, loaded once."""
+    return ExpressionClassifier()
 
 
 class ExpressionSmoother:
     """Smooths the expression of one person over the frames of a video: an exponential average in real time.
 
     The logarithms of the probabilities are averaged, so that a frame that is sure counts more than one that is not. A
-    new person needs a new smoother.
+    word that was said is kept until it is improbable. A new person needs a new smoother.
 
     Args:
         seconds: the time constant: so much later an old frame counts 1/e as much.
     """
 
-    def __init__(self, seconds: float = 0.3) -> None:
+    def __init__(self, seconds: float = 0.5) -> None:
         if not (np.isfinite(seconds) and seconds > 0):
             raise ValueError(f"got a time constant of {seconds} seconds, expected a number above 0")
         self.seconds = seconds
-        self._logs: np.ndarray | None = None
+        self._last: Emotion | None = None
         self._time = 0.0
 
     def __call__(self, emotion: Emotion, time: float) -> Emotion:
@@ -318,15 +336,14 @@ class ExpressionSmoother:
         Raises:
             ValueError: a time before that of the last frame, or not finite.
         """
-        logs = np.log(np.maximum(list(emotion.probabilities.values()), 1e-6))
-        if not np.isfinite(time) or (self._logs is not None and time < self._time):
+        last = self._last
+        if not np.isfinite(time) or (last is not None and time < self._time):
             raise ValueError(f"got a frame at {time} s after one at {self._time} s, expected times that go forward")
-        if self._logs is None:
-            self._logs = logs
-        else:
+        now = np.log(np.maximum(list(emotion.probabilities.values()), 1e-6))
+        if last is not None:
             share = 1 - np.exp((self._time - time) / self.seconds)
-            self._logs = self._logs + share * (logs - self._logs)
-        self._time = time
-        odds = np.exp(self._logs - self._logs.max())
-        smoothed = (odds / odds.sum()).tolist()
-        return replace(emotion, probabilities=dict(zip(EXPRESSIONS, smoothed, strict=True)))
+            emotion = replace(emotion, logits=last.logits + share * (now - last.logits), said=last.label)
+        else:
+            emotion = replace(emotion, logits=now)
+        self._last, self._time = emotion, time
+        return emotion

@@ -175,13 +175,18 @@ def filter_names(folder: str | Path = FILTER_DIR) -> list[str]:
 
 @cache
 def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
-    """Read a filter by its name.
+    """Read a filter.
+
+    Args:
+        name: of a filter in the folder, or the path of another one's ``.json``.
 
     Raises:
         ValueError: an unknown name (the known ones are listed), or a file that is not a filter's.
-        OSError: its picture is missing.
+        OSError: the file or its picture is missing.
     """
-    if name not in filter_names(folder):
+    if name.endswith(".json"):
+        folder, name = Path(name).parent, Path(name).stem
+    elif name not in filter_names(folder):
         raise ValueError(f"got filter {name!r}, expected one of {', '.join(filter_names(folder))}")
     file = Path(folder) / f"{name}.json"
     try:

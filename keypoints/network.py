@@ -47,6 +47,13 @@ CHUNK = 16  # faces that go through a network together
 MOST_BYTES = 2**26  # of a network's file
 
 
+class Crop(NamedTuple):
+    """A face as the keypoint network saw it: (S, S) uint8 grey, and its keypoints (68, 2) in the crop's pixels."""
+
+    image: np.ndarray
+    keypoints: np.ndarray
+
+
 class Prediction(NamedTuple):
     """What a network predicts of N faces.
 
@@ -54,11 +61,13 @@ class Prediction(NamedTuple):
         keypoints: (N, 68, 2) float32, pixels of the image.
         confidence: N arrays (68,) float32 in [0, 1]; None for each face where the network has none.
         score: N numbers in [0, 1], likewise.
+        crops: N of :class:`Crop`; None for each face that lies outside its image.
     """
 
     keypoints: np.ndarray
     confidence: Any
     score: Any
+    crops: Sequence[Crop | None]
 
 
 @dataclass(frozen=True)
@@ -173,12 +182,17 @@ def network_files(path: str | Path) -> tuple[Path, Path, Path]:
     return Path(f"{stem}.onnx"), Path(f"{stem}.coarse.onnx"), Path(f"{stem}.fine.onnx")
 
 
-def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict:
+def read_metadata(session: onnxruntime.InferenceSession, path: Path) -> dict:
+    """What :mod:`training.export` wrote into a graph, and ``side``, the pixels of its input.
+
+    Raises:
+        ValueError: it is another graph.
+    """
     try:
         about = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         return {"network": str(about["network"]), **about, "side": int(session.get_inputs()[0].shape[2])}
     except (KeyError, TypeError, ValueError, IndexError):
-        raise ValueError(f"{path}: expected a keypoint network exported by training.export, got another") from None
+        raise ValueError(f"{path}: expected a network exported by training.export, got another") from None
 
 
 # The Haar box of a face, and the crop that is right for an upright neutral face with that box.
@@ -197,7 +211,7 @@ class CropNetwork:
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         self._session = open_session(path, threads)
-        about = _metadata(self._session, Path(path))
+        about = read_metadata(self._session, Path(path))
         self.name, self.side = about["network"], about["side"]
 
     def locate(self, images: Sequence[np.ndarray], boxes: np.ndarray, five: np.ndarray | None = None) -> Prediction:
@@ -230,17 +244,20 @@ class CropNetwork:
         points = np.full((count, NUM_KEYPOINTS, 2), np.nan)
         confidence, score = np.zeros((count, NUM_KEYPOINTS), np.float32), np.zeros(count, np.float32)
         matrices, todo = np.array(matrices, np.float64), np.arange(count)
+        seen: list[Crop | None] = [None] * count
         for _ in range(PASSES):
-            crops = [cut_out(images[i], matrices[i], self.side) for i in todo.tolist()]
-            todo = todo[[crop is not None for crop in crops]]
+            cut = [cut_out(images[i], matrices[i], self.side) for i in todo.tolist()]
+            todo, crops = todo[[crop is not None for crop in cut]], [crop for crop in cut if crop is not None]
             if not len(todo):
                 break
-            batch = _batch([crop for crop in crops if crop is not None])
-            units, confidence[todo], score[todo] = _run(self._session, "crop", batch)
-            points[todo] = transform(_pixels(units, self.side), matrices[todo])
+            units, confidence[todo], score[todo] = _run(self._session, "crop", _batch(crops))
+            pixels = _pixels(units, self.side)
+            points[todo] = transform(pixels, matrices[todo])
+            for i, crop, own in zip(todo.tolist(), crops, pixels, strict=True):
+                seen[i] = Crop(crop, own)
             todo = todo[_misplaced(five_points(units)) > AGAIN]
             matrices[todo] = inverse(face_crop(five_points(points[todo]), self.side))
-        return Prediction(points.astype(np.float32), confidence, score.tolist())
+        return Prediction(points.astype(np.float32), confidence, score.tolist(), seen)
 
 
 def _misplaced(five: np.ndarray) -> np.ndarray:
@@ -257,8 +274,8 @@ class StagedNetwork:
 
     def __init__(self, coarse: str | Path, fine: str | Path, threads: int = 1) -> None:
         self._coarse, self._fine = open_session(coarse, threads), open_session(fine, threads)
-        about = _metadata(self._fine, Path(fine))
-        self.view_side, self.crop_side = _metadata(self._coarse, Path(coarse))["side"], about["side"]
+        about = read_metadata(self._fine, Path(fine))
+        self.view_side, self.crop_side = read_metadata(self._coarse, Path(coarse))["side"], about["side"]
         self.name, self.spread = about["network"], float(about["spread"])
         self.framing = Framing.of(about.get("framing"), str(fine))
 
@@ -279,9 +296,11 @@ class StagedNetwork:
         crops = [cut_out(image, matrix, self.crop_side) for image, matrix in zip(images, to_image, strict=True)]
         empty = np.zeros((self.crop_side, self.crop_side), np.uint8)
         [found] = _run(self._fine, "crop", _batch([empty if crop is None else crop for crop in crops]))
-        keypoints = transform(_pixels(found, self.crop_side), to_image).astype(np.float32)
+        pixels = _pixels(found, self.crop_side)
+        keypoints = transform(pixels, to_image).astype(np.float32)
         keypoints[[crop is None for crop in crops]] = np.nan
-        return Prediction(keypoints, [None] * len(points), [None] * len(points))
+        seen = [None if crop is None else Crop(crop, own) for crop, own in zip(crops, pixels, strict=True)]
+        return Prediction(keypoints, [None] * len(points), [None] * len(points), seen)
 
     def _crops(self, points: np.ndarray, sides: np.ndarray | None) -> np.ndarray:
         """Similarities (N, 2, 3) from pixels of the fine crop to the image's, for points (N, 68, 2) of the image.
@@ -300,6 +319,7 @@ class StagedNetwork:
         # The jaw has few points for its length: the middle of the face is below the centroid.
         middle = centroid + 0.15 * radius[:, None] * down
         return crop_to_image(middle, down, radius / (2 * self.spread), self.crop_side)
+
 
 class TorchNetwork:
     """A PyTorch network that somebody hands over: a 224-pixel view of a face in, 136 numbers out, in one stage.
@@ -331,7 +351,7 @@ class TorchNetwork:
                 parts.append(self.net(batch).float().cpu().numpy())
         points = np.concatenate(parts).reshape(-1, NUM_KEYPOINTS, 2).astype(np.float64) * KEYPOINT_STD + KEYPOINT_MEAN
         keypoints = transform(points, np.stack([matrix for _, matrix in cut])).astype(np.float32)
-        return Prediction(keypoints, [None] * len(points), [None] * len(points))
+        return Prediction(keypoints, [None] * len(points), [None] * len(points), list(map(Crop, crops, points)))
 
     def follow(self, images: Sequence[np.ndarray], points: np.ndarray) -> Prediction:
         """The network has no second stage: its view lies where the box of the points would be."""

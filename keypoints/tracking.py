@@ -8,7 +8,7 @@ fails. Then the detector runs; it also does at the start and now and then, for f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from keypoints.detection import Face, KeypointDetector, candidates
-from keypoints.expression import Emotion, ExpressionSmoother
+from keypoints.expression import Emotion, ExpressionSmoother, expression_crop
 from keypoints.geometry import box_iou
 from keypoints.images import as_rgb
 from keypoints.landmarks import face_size, nme
@@ -281,6 +281,7 @@ class FaceTracker:
             image_size=(image.shape[1], image.shape[0]),
             confidence=confidence,
             score=None if score is None else float(score),
+            crop=expression_crop(image, track.points),
             id=track.id,
             state=NEW if track.face is None else TRACKED,
             time=track.time,
@@ -300,7 +301,10 @@ class FaceTracker:
 
 
 class Expressions:
-    """The expressions of tracked faces, each smoothed over its own time.
+    """The expressions of tracked faces, each smoothed over its own time and judged against the face's own rest.
+
+    Somebody whose brows lie low looks angry at rest. What a face usually looks like while it is calm and seen from
+    the front is therefore learned, and counts as its neutral face after :data:`LEARNT` seconds.
 
     >>> [face] = FaceTracker()("data/photos/grace_hopper.jpg")
     >>> sorted(Expressions()([face])) == [face.id]
@@ -308,16 +312,42 @@ class Expressions:
     """
 
     def __init__(self) -> None:
-        self._smoothers: dict[int, ExpressionSmoother] = {}
+        self._known: dict[int, tuple[ExpressionSmoother, Rest]] = {}
 
     def __call__(self, faces: Sequence[TrackedFace]) -> dict[int, Emotion | None]:
         """Of the next frame's faces: id → expression, of a lost face None."""
-        known = self._smoothers
-        self._smoothers = {face.id: known.get(face.id) or ExpressionSmoother() for face in faces}
-        return {
-            face.id: None if face.state == LOST else self._smoothers[face.id](face.emotion, face.time)
-            for face in faces
-        }
+        self._known = {face.id: self._known.get(face.id) or (ExpressionSmoother(), Rest()) for face in faces}
+        result: dict[int, Emotion | None] = {}
+        for face in faces:
+            smoother, rest = self._known[face.id]
+            seen = face.state != LOST
+            result[face.id] = smoother(rest(face.emotion, face.pose.yaw, face.time), face.time) if seen else None
+        return result
+
+
+LEARNT, FORGOTTEN = 3.0, 30.0  # seconds of rest until it counts; the time constant of its average
+CALM, FRONTAL = 0.3, 20.0  # the most that happiness and surprise together may have at rest; degrees of yaw
+
+
+class Rest:
+    """One person's face at rest, learned from the frames on which it is calm."""
+
+    def __init__(self) -> None:
+        self._mean: Emotion | None = None
+        self._seconds, self._time = 0.0, 0.0
+
+    def __call__(self, emotion: Emotion, yaw: float, time: float) -> Emotion:
+        """The expression of the next frame, judged against the face at rest once that is known."""
+        away, self._time = min(max(0.0, time - self._time), 0.2), time  # a face that was away did not rest meanwhile
+        lively = emotion.probabilities["happiness"] + emotion.probabilities["surprise"]
+        if lively < CALM and abs(yaw) < FRONTAL:
+            mean = emotion.logits if self._mean is None else self._mean.logits
+            self._seconds += away
+            share = away / min(FORGOTTEN, self._seconds) if self._seconds else 0.0  # at first the mean of all so far
+            self._mean = replace(emotion, logits=mean + share * (emotion.logits - mean))
+        if self._mean is None or self._seconds < LEARNT:
+            return emotion
+        return emotion.with_neutral(self._mean)
 
 
 def _off(track: _Track, points: np.ndarray, time: float) -> float:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from keypoints.detectors import HaarDetector
 from keypoints.geometry import crop_view, transform
 from keypoints.images import as_rgb
 from keypoints.landmarks import PARTS
-from keypoints.network import Framing, Prediction
+from keypoints.network import Crop, Framing
 from keypoints.tracking import TrackedFace
 from models import CoarseToFine
 from training.evaluation import evaluate
@@ -259,9 +260,9 @@ def scoring(*boxes: tuple, **options) -> KeypointDetector:
     detector = KeypointDetector(FindsTheDot(), Detects(*boxes), **options)
     locate = detector.network.locate
 
-    def scored(images: list, boxes: np.ndarray, five: np.ndarray | None) -> Prediction:
+    def scored(images: list, boxes: np.ndarray, five: np.ndarray | None):
         confidence = np.full((len(boxes), 68), 0.7, np.float32)
-        return Prediction(locate(images, boxes, five).keypoints, confidence, np.where(boxes[:, 0] < 100, 1.0, 0.2))
+        return locate(images, boxes, five)._replace(confidence=confidence, score=np.where(boxes[:, 0] < 100, 1.0, 0.2))
 
     detector.network.locate = scored
     return detector
@@ -302,7 +303,8 @@ def test_of_faces_that_lie_on_one_another_the_best_score_stays():
 def test_faces_are_equal_to_themselves_alone():
     faces = [Face(np.zeros(4, np.float32), face_points(50, 50, 20), (100, 90), np.ones(68)) for _ in range(2)]
     tracked = [TrackedFace(face.box, face.keypoints) for face in faces]
-    for one, other in (faces, tracked, [face.pose for face in faces], [face.emotion for face in faces]):
+    seen = [replace(face, crop=Crop(np.zeros((99, 99), np.uint8), face.keypoints)).emotion for face in faces]
+    for one, other in (faces, tracked, [face.pose for face in faces], seen):
         assert one == one and one != other and one not in [other] and [other, one].index(one) == 1
         assert len({one, other}) == 2
 
@@ -314,7 +316,11 @@ def test_a_face_as_a_dict_is_plain_and_complete():
     assert plain["box"] == [1.5, 2, 30, 40] and plain["box_roll"] == 90 and plain["image_size"] == [100, 90]
     np.testing.assert_array_equal(np.float32(plain["keypoints"]), face.keypoints)
     assert plain["score"] is None and plain["confidence"] is None and plain["roll"] == face.pose.roll
-    assert plain["emotion"] == face.emotion.label and "id" not in plain
+    assert plain["emotion"] is None and plain["emotion_probability"] is None and not {"id", "crop"} & set(plain)
+    seen = replace(face, crop=Crop(np.zeros((99, 99), np.uint8), face.keypoints))
+    assert seen.to_dict()["emotion"] == seen.emotion.label
+    assert seen.to_dict()["emotion_probability"] == seen.emotion.probability
+    assert seen.to_dict()["emotion_probabilities"] == seen.emotion.probabilities
     tracked = TrackedFace(face.box, face.keypoints, (100, 90), np.full(68, 0.5), np.float32(0.1), id=3).to_dict()
     assert json.loads(json.dumps(tracked)) == tracked and tracked["id"] == 3 and tracked["score"] == 0.1
 

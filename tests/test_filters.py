@@ -265,6 +265,14 @@ def test_command_lists_the_filters(cli, refusal):
     )
 
 
+def test_command_wears_a_filter_by_its_file(cli, tmp_path):
+    for ending in ("json", "png"):
+        shutil.copy(FILTER_DIR / f"sunglasses.{ending}", tmp_path / f"mine.{ending}")
+    cli("filter", HOPPER, "--filter", tmp_path / "mine.json", "--out", tmp_path / "mine.jpg")
+    cli("filter", HOPPER, "--filter", "sunglasses", "--out", tmp_path / "known.jpg")
+    assert (tmp_path / "mine.jpg").read_bytes() == (tmp_path / "known.jpg").read_bytes()
+
+
 def test_command_writes_the_filtered_image(cli, tmp_path):
     out = tmp_path / "out.png"
     done = cli("filter", HOPPER, "--filter", "sunglasses", "--out", out)

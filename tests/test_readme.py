@@ -165,3 +165,28 @@ def test_actions_are_pinned_by_commit():
     for file in (ROOT / ".github" / "workflows").glob("*.yml"):
         for used in re.findall(r"uses: *(.*)", file.read_text(encoding="utf-8")):
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), f"{file.name}: {used}"
+
+
+def cells_under(notebook: Path, anchor: str) -> list[int]:
+    """The execution counts of the code cells under a heading of a notebook, the headings below it included."""
+    inside, found = 0, []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            for level, heading in re.findall(r"^(#+) (.+)$", source, re.MULTILINE):
+                if heading.replace(" ", "-") == anchor:
+                    inside = len(level)
+                elif inside and len(level) <= inside:
+                    inside = 0
+        elif inside:
+            found.append(cell["execution_count"])
+    return found
+
+
+def test_rubric_names_the_cells_of_each_section():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("| criterion | where |")[1].split("\n## ")[0]
+    told = re.findall(r"\]\((\d_[^#)]+)#([^)]+)\), cells? (\d+)(?:–(\d+))?", table)
+    assert len(told) == table.count(".ipynb#") > 8
+    for notebook, anchor, first, last in told:
+        found = cells_under(ROOT / notebook, unquote(anchor))
+        assert (found[0], found[-1]) == (int(first), int(last or first)), anchor

@@ -167,7 +167,7 @@ def label(folder: Path) -> None:
             haar = np.array([[*(centre - side / 2), side, side]])
             try:
                 for _ in range(2):
-                    points68, _, scores = detector.network.locate([image], with_roll(haar))
+                    points68, _, scores, _ = detector.network.locate([image], with_roll(haar))
                     haar = detector.framing.boxes(points68)
             except ValueError:
                 continue

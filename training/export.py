@@ -7,13 +7,14 @@ import io
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from keypoints.files import check_writable, write_atomically
 from keypoints.network import METADATA, network_files
-from models import CoarseToFine, FaceDetector, HeatmapNet, PhotoNet
+from models import CoarseToFine, ExpressionNet, FaceDetector, HeatmapNet, PhotoNet
 
 OPSET = 17
 
@@ -40,13 +41,15 @@ class _Predict(nn.Module):
         return self.net.predict(crop)
 
 
-def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
+def export_onnx(net: nn.Module, path: str | Path, **facts: Any) -> list[Path]:
     """Write a network's ONNX files, weights included, for any number of faces at once, or any size of image.
 
     Args:
         net: of :mod:`models`; a ``CoarseToFine`` becomes ``<stem>.coarse.onnx`` and ``<stem>.fine.onnx``, another
             ``<stem>.onnx``.
         path: any file of that stem.
+        facts: more of the graph's metadata; an ``ExpressionNet`` needs ``neutral`` and ``share``, see
+            :class:`keypoints.expression.ExpressionClassifier`.
 
     Returns:
         the files.
@@ -61,27 +64,38 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
     net = net.eval()
     if isinstance(net, FaceDetector):
         axes = {2: "height", 3: "width"}
-        _write(net, "image", torch.zeros(1, 1, 96, 128), ["faces"], axes, single, {})
+        _write(net, {"image": torch.zeros(1, 1, 96, 128)}, ["faces"], axes, single, {})
         return [single]
-    about: dict = {"network": type(net).__name__}
+    about: dict = {"network": type(net).__name__, **facts}
     axes = {0: "faces"}
     if isinstance(net, PhotoNet):
-        crop, outputs = torch.rand(2, 1, net.side, net.side), ["keypoints", "confidence", "score"]
-        _write(_Predict(net), "crop", crop, outputs, axes, single, about)
+        inputs, outputs = {"crop": torch.rand(2, 1, net.side, net.side)}, ["keypoints", "confidence", "score"]
+        _write(_Predict(net), inputs, outputs, axes, single, about)
+        return [single]
+    if isinstance(net, ExpressionNet):
+        _write(
+            net,
+            {"crop": torch.rand(2, 1, net.side, net.side), "features": torch.zeros(2, net.FEATURES)},
+            ["logits"],
+            axes,
+            single,
+            about,
+        )
         return [single]
     if not isinstance(net, CoarseToFine):
-        raise ValueError(f"got a {type(net).__name__}, expected a CoarseToFine, PhotoNet or FaceDetector")
+        raise ValueError(
+            f"got a {type(net).__name__}, expected a CoarseToFine, PhotoNet, FaceDetector or ExpressionNet"
+        )
     about |= {"framing": net.framing, "spread": net.spread}
     for stage, name, path in ((net.coarse, "image", coarse), (net.fine, "crop", fine)):
-        _write(_Stage(stage), name, torch.rand(2, 1, stage.side, stage.side), ["points"], axes, path, about)
+        _write(_Stage(stage), {name: torch.rand(2, 1, stage.side, stage.side)}, ["points"], axes, path, about)
     return [coarse, fine]
 
 
 @torch.no_grad()
 def _write(
     net: nn.Module,
-    name: str,
-    value: torch.Tensor,
+    inputs: dict[str, torch.Tensor],
     outputs: list[str],
     axes: dict[int, str],
     path: Path,
@@ -95,11 +109,11 @@ def _write(
         warnings.simplefilter("ignore")  # the exporter by torch.export writes nothing below opset 18
         torch.onnx.export(
             net.eval(),  # the exporter leaves it as it was
-            (value,),
+            tuple(inputs.values()),
             buffer,
-            input_names=[name],
+            input_names=list(inputs),
             output_names=outputs,
-            dynamic_axes={name: axes, **(dict.fromkeys(outputs, axes) if 0 in axes else {})},
+            dynamic_axes=dict.fromkeys([*inputs, *outputs] if 0 in axes else inputs, axes),
             opset_version=OPSET,
             dynamo=False,
         )
