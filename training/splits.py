@@ -16,12 +16,23 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, find_data, person_of, read_image, read_keypoints, require_images, split_by_person
+from data_load import (
+    DATA_DIR,
+    Data,
+    find_data,
+    label_offset,
+    person_of,
+    read_image,
+    read_keypoints,
+    require_images,
+    split_by_person,
+)
 from keypoints.files import write_json
 from training.metrics import face_size
 
@@ -135,6 +146,35 @@ def wild_groups(part: str = "validation") -> dict[str, int]:
     """Return the wild photos of 'training' or 'validation': file name → number of its group."""
     groups = read_splits()["wild"][part]
     return {name: number for number, group in enumerate(groups) for name in group}
+
+
+def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
+    """List the faces with 68 points that PhotoNet and the face detector learn from.
+
+    Args:
+        folder: holds wild/ (photos and their wild_keypoints.csv), official/ and rendered/ (folders of
+            data/sample/render.py), each optional. The sample's heads are always there.
+
+    Yields:
+        part ('training', 'validation' or 'test'), kind ('wild', 'frames' or 'rendered'), image file, and keypoints
+        (68, 2) float32, pixels, those of the official set without their offset.
+    """
+    if (folder / "wild").exists():
+        held = wild_groups("validation")
+        for name, points in zip(*read_keypoints(folder / "wild" / WILD_CSV), strict=True):
+            yield "validation" if name in held else "training", "wild", folder / "wild" / name, points
+    if (folder / "official").exists():
+        people = {person: part for part, group in read_splits()["by_person"].items() for person in group}
+        data = Data("official", folder / "official")
+        names, keypoints = read_keypoints(data.csv_file("training"))
+        for name, points in zip(names, keypoints - label_offset(keypoints)[:, None], strict=True):
+            yield people[person_of(name)], "frames", data.image_dir("training") / name, points
+    sample = find_data("sample")
+    more = [Data("rendered", path) for path in sorted((folder / "rendered").glob("*"))]
+    for data, split in [*((data, "training") for data in (sample, *more)), (sample, "test")]:
+        part = "validation" if split == "test" else "training"
+        for name, points in zip(*read_keypoints(data.csv_file(split)), strict=True):
+            yield part, "rendered", data.image_dir(split) / name, points
 
 
 def group_wild(names: list[str], similarity: np.ndarray) -> list[list[str]]:
