@@ -2,7 +2,7 @@
 
 `found`, `baselines`, `scatter` and `turned` need the official set (`make data`, or --official DIR), the wild set
 (KEYPOINTS_WILD, or --wild DIR) and, for groups, --detection DIR with boxes.csv beside its pictures; sets that are
-missing are left out. `baselines` runs dlib and MediaPipe in the environment of `make benchmark`; YuNet needs --yunet.
+missing are left out. `baselines` runs dlib and MediaPipe in the environment of `make benchmark`.
 """
 
 from __future__ import annotations
@@ -149,8 +149,6 @@ def baselines(options: argparse.Namespace) -> None:
         "MediaPipe, short range": "mediapipe_faces:0",
         "MediaPipe, full range": "mediapipe_faces:1",
     }
-    if options.yunet is not None:
-        entries["YuNet"] = f"ours_faces:yunet {options.yunet.absolute()}"
     content: dict = {"sets": {}, "left_out": {}, "versions": {}, "processor": versions()["processor"], "score": ALONE}
     for name, images in labelled_sets(options):
         rows = content["sets"][name] = {}
@@ -331,7 +329,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--wild", type=Path, default=find_wild(), metavar="DIR", help="the wild set")
     parser.add_argument("--detection", type=Path, metavar="DIR", help="photographs of groups, with boxes.csv")
     parser.add_argument("--hard", type=Path, metavar="DIR", help="its attributes.csv names the photographs held out")
-    parser.add_argument("--yunet", type=Path, metavar="FILE", help="for baselines: face_detection_yunet_….onnx")
     parser.add_argument("--python", type=Path, default=".venv-benchmark/bin/python", metavar="FILE",
         help="for baselines: the interpreter that 'make benchmark' sets up")  # fmt: skip
     options = parser.parse_args(arguments)
