@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from data_load import Data
+from keypoints.network import Framing
 from models import CoarseToFine
+from training.framing import framing_dict
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +33,13 @@ def always_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 def net() -> CoarseToFine:
     torch.manual_seed(0)
     return CoarseToFine().eval()
+
+
+@pytest.fixture
+def framed(net) -> CoarseToFine:
+    """An untrained network that a detector can use, however wrong its keypoints are."""
+    net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
+    return net
 
 
 @pytest.fixture
