@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from keypoints.files import asset
+from keypoints.geometry import fit_similarity, transform
 from keypoints.landmarks import FLIP_INDEX, JAW, NUM_KEYPOINTS
 
 POSE_MODEL = asset("pose_model.npz")
@@ -246,11 +247,8 @@ def estimate_pose(
 
 def _filled(points: np.ndarray, kept: np.ndarray, template: np.ndarray) -> np.ndarray:
     """The kept points, and the others (68, 2) where the template has them, laid over the kept ones in the plane."""
-    source, target = template[kept] @ (1, 1j), points[kept] @ (1, 1j)
-    centred = source - source.mean()
-    a = centred.conj() @ (target - target.mean()) / (centred.conj() @ centred).real
-    guess = a * (template @ (1, 1j) - source.mean()) + target.mean()
-    return np.where(kept[:, None], points, np.column_stack([guess.real, guess.imag]))
+    matrix = fit_similarity(template[kept][None], points[kept])[0]
+    return np.where(kept[:, None], points, transform(template, matrix))
 
 
 def _turn(points: np.ndarray, model: PoseModel) -> tuple[np.ndarray, float, float, float]:
