@@ -99,9 +99,9 @@ def realign(points: torch.Tensor, template: torch.Tensor) -> tuple[torch.Tensor,
     return torch.view_as_real(z / a[:, None]).reshape(len(points), -1), torch.angle(a)
 
 
-def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray, seed: int = 0) -> nn.Sequential:
+def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray) -> nn.Sequential:
     """Aligned points (N, 136) → yaw, pitch, roll / 20°, from labels (N, 68, 2) and poses (N, 3), degrees."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     labels = np.concatenate([labels, labels[:, FLIP_INDEX] * (-1, 1)])
     poses = np.concatenate([poses, poses * (-1, 1, -1)])
     aligned, _, turn = align(labels, template)
