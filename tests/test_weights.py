@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ from torch import nn
 
 from data_load import DATA_DIR
 from keypoints.detection import KeypointDetector
+from keypoints.files import sha256
 from models import CoarseToFine, FaceDetector, HeatmapNet, SimpleNet
 from training import weights
 from training.weights import DEFAULT_MODEL, MODEL_DIR, RECIPE_MODEL, load_model, save_model, write_tensors
@@ -96,21 +96,8 @@ def test_record_names_the_weights_by_their_sha256(net, tmp_path):
     save_model(net, tmp_path / "net.safetensors", {"data": "sample"})
     record = json.loads((tmp_path / "net.json").read_text(encoding="utf-8"))
     assert record["weights"] == "net.safetensors" and record["data"] == "sample" and record["framing"] == {"scale": 1.5}
-    assert record["sha256"] == hashlib.sha256((tmp_path / "net.safetensors").read_bytes()).hexdigest()
+    assert record["sha256"] == sha256(tmp_path / "net.safetensors")
     assert record["parameters"] == sum(p.numel() for p in net.parameters())
-
-
-def test_checkpoint_is_deleted_after_weights_and_record_are_written(net, tmp_path, monkeypatch):
-    checkpoint = tmp_path / "net.checkpoint"
-    checkpoint.touch()
-    net.checkpoints = (checkpoint,)
-    (tmp_path / "net.json").mkdir()
-    with pytest.raises(OSError, match=r"net\.json"):
-        save_model(net, tmp_path / "net.safetensors", {})
-    assert checkpoint.exists()
-    (tmp_path / "net.json").rmdir()
-    save_model(net, tmp_path / "net.safetensors", {})
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +257,7 @@ def test_missing_file_and_directory_are_os_errors(tmp_path):
 def test_shipped_weights_load_and_match_their_record(shipped):
     record = json.loads(shipped.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["weights"] == shipped.name
-    assert record["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
+    assert record["sha256"] == sha256(shipped)
     assert load_model(shipped).framing == record["framing"] and shipped.stat().st_size < 10e6
 
 

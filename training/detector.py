@@ -323,6 +323,7 @@ def train(
 
     net, record = fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
     save_model(net, out, about | record)
+    out.with_suffix(".checkpoint").unlink()
     return net
 
 

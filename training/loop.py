@@ -106,8 +106,8 @@ def fit(
         minutes: the training ends after this time, with the learning rate at 0, should that be before ``recipe.views``.
 
     Returns:
-        the averaged network, whose ``checkpoints`` :func:`training.weights.save_model` removes; its record: recipe,
-        history, seconds, threads, memory and versions.
+        the averaged network and its record: recipe, history, seconds, threads, memory and versions. The caller deletes
+        the checkpoint once the weights are saved.
 
     Raises:
         ValueError: the checkpoint is of another recipe: the rate would then not end at zero.
@@ -180,5 +180,4 @@ def fit(
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    average.net.checkpoints = (checkpoint,)
     return average.net.cpu(), record

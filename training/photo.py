@@ -464,6 +464,7 @@ def train(
     counts = [{kind: len(some.crops) for kind, some in faces.items()} for faces in (training, validation)]
     record = {"faces": counts[0], "validation": counts[1], **earlier, **record}
     save_model(net, out, record)
+    out.with_suffix(".checkpoint").unlink()
     return record
 
 

@@ -119,17 +119,14 @@ def _train(net: nn.Module, data: LabelledSet, recipe: Recipe, out: Path, hold_ou
     names, validation_set = training_set.names, None
     held_out = people_split(names) if hold_out else {}
     train = held_out.pop("training", list(range(len(names))))
-    net.framing = framing_dict(
-        measure_framing(Subset(FacialKeypointsDataset(*place, with_all_points, **how), train))
-    )  # fmt: skip
+    whole_faces = Subset(FacialKeypointsDataset(*place, with_all_points, **how), train)
+    net.framing = framing_dict(measure_framing(whole_faces))
     if hold_out:
-        validation_set = Subset(
-            FacialKeypointsDataset(*place, evaluation_transform(), **how), held_out["validation"]
-        )  # fmt: skip
+        validation_set = FacialKeypointsDataset(*place, evaluation_transform(), **how)
+        validation_set = Subset(validation_set, held_out["validation"])
     files = [names[i] for i in [*train, *held_out.get("validation", [])]]
-    record = fit(
-        net, Subset(training_set, train), validation_set, recipe, device, out.with_suffix(".checkpoint"), files
-    )
+    checkpoint = out.with_suffix(".checkpoint")
+    record = fit(net, Subset(training_set, train), validation_set, recipe, device, checkpoint, files)
     people = sorted({person_of(names[i]) for part in held_out.values() for i in part})
     record = {"data": data.name, "held_out_people": people, **record}
     if hold_out and first:

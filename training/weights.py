@@ -83,15 +83,13 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
 
     None of them is ever there half-written.
 
-    Then the checkpoints of the training that made ``net`` go: what they are kept for is on disk.
-
     Args:
         path: where to; by custom it ends in ``.safetensors``.
         record: facts to keep, for instance what :func:`training.recipe.fit` returned; the file's SHA-256 and the
             framing are added.
 
     Raises:
-        OSError: it can't be written; the checkpoints stay.
+        OSError: it can't be written.
         ValueError: nothing of :data:`models.NETWORKS` could load the weights again.
     """
     path = Path(path)
@@ -117,14 +115,6 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
             **record,
         }
         write_json(path.with_suffix(".json"), record)
-    drop_checkpoints(net)
-
-
-def drop_checkpoints(net: nn.Module) -> None:
-    """Remove what a training of ``net`` would go on from; for results that are kept otherwise than as weights."""
-    for file in getattr(net, "checkpoints", ()):
-        file.unlink(missing_ok=True)
-    net.checkpoints = ()
 
 
 def load_model(path: str | Path = DEFAULT_MODEL) -> nn.Module:
