@@ -19,10 +19,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter, sleep, time
 from urllib.parse import urlsplit
@@ -102,22 +101,9 @@ class Viewer:
         return Seen(image, faces, self._read(faces))
 
 
-class Visitors:
-    """A :class:`Viewer` for each webcam, by a key that its page makes up; no more than :data:`VISITORS`."""
-
-    def __init__(self, detector: KeypointDetector) -> None:
-        self._detector = detector
-        self._viewers: OrderedDict[str, Viewer] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._viewers)
-
-    def __getitem__(self, key: str) -> Viewer:
-        self._viewers.setdefault(key, Viewer(self._detector))
-        self._viewers.move_to_end(key)
-        while len(self._viewers) > VISITORS:
-            self._viewers.popitem(last=False)
-        return self._viewers[key]
+def viewers(detector: KeypointDetector) -> Callable[[str], Viewer]:
+    """A :class:`Viewer` for each webcam, by a key that its page makes up; no more than :data:`VISITORS` are kept."""
+    return lru_cache(VISITORS)(lambda visitor: Viewer(detector))
 
 
 def shrink(image: np.ndarray, largest: int) -> np.ndarray:
@@ -365,7 +351,7 @@ def build(detector: KeypointDetector):
             self.sha.update(os.urandom(16))
 
     route_utils.GradioUploadFile = Upload
-    busy, visitors = threading.Lock(), Visitors(detector)
+    busy, viewer_of = threading.Lock(), viewers(detector)
 
     def photo(image: np.ndarray, worn: list[str], shown: list[str]) -> tuple[Seen, str]:
         with busy:
@@ -396,7 +382,7 @@ def build(detector: KeypointDetector):
         try:
             image = read_frame(frame.get("picture"))
             with busy:
-                seen = visitors[visitor](image, perf_counter())
+                seen = viewer_of(visitor)(image, perf_counter())
                 picture = picture_url(draw(seen, worn, shown))
             return {
                 "picture": picture,

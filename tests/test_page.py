@@ -107,13 +107,13 @@ def test_picture_url_holds_the_image(hopper):
 
 
 def test_each_webcam_has_its_own_faces_and_the_oldest_is_dropped(detector):
-    visitors = page.Visitors(detector)
-    first = visitors["first"]
-    for number in range(page.VISITORS - 1):
-        visitors[f"other {number}"]
-    assert visitors["first"] is first and len(visitors) == page.VISITORS
-    visitors["one more"]  # "other 0" was silent longest
-    assert visitors["first"] is first and len(visitors) == page.VISITORS
+    viewer_of = page.viewers(detector)
+    first, other = viewer_of("first"), viewer_of("other 0")
+    for number in range(1, page.VISITORS - 1):
+        viewer_of(f"other {number}")
+    assert viewer_of("first") is first
+    viewer_of("one more")  # "other 0" was silent longest
+    assert viewer_of("first") is first and viewer_of("other 0") is not other
 
 
 @pytest.mark.parametrize(
