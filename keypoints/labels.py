@@ -128,7 +128,7 @@ def _first_line(data: bytes) -> tuple[bool, list[str], int]:
     """Whether the first line that is not blank is a header, its fields, and how many lines to skip."""
     text = data.lstrip()
     before = data[: len(data) - len(text)]
-    line = re.split(rb"[\r\n]", text, maxsplit=1)[0].decode("utf-8", errors="replace")
+    line = re.split(rb"[\r\n]", text, maxsplit=1)[0][:100_000].decode("utf-8", errors="replace")  # csv takes no more
     fields = next(csv.reader([line]), [""])
     fields = [field.strip() for field in fields]
     numbers = [_number(field) for field in fields[1:]]

@@ -157,6 +157,7 @@ LAYOUTS = {
     "ours": ("file,face,left,top,width,height,x0,y0\na.jpg,0,1,2,3,4,5,6\n", "got 8 columns ('file, face, left"),
     "numbered": ("\n".join(f"{i},{row}" for i, row in enumerate(ROWS)), "got 138 columns ('0, P0"),
     "nameless": ("\n".join(row.split(",", 1)[1] for row in ROWS), "got 136 columns"),
+    "a long line": ("[" * 200_000, "got 1 columns"),
     "XML": ("<?xml version='1.0'?><dataset/>", 'got 1 columns ("<?xml'),
 } | {code: (OFFICIAL.encode(code), "got UTF-16 or no text") for code in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")}
 
