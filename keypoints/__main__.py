@@ -11,8 +11,6 @@ from pathlib import Path
 from keypoints import __version__
 from keypoints.command import run
 
-MOVED = ("train", "evaluate", "failures", "export")  # to :mod:`training`
-
 
 def _run(options: argparse.Namespace) -> int:
     from keypoints import commands  # only here: it loads OpenCV and onnxruntime, which --help does without
@@ -75,12 +73,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    words = [word for before, word in zip(["", *arguments], arguments, strict=False) if before != "--threads"]
-    command = next((word for word in words if not word.startswith("-")), "")
-    if command in MOVED:
-        print(f"keypoints {command}: it is 'python -m training {command}' now", file=sys.stderr)
-        return 2
     return run("keypoints", _parser(), arguments)
 
 

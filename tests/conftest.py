@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_load import Data
+from data_load import Data, read_image
 from keypoints.network import Framing
 from models import CoarseToFine
 from training.framing import framing_dict
@@ -60,6 +60,18 @@ def small_set(tmp_path) -> Data:
         points = np.stack([helpers.face_points(30 + i, 32 - i, 20) for i in range(len(names))])
         helpers.write_set(root, split, names, images, points)
     return Data("official", root)
+
+
+@pytest.fixture
+def photo_set(tmp_path) -> list[str]:
+    """Twelve crops of one photograph with rough labels: the options that name them."""
+    photo, points, images, labels = read_image(helpers.ASTRONAUT), helpers.face_points(222, 115, 48), [], []
+    for i in range(12):
+        left, top = 110 + 3 * i, 15 + 2 * i
+        images.append(photo[top : top + 220, left : left + 220])
+        labels.append(points - [left, top])
+    helpers.write_set(tmp_path, "training", [f"P{i // 3}_{i:02d}.jpg" for i in range(12)], images, np.stack(labels))
+    return ["--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
 
 
 @pytest.fixture

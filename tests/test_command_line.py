@@ -27,15 +27,12 @@ from helpers import (
     ROOT,
     TRAINING,
     command_line,
-    face_points,
     file_names,
     package_of,
     read_csv,
-    write_set,
 )
 
 from data_load import Data, person_of, read_image
-from keypoints.__main__ import main as keypoints_main
 from keypoints.command import printable
 from keypoints.detection import Face, KeypointDetector
 from keypoints.files import sha256
@@ -54,18 +51,6 @@ HEADER += ["yaw", "pitch", "roll", "emotion", "emotion_probability"]
 def weights(framed, tmp_path) -> Path:
     save_model(framed, tmp_path / "net.safetensors")
     return tmp_path / "net.safetensors"
-
-
-@pytest.fixture
-def photo_set(tmp_path) -> list[str]:
-    """Twelve crops of one photograph with rough labels: the options that name them."""
-    photo, points, images, labels = read_image(ASTRONAUT), face_points(222, 115, 48), [], []
-    for i in range(12):
-        left, top = 110 + 3 * i, 15 + 2 * i
-        images.append(photo[top : top + 220, left : left + 220])
-        labels.append(points - [left, top])
-    write_set(tmp_path, "training", [f"P{i // 3}_{i:02d}.jpg" for i in range(12)], images, np.stack(labels))
-    return ["--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
 
 
 @pytest.fixture
@@ -497,10 +482,3 @@ def test_rows_written_before_the_disk_was_full_keep_another_name(weights, tmp_pa
     assert (tmp_path / "r.csv").read_text() == "yesterday's"
     header, *rows = read_csv(tmp_path / "r.csv.part")
     assert len(rows) > 10 and {len(row) for row in rows} == {len(header)}
-
-
-@pytest.mark.parametrize("arguments", [["train"], ["--threads", "2", "evaluate", "--csv", "a"], ["export", "--help"]])
-def test_command_that_has_moved_says_where_to(arguments, capsys):
-    assert keypoints_main(arguments) == 2
-    [command] = set(arguments) & set(TRAINING)
-    assert capsys.readouterr() == ("", f"keypoints {command}: it is 'python -m training {command}' now\n")
