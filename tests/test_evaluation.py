@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import face_points, write_labels
+from helpers import face_points, write_labels, write_wild
 
 from keypoints.files import sha256
 from models import FaceDetector
@@ -111,12 +111,9 @@ def test_weights_are_measured_on_the_wild_validation_photos_and_never_by_the_cen
     photos = {"validation": {"a.jpg": 0, "b.jpg": 0, "c.jpg": 1}, "training": {"d.jpg": 0}}
     monkeypatch.setattr(evaluation, "wild_groups", photos.__getitem__)
     save_model(framed, tmp_path / "mine.safetensors")
-    wild = tmp_path / "wild"
-    wild.mkdir()
+    wild, image = tmp_path / "wild", small_set.dataset("test")[0]["image"]
     names = ["d.jpg", "c.jpg", "a.jpg", "b.jpg"]
-    write_labels(wild / "wild_keypoints.csv", names, np.repeat(face_points(30, 30, 12)[None], 4, axis=0))
-    for name in names:
-        (wild / name).write_bytes((small_set.image_dir("test") / "Ann_00.jpg").read_bytes())
+    write_wild(wild, names, [image] * 4, np.repeat(face_points(30, 30, 12)[None], 4, axis=0))
     place = small_set.csv_file("test"), small_set.image_dir("test")
     found = evaluation.evaluate_weights(tmp_path / "mine.safetensors", *place, wild, ["centre", "box"])
     assert list(found["test"]) == ["centre", "box"] and list(found["wild"]) == ["box"]

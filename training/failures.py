@@ -134,20 +134,6 @@ def _bin(by: str, label: str, members: np.ndarray, errors: np.ndarray, each: int
     return Bin(by, label, len(members), len(found), mean, [(int(i), float(errors[i])) for i in order[:each]])
 
 
-def slice_table(bins: Sequence[Bin]) -> pd.DataFrame:
-    """Return the bins as a table: by, bin, images, found, NME_box (percent), worst (percent)."""
-    return pd.DataFrame(
-        {
-            "by": [b.by for b in bins],
-            "bin": [b.label for b in bins],
-            "images": [b.images for b in bins],
-            "found": [b.found for b in bins],
-            "NME_box": [b.nme_box for b in bins],
-            "worst": [b.worst[0][1] if b.worst else None for b in bins],
-        }
-    )
-
-
 def doubtful_labels() -> dict[str, str]:
     """Read the labels of the official set that we believe wrong: ``split/file`` → why."""
     return pd.read_csv(DOUBTFUL_LABELS, index_col="file")["why"].to_dict()
@@ -182,9 +168,10 @@ def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsD
             ]
             images = {i: dataset[i]["image"] for row in faces for _, i in row}
             _save(figures.show_faces(faces, images, result.predicted, result.true), folder / f"{by}.png")
-            names = [", ".join(result.names[i] for i, _ in row.worst) for row in rows]
-            table = slice_table(rows).drop(columns="by").assign(worst_files=names)
-            table = table.rename(columns={"NME_box": "NME_box, %", "worst": "worst, %", "worst_files": "the worst"})
+            table = pd.DataFrame(rows).drop(columns="by")
+            table["worst"] = [row.worst[0][1] if row.worst else None for row in rows]
+            table["the worst"] = [", ".join(result.names[i] for i, _ in row.worst) for row in rows]
+            table = table.rename(columns={"label": "bin", "nme_box": "NME_box, %", "worst": "worst, %"})
             parts.append(f"<h2>By {by}</h2>\n<p>{CAPTIONS[by]}</p>")
             parts.append(table.to_html(index=False, float_format="%.2f", na_rep="", border=0))
             parts.append(f'<img src="{by}.png" alt="the worst faces by {by}">')

@@ -33,7 +33,7 @@ from data_load import (
     require_images,
     split_by_person,
 )
-from keypoints.files import write_json
+from keypoints.files import one_sentence, write_json
 from training.metrics import face_size
 
 SPLITS = DATA_DIR / "splits.json"
@@ -130,18 +130,6 @@ def find_wild(folder: str | Path | None = None) -> Path | None:
     return folder
 
 
-def require_wild(folder: str | Path | None = None) -> Path:
-    """Return the folder of the wild set, see :func:`find_wild`.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    found = find_wild(folder)
-    if found is None:
-        raise FileNotFoundError("the wild photos are not here: name their folder in KEYPOINTS_WILD or with --wild")
-    return found
-
-
 def wild_groups(part: str = "validation") -> dict[str, int]:
     """Return the wild photos of 'training' or 'validation': file name → number of its group."""
     groups = read_splits()["wild"][part]
@@ -168,7 +156,7 @@ def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
         data = Data("official", folder / "official")
         names, keypoints = read_keypoints(data.csv_file("training"))
         for name, points in zip(names, keypoints - label_offset(keypoints)[:, None], strict=True):
-            yield people[person_of(name)], "frames", data.image_dir("training") / name, points
+            yield people.get(person_of(name), "training"), "frames", data.image_dir("training") / name, points
     sample = find_data("sample")
     more = [Data("rendered", path) for path in sorted((folder / "rendered").glob("*"))]
     for data, split in [*((data, "training") for data in (sample, *more)), (sample, "test")]:
@@ -260,26 +248,21 @@ def appearance(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     return np.concatenate([edges, colours / max(float(np.linalg.norm(colours)), 1e-6)])
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.splits", description="Write data/splits.json.")
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="default: data/")
     parser.add_argument("--wild", type=Path, metavar="DIR", help="default: $KEYPOINTS_WILD, else data/wild")
     parser.add_argument("--out", type=Path, default=SPLITS, metavar="FILE", help="default: data/splits.json")
     options = parser.parse_args(arguments)
-    try:
-        folder = require_wild(options.wild)
-        part_of = draw_people(
-            {
-                person_of(name)
-                for name in read_keypoints(find_data("official", options.official).csv_file("training"))[0]
-            }
-        )
-        names, keypoints = read_keypoints(folder / WILD_CSV)
-        features = [appearance(read_image(folder / name), face) for name, face in zip(names, keypoints, strict=True)]
-        wild = draw_wild(group_wild(names, similarities(np.stack(features))))
-    except (OSError, ValueError) as error:
-        print(f"training.splits: {error}", file=sys.stderr)
-        return 2
+    folder = find_wild(options.wild)
+    if folder is None:
+        raise FileNotFoundError("the wild photos are not here: name their folder in KEYPOINTS_WILD or with --wild")
+    official = read_keypoints(find_data("official", options.official).csv_file("training"))[0]
+    part_of = draw_people({person_of(name) for name in official})
+    names, keypoints = read_keypoints(folder / WILD_CSV)
+    features = [appearance(read_image(folder / name), face) for name, face in zip(names, keypoints, strict=True)]
+    wild = draw_wild(group_wild(names, similarities(np.stack(features))))
     parts = ("training", "validation", "test")
     people = {part: sorted(person for person, where in part_of.items() if where == part) for part in parts}
     write_json(options.out, {"by_person": people, "wild": wild})

@@ -261,12 +261,9 @@ def benchmark_table(record: dict | None = None) -> str:
             values = entry[name]
             return " / ".join(f"{values[n]:.1f}" if n in values else "–" for n in threads) if values else ""
 
-        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
-        percents = [f"{entry['nme_box']:.2f}" if entry["nme_box"] is not None else ""]
-        fitted = entry["fitted"]
-        percents += [f"{fitted[key]:.2f}" if fitted[key] is not None else "" for key in ("nme_box", "nme_iod")]
-        percents += [f"{fitted[key]:.1f}" for key in ("fr_iod_10", "auc_box_07")]
-        return [entry["title"], found, *percents, times("detector_ms"), times("keypoints_ms")]
+        found, *fitted = evaluation.table_cells(entry["fitted"])[: -len(REGIONS)]
+        as_it_is = "" if entry["nme_box"] is None else f"{entry['nme_box']:.2f}"
+        return [entry["title"], found, as_it_is, *fitted, times("detector_ms"), times("keypoints_ms")]
 
     rows = [row(entry) for entry in record["rows"]]
     found, *columns = evaluation.COLUMNS[: -len(REGIONS)]
