@@ -261,7 +261,7 @@ def benchmark_table(record: dict | None = None) -> str:
             values = entry[name]
             return " / ".join(f"{values[n]:.1f}" if n in values else "–" for n in threads) if values else ""
 
-        found, *fitted = evaluation.table_cells(entry["fitted"])[: -len(REGIONS)]
+        found, *fitted = evaluation.table_cells(entry["fitted"] | {"intervals": {}})[: -len(REGIONS)]
         as_it_is = "" if entry["nme_box"] is None else f"{entry['nme_box']:.2f}"
         return [entry["title"], found, as_it_is, *fitted, times("detector_ms"), times("keypoints_ms")]
 
