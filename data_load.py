@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import numbers
 import operator
 import os
 import re
@@ -184,19 +183,18 @@ def with_all_points(sample: dict) -> dict:
     return {**sample, "keypoints": complete_keypoints(sample["keypoints"])}
 
 
-Whole = int | np.integer | float  # a whole number of any type: 250, np.int64(250), 250.0
+Whole = int | np.integer
 
 
 def _whole(number: Any) -> int:
-    """A whole number of pixels, at least 1, as an int.
+    """A whole number of pixels of any type, at least 1, as an int.
 
     Raises:
         ValueError: "got … as a size, …".
     """
-    whole = isinstance(number, numbers.Real) and not isinstance(number, bool) and float(number).is_integer()
     try:
-        size = int(number) if whole else operator.index(number)  # what else counts: tensors and arrays of one number
-    except (TypeError, ValueError):
+        size = operator.index(number)
+    except TypeError:
         size = 0
     if size < 1 or isinstance(number, bool):
         text = " ".join(repr(number).split())  # an array's has several lines

@@ -19,10 +19,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter, sleep, time
 from urllib.parse import urlsplit
@@ -62,19 +61,9 @@ LEGEND = """<dl class="legend"><dt>Yaw</dt><dd>above 0: the nose to the left of 
 <dt>Expression</dt><dd>as the points lie; what somebody feels is another matter</dd>
 <dt>Sure</dt><dd>how probable it is that a point is off by less than 5&nbsp;% of the face's size</dd>
 <dt>Webcam</dt><dd>shown as in a mirror</dd></dl>"""
-ORANGE = {  # Gradio's 500 and up carry white text and are read on white: both with a contrast of 5 and more
-    "c50": "#fff7ed",
-    "c100": "#ffedd5",
-    "c200": "#fed7aa",
-    "c300": "#fdba74",
-    "c400": "#fb923c",
-    "c500": "#c2410c",
-    "c600": "#b23a0a",
-    "c700": "#9a3412",
-    "c800": "#7c2d12",
-    "c900": "#6b2710",
-    "c950": "#431407",
-}
+# Gradio's 50 to 950; 500 and up carry white text and are read on white: both with a contrast of 5 and more.
+ORANGE = ["#fff7ed", "#ffedd5", "#fed7aa", "#fdba74", "#fb923c"]
+ORANGE += ["#c2410c", "#b23a0a", "#9a3412", "#7c2d12", "#6b2710", "#431407"]
 # Before Gradio is imported: no statistics, no look for a newer version, no model hub.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -112,22 +101,9 @@ class Viewer:
         return Seen(image, faces, self._read(faces))
 
 
-class Visitors:
-    """A :class:`Viewer` for each webcam, by a key that its page makes up; no more than :data:`VISITORS`."""
-
-    def __init__(self, detector: KeypointDetector) -> None:
-        self._detector = detector
-        self._viewers: OrderedDict[str, Viewer] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._viewers)
-
-    def __getitem__(self, key: str) -> Viewer:
-        self._viewers.setdefault(key, Viewer(self._detector))
-        self._viewers.move_to_end(key)
-        while len(self._viewers) > VISITORS:
-            self._viewers.popitem(last=False)
-        return self._viewers[key]
+def viewers(detector: KeypointDetector) -> Callable[[str], Viewer]:
+    """A :class:`Viewer` for each webcam, by a key that its page makes up; no more than :data:`VISITORS` are kept."""
+    return lru_cache(VISITORS)(lambda visitor: Viewer(detector))
 
 
 def shrink(image: np.ndarray, largest: int) -> np.ndarray:
@@ -146,23 +122,12 @@ def shrink(image: np.ndarray, largest: int) -> np.ndarray:
 
 def draw(seen: Seen, worn: Sequence[str], shown: Sequence[str]) -> np.ndarray:
     """The picture with filters by name, and with those of POINTS, POSE and EXPRESSION that are asked for."""
-    picture = filters.dress(seen.image, [face for face in seen.faces if face.state != LOST], _filters(worn))
+    picture = filters.dress(seen.image, [face for face in seen.faces if face.state != LOST], worn)
     if not shown:
         return picture
     words = {number: emotion.label for number, emotion in seen.emotions.items() if emotion}
-    return drawing.draw_tracked(
-        picture,
-        seen.faces,
-        points=POINTS in shown,
-        pose=POSE in shown,
-        words=words if EXPRESSION in shown else None,
-    )
-
-
-def _filters(names: Iterable[str]) -> list[filters.Filter]:
-    """The known ones of these names, each once."""
-    known = filters.filter_names()
-    return [filters.load_filter(name) for name in dict.fromkeys(names) if name in known]
+    words = words if EXPRESSION in shown else {}
+    return drawing.draw_tracked(picture, seen.faces, points=POINTS in shown, pose=POSE in shown, words=words)
 
 
 def sentence(seen: Seen) -> str:
@@ -184,15 +149,12 @@ def _row(face: TrackedFace, emotion: Emotion | None) -> str:
     number = f'<th scope="row">{face.id}</th>'
     if emotion is None:
         return f'{number}<td colspan="5">not seen</td>'
-    angles = "".join(f"<td>{angle:.0f}°</td>".replace("-0°", "0°") for angle in _angles(face)).replace("-", "−")
+    turn = face.pose.yaw, face.pose.pitch, face.pose.roll
+    angles = "".join(f"<td>{angle:.0f}°</td>".replace("-0°", "0°") for angle in turn).replace("-", "−")
     word = f"{UNSURE}, {emotion.likeliest}" if emotion.label == UNSURE else emotion.label
     said = f"{word} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%"
     sure = "–" if face.confidence is None else f"{100 * float(np.mean(face.confidence)):.0f}\N{NO-BREAK SPACE}%"
     return f"{number}{angles}<td>{said}</td><td>{sure}</td>"
-
-
-def _angles(face: TrackedFace) -> tuple[float, float, float]:
-    return face.pose.yaw, face.pose.pitch, face.pose.roll
 
 
 def alt_text(seen: Seen, worn: Sequence[str], shown: Sequence[str]) -> str:
@@ -389,7 +351,7 @@ def build(detector: KeypointDetector):
             self.sha.update(os.urandom(16))
 
     route_utils.GradioUploadFile = Upload
-    busy, visitors = threading.Lock(), Visitors(detector)
+    busy, viewer_of = threading.Lock(), viewers(detector)
 
     def photo(image: np.ndarray, worn: list[str], shown: list[str]) -> tuple[Seen, str]:
         with busy:
@@ -420,7 +382,7 @@ def build(detector: KeypointDetector):
         try:
             image = read_frame(frame.get("picture"))
             with busy:
-                seen = visitors[visitor](image, perf_counter())
+                seen = viewer_of(visitor)(image, perf_counter())
                 picture = picture_url(draw(seen, worn, shown))
             return {
                 "picture": picture,
@@ -516,7 +478,7 @@ def serve(detector: KeypointDetector, port: int) -> None:
         footer_links=[],
         max_file_size=LARGEST_UPLOAD,
         app_kwargs={"middleware": [Middleware(OnlyHere)]},
-        theme=gr.themes.Soft(primary_hue=gr.themes.Color(**ORANGE), font=fonts[0], font_mono=fonts[1]),
+        theme=gr.themes.Soft(primary_hue=gr.themes.Color(*ORANGE), font=fonts[0], font_mono=fonts[1]),
         css_paths=Path(__file__).with_suffix(".css"),
     )
     print(f"the page: http://{HERE}:{port} (Ctrl-C ends it)", flush=True)

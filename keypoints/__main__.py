@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from keypoints import __version__
 from keypoints.command import run
-
-MOVED = ("train", "evaluate", "failures", "export")  # to :mod:`training`
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -19,6 +18,7 @@ def _run(options: argparse.Namespace) -> int:
     return getattr(commands, f"run_{options.command}")(options)
 
 
+# fmt: off
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="keypoints", description="Find faces and their 68 keypoints.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -26,78 +26,53 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_run, set_threads=lambda number: import_module("cv2").setNumThreads(number))
     commands = parser.add_subparsers(dest="command", required=True)
 
-    detect = commands.add_parser(
-        "detect",
-        help="find the faces in images",
-        description="Find the faces in images: a line a face on standard output.",
+    def command(name: str, text: str, more: str) -> Callable:
+        add = commands.add_parser(name, help=text, description=more).add_argument
+        add("--model", type=Path, metavar="FILE", help="a network's ONNX file (default: our own)")
+        if name != "filter":
+            add("--no-emotion", action="store_true", help="leave out the expression and its probability")
+        return add
+
+    add = command(
+        "detect", "find the faces in images", "Find the faces in images: a line a face on standard output.",
     )
-    detect.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, patterns such as '*.jpg'")
-    detect.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
+    add("images", nargs="+", metavar="IMAGE", help="files, folders, patterns such as '*.jpg'")
+    add("--csv", type=Path, metavar="FILE",
         help="write file, face, box, keypoints, pose and emotion, a row a face; meanwhile FILE.part grows, and stays "
-        "where the command is interrupted",
-    )
-    detect.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write the same as --csv, confidence and score, as JSON lines: an object a face",
-    )
-    detect.add_argument("--draw", type=Path, metavar="DIR", help="write each image with its faces drawn in")
+        "where the command is interrupted")
+    add("--json", type=Path, metavar="FILE",
+        help="write the same as --csv, confidence and score, as JSON lines: an object a face")
+    add("--draw", type=Path, metavar="DIR", help="write each image with its faces drawn in")
 
-    track = commands.add_parser(
-        "track",
-        help="follow the faces of a video or a camera",
-        description="Follow the faces of a video or a camera, with steady points and ids. Ctrl-C finishes the files.",
+    add = command(
+        "track", "follow the faces of a video or a camera",
+        "Follow the faces of a video or a camera, with steady points and ids. Ctrl-C finishes the files.",
     )
-    track.add_argument("source", metavar="SOURCE", help="a video file, the number of a camera, or a stream's address")
-    track.add_argument(
-        "--out",
-        type=Path,
-        metavar="VIDEO",
+    add("source", metavar="SOURCE", help="a video file, the number of a camera, or a stream's address")
+    add("--out", type=Path, metavar="VIDEO",
         help="write the video with the faces drawn in, and the source's sound: .mp4 or .mov (H.264) or .webm (VP9); it "
-        "has its name once it is whole",
-    )
-    track.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
+        "has its name once it is whole")
+    add("--csv", type=Path, metavar="FILE",
         help="write frame, time, id, state, box, keypoints, pose, emotion, blink and mouth_open, a row a face; "
-        "meanwhile FILE.part grows, at most a second behind, and stays where the command is killed",
-    )
-    track.add_argument("--filter", nargs="+", metavar="NAME", help="wear these instead of points; see filter --list")
-    track.add_argument("--pose", action="store_true", help="draw the head's axes, too")
-    track.add_argument("--show", action="store_true", help="show it in a window; q ends it")
+        "meanwhile FILE.part grows, at most a second behind, and stays where the command is killed")
+    add("--filter", nargs="+", metavar="NAME", help="wear these instead of points; see filter --list")
+    add("--pose", action="store_true", help="draw the head's axes, too")
+    add("--show", action="store_true", help="show it in a window; q ends it")
 
-    wear = commands.add_parser(
-        "filter",
-        help="put sunglasses, a hat or a smile on the faces of an image",
-        description="Put a filter on every face of images. Without a face the picture is written as it was. PNG and "
-        "WebP keep their transparency.",
+    add = command(
+        "filter", "put sunglasses, a hat or a smile on the faces of an image",
+        "Put a filter on every face of images. Without a face the picture is written as it was. PNG and WebP keep "
+        "their transparency.",
     )
-    wear.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders of them, or patterns such as '*.jpg'")
-    wear.add_argument("--filter", nargs="+", metavar="NAME", help="one or more, by name or .json file; see --list")
-    wear.add_argument("--list", action="store_true", help="list the filters and stop")
-    wear.add_argument(
-        "--out", type=Path, metavar="FILE", help="picture, or folder for several (default: IMAGE_NAME beside each)"
-    )
-
-    for command in (detect, track):
-        command.add_argument("--no-emotion", action="store_true", help="leave out the expression and its probability")
-    for command in (detect, track, wear):
-        command.add_argument("--model", type=Path, metavar="FILE", help="a network's ONNX file (default: our own)")
+    add("images", nargs="*", metavar="IMAGE", help="files, folders of them, or patterns such as '*.jpg'")
+    add("--filter", nargs="+", metavar="NAME", help="one or more, by name or .json file; see --list")
+    add("--list", action="store_true", help="list the filters and stop")
+    add("--out", type=Path, metavar="FILE", help="picture, or folder for several (default: IMAGE_NAME beside each)")
     return parser
+# fmt: on
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    words = [word for before, word in zip(["", *arguments], arguments, strict=False) if before != "--threads"]
-    command = next((word for word in words if not word.startswith("-")), "")
-    if command in MOVED:
-        print(f"keypoints {command}: it is 'python -m training {command}' now", file=sys.stderr)
-        return 2
     return run("keypoints", _parser(), arguments)
 
 

@@ -25,18 +25,8 @@ from keypoints.landmarks import NUM_KEYPOINTS
 from keypoints.tracking import LOST, Expressions, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
 
-CSV_HEADER = [
-    "file",
-    "face",
-    "left",
-    "top",
-    "width",
-    "height",
-    *(f"{axis}{i}" for i in range(NUM_KEYPOINTS) for axis in "xy"),
-    "yaw",
-    "pitch",
-    "roll",
-]
+KEYPOINT_COLUMNS = [f"{axis}{i}" for i in range(NUM_KEYPOINTS) for axis in "xy"]
+CSV_HEADER = ["file", "face", "left", "top", "width", "height", *KEYPOINT_COLUMNS, "yaw", "pitch", "roll"]
 EMOTION_COLUMNS = ["emotion", "emotion_probability"]
 EMOTION_KEYS = {*EMOTION_COLUMNS, "emotion_probabilities"}  # of the JSON lines
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -156,7 +154,7 @@ def decode(output: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.
 
     :class:`models.FaceDetector` says what the 15 numbers of a cell are.
     """
-    centres, strides = _cells(height, width)
+    centres, strides = cells(height, width)
     size = np.exp(np.clip(output[:, 3:5], -4, 6)) * strides
     boxes = np.concatenate([centres + output[:, 1:3] * strides - size / 2, size], axis=1)
     points = centres[:, None] + output[:, 5:].reshape(-1, 5, 2) * strides[:, None]
@@ -164,7 +162,7 @@ def decode(output: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.
 
 
 @lru_cache(maxsize=8)
-def _cells(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def cells(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres (A, 2) and strides (A, 1) of the cells of an image, float32."""
     centres, strides = [], []
     for stride in STRIDES:
@@ -193,82 +191,37 @@ class HaarDetector:
         scale_factor: step between the sizes looked for; smaller is slower and finds more.
         min_neighbors: overlapping hits needed; fewer finds more faces and more false alarms.
         min_size: side of the smallest face, pixels.
-        max_size: … and of the largest; 0: as large as the image.
-        cascade: which of OpenCV's cascades, ``haarcascade_….xml``.
     """
 
-    def __init__(
-        self,
-        scale_factor: float = 1.2,
-        min_neighbors: int = 2,
-        min_size: int = 24,
-        max_size: int = 0,
-        cascade: str = "frontalface_default",
-    ) -> None:
+    def __init__(self, scale_factor: float = 1.2, min_neighbors: int = 2, min_size: int = 24) -> None:
         self.scale_factor, self.min_neighbors, self.min_size = scale_factor, min_neighbors, min_size
-        self.max_size = max_size
-        self.cascade = cascade
-        _give_back(cascade, _borrow(cascade))  # read now: the first search is then as fast as the others
+        _resting.append(_cascade())  # read now: the first search is then as fast as the others
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB or (H, W) grey → (N, 4) float32 boxes left, top, width, height, largest first."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-        classifier = _borrow(self.cascade)
+        classifier = _cascade()
         found = classifier.detectMultiScale(
-            grey,
-            self.scale_factor,
-            self.min_neighbors,
-            minSize=(self.min_size, self.min_size),
-            maxSize=(self.max_size, self.max_size),
+            grey, self.scale_factor, self.min_neighbors, minSize=(self.min_size, self.min_size)
         )
-        _give_back(self.cascade, classifier)
+        _resting.append(classifier)
         boxes = np.array(found, np.float32).reshape(-1, BOX)
         return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
 
 
 # A search changes its classifier, so no two threads may share one; reading one takes as long as a search, so those that
 # rest are kept: as many as searches ever ran at once. list.pop and list.append are atomic.
-_resting: defaultdict[str, list[cv2.CascadeClassifier]] = defaultdict(list)
+_resting: list[cv2.CascadeClassifier] = []
 
 
-def _borrow(cascade: str) -> cv2.CascadeClassifier:
+def _cascade() -> cv2.CascadeClassifier:
+    """A classifier that rests, or a new one."""
     try:
-        return _resting[cascade].pop()
+        return _resting.pop()
     except IndexError:
         if not (hasattr(cv2, "CascadeClassifier") and hasattr(cv2, "data")):
             raise ValueError(
                 f"got OpenCV {cv2.__version__} without Haar cascades, expected OpenCV 4: "
                 "python -m pip install --force-reinstall 'opencv-python<5'"
             ) from None
-        return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{cascade}.xml")
-
-
-def _give_back(cascade: str, classifier: cv2.CascadeClassifier) -> None:
-    _resting[cascade].append(classifier)
-
-
-class YuNetDetector:
-    """YuNet (Wu, Peng and Yu, 2023, https://doi.org/10.1007/s11633-023-1423-y) through OpenCV, given its file.
-
-    Args:
-        model: ``face_detection_yunet_….onnx`` of https://github.com/opencv/opencv_zoo; not part of this repository.
-        score: from which on a face counts, in [0, 1].
-
-    Raises:
-        ValueError: the file is missing or is no such network.
-    """
-
-    def __init__(self, model: str | Path, score: float = 0.7) -> None:
-        try:
-            self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), score)
-        except cv2.error:
-            raise ValueError(f"{model}: expected the ONNX file of YuNet, got no network that OpenCV reads") from None
-        self._alone = threading.Lock()  # the size is the network's own
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB → (N, 5) float32 boxes with their roll, as the frontal Haar cascade frames faces."""
-        with self._alone:
-            self._net.setInputSize(image.shape[1::-1])
-            faces = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]  # x, y, w, h, five points, score
-        points = np.zeros((0, 5, 2)) if faces is None else faces[:, 4:14].reshape(-1, 5, 2)
-        return from_five_points(points)
+        return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")

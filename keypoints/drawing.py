@@ -15,8 +15,8 @@ from keypoints.pose import Pose
 PREDICTION, BOX = "#ff8c1a", "#ffe14d"  # told apart by colour-blind eyes too
 
 
-def head_axes(pose: Pose, size: float) -> list[tuple[np.ndarray, str]]:
-    """Both ends of each axis, (2, 2) pixels, and its colour."""
+def head_axes(pose: Pose, size: float = 0.7) -> list[tuple[np.ndarray, str]]:
+    """Both ends of each axis, (2, 2) pixels, and its colour; ``size`` in outer-eye distances."""
     start = pose.points[landmarks.NOSE_TIP]
     directions = {"#ff3b30": (1, 0, 0), "#34c759": (0, -1, 0), "#0a84ff": (0, 0, -1)}
     return [
@@ -67,7 +67,7 @@ def draw_tracked(
                 cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), (160, 160, 160), 1)
         elif pose:
             lines = [(ends, _rgb(BOX)) for ends, _ in head_box(face.pose)] if boxes else []
-            lines += [(ends, _rgb(colour)) for ends, colour in head_axes(face.pose, 0.7)]
+            lines += [(ends, _rgb(colour)) for ends, colour in head_axes(face.pose)]
             for ends, colour in lines:
                 cv2.polylines(picture, [np.round(16 * ends).astype(np.int32)], False, colour, 2 * thin, cv2.LINE_AA, 4)
         if not boxes:

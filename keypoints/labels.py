@@ -40,30 +40,9 @@ FEWEST_POINTS = 8  # known ones, by which a face's size and place can be told
 OUTSIDE = 0.25  # sizes of the face that a point may lie outside its image
 WORST_FIT = 0.75  # root mean square distance from the fitted reference face, over that from the centroid
 
-# How files that are no text begin, and texts that are no CSV.
-FORMATS = {
-    b"\x1f\x8b": "a gzip archive",
-    b"PK": "a ZIP archive or an Excel file",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x89HDF": "an HDF5 file",
-    b"MATLAB": "a MATLAB file",
-    b"PAR1": "a Parquet file",
-    b"version https://git-lfs": "a pointer of Git LFS in place of the file",
-    b"version:": "a menpo .pts file of one face",
-    b"n_points": "a menpo .pts file of one face",
-    b"{": "a JSON file",
-    b"[": "a JSON file",
-    b"<": "an XML or HTML file, such as dlib's",
-}
-SEPARATORS = {b";": "semicolons", b"\t": "tabs", b"|": "bars"}
-SCHEMES = {5: "CelebA", 15: "Kaggle", 19: "AFLW", 29: "COFW", 98: "WFLW", 106: "LaPa", 194: "HELEN", 468: "MediaPipe"}
 
-
-class LabelOptions(TypedDict):
-    """How a label file is read: see :func:`parse_labels` and :func:`check_faces`."""
+class LabelOptions(TypedDict, total=False):
+    """How a label file is read, by default both 'refuse': see :func:`parse_labels` and :func:`check_faces`."""
 
     missing: str
     bad_labels: str
@@ -90,7 +69,7 @@ def parse_labels(data: bytes, file: str | Path, missing: str = "refuse") -> tupl
         keypoints: (N, 68, 2) float32, pixels, (x, y).
 
     Raises:
-        ValueError: no rows, another layout (named where it is known), a missing point or a value that is no number
+        ValueError: no rows, another layout (with how it begins), a missing point or a value that is no number
             (with row, counted from 1 without the header, and point, counted from 0).
     """
     import pandas as pd  # not needed at use
@@ -98,11 +77,10 @@ def parse_labels(data: bytes, file: str | Path, missing: str = "refuse") -> tupl
     if missing not in ("refuse", "mask"):
         raise ValueError(f"got missing={missing!r}, expected 'refuse' or 'mask'")
     data = data.removeprefix(b"\xef\xbb\xbf")
-    if layout := _other_format(data):
-        raise ValueError(f"{file}: got {layout}, {EXPECTED}")
+    if b"\0" in data[:400]:
+        raise ValueError(f"{file}: got UTF-16 or no text, {EXPECTED}")
     header, fields, skipped = _first_line(data)
-    if header and (layout := _other_header(fields)):
-        raise ValueError(f"{file}: got {layout}, {EXPECTED}")
+    start = f"{', '.join(fields)[:60]!r} …"
     try:
         # The header is skipped: with it, pandas takes a row that is too long as one with an index in front.
         table = pd.read_csv(
@@ -113,12 +91,11 @@ def parse_labels(data: bytes, file: str | Path, missing: str = "refuse") -> tupl
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: expected a CSV file of keypoints, got: {str(error).strip()}") from None
     if table.shape[1] != COLUMNS:
-        raise ValueError(
-            f"{file}: got {table.shape[1]} columns{_columns_hint(table)}, expected {COLUMNS}: a name, then x and y of "
-            f"{NUM_POINTS} points"
-        )
-    if header and (fault := _header_fault(fields)):
-        raise ValueError(f"{file}: got {fault}, {EXPECTED}")
+        raise ValueError(f"{file}: got {table.shape[1]} columns ({start}), {EXPECTED}")
+    if header and len(fields) != COLUMNS:
+        raise ValueError(f"{file}: got a header of {len(fields)} columns over rows of {COLUMNS}, {EXPECTED}")
+    if header and not _in_order(fields[1:]):
+        raise ValueError(f"{file}: got a header with the columns in another order ({start}), {EXPECTED}")
     names = table.iloc[:, 0].astype(str)
     if (names.str.strip() == "").any():
         raise ValueError(f"{file}: got no name in row {int((names.str.strip() == '').argmax()) + 1}, {EXPECTED}")
@@ -140,27 +117,6 @@ def parse_labels(data: bytes, file: str | Path, missing: str = "refuse") -> tupl
     return names.tolist(), points
 
 
-def _other_format(data: bytes) -> str | None:
-    """What a file is that is no text with commas."""
-    start = data[:400]
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or (start.count(0) > len(start) / 4 and len(start) >= 4):
-        return "text in UTF-16"
-    text = start.lstrip()
-    for beginning, what in FORMATS.items():
-        if text.startswith(beginning):
-            return what
-    line = re.split(rb"[\r\n]", data.lstrip()[:100_000], maxsplit=1)[0]
-    for separator, what in SEPARATORS.items():
-        if line.count(separator) >= max(9, line.count(b",") // 2):  # decimal commas
-            return f"columns separated by {what}"
-    words = line.split()
-    if b"," not in line and len(words) > 2 * min(SCHEMES):
-        return "columns separated by spaces" + " with 98 points, as in WFLW's lists" * (len(words) >= 1 + 2 * 98)
-    if len(words) == 2 and all(_number(word.decode("latin-1")) is not None for word in words):
-        return "two numbers a line without names, as in a .pts file of one face"
-    return None
-
-
 def _number(text: str) -> float | None:
     try:
         return float(text)
@@ -172,7 +128,7 @@ def _first_line(data: bytes) -> tuple[bool, list[str], int]:
     """Whether the first line that is not blank is a header, its fields, and how many lines to skip."""
     text = data.lstrip()
     before = data[: len(data) - len(text)]
-    line = re.split(rb"[\r\n]", text, maxsplit=1)[0].decode("utf-8", errors="replace")
+    line = re.split(rb"[\r\n]", text, maxsplit=1)[0][:100_000].decode("utf-8", errors="replace")  # csv takes no more
     fields = next(csv.reader([line]), [""])
     fields = [field.strip() for field in fields]
     numbers = [_number(field) for field in fields[1:]]
@@ -183,30 +139,6 @@ def _first_line(data: bytes) -> tuple[bool, list[str], int]:
     return header, fields, len(re.findall(rb"\r\n|\r|\n", before)) + header
 
 
-def _other_header(fields: list[str]) -> str | None:
-    """Which well-known program or data set writes a file with this header."""
-    names = [field.lower() for field in fields]
-    if "left_eye_center_x" in names:
-        return "the 15 points of Kaggle's training.csv"
-    if {"face_id", "confidence", "success"} & set(names) and "x_0" in names:
-        return "OpenFace's columns (all x before all y)"
-    if names[:3] == ["file", "face", "left"] or names[:3] == ["frame", "time", "id"]:
-        return "what the commands detect and track write, with boxes before the points"
-    return None
-
-
-def _columns_hint(table: pd.DataFrame) -> str:
-    columns, first = table.shape[1], table.iloc[:, 0].astype(str)
-    if columns == COLUMNS + 1 and first.str.fullmatch(r"\d+").all():
-        return ", with a number in front of the name"
-    if columns == COLUMNS - 1 and first.map(_number).notna().all():
-        return ", without the name"
-    if columns == 1 + 3 * NUM_POINTS:
-        return f", as of {NUM_POINTS} points with x, y and z or a visibility"
-    points = {(columns - 1) // 2, columns // 2} & set(SCHEMES)
-    return f", as of the {max(points)} points of {SCHEMES[max(points)]}" if points else ""
-
-
 def _axis_and_number(label: str) -> tuple[str | None, int | None]:
     """What a column's name tells: 'x' or 'y', and the last number in it."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", label)
@@ -215,38 +147,18 @@ def _axis_and_number(label: str) -> tuple[str | None, int | None]:
     return (axes[-1] if axes else None), (numbers[-1] if numbers else None)
 
 
-def _header_fault(fields: list[str]) -> str | None:
-    """What in a header contradicts the order x0, y0, …, x67, y67."""
-    labels = [str(int(number)) if (number := _number(field)) is not None else field for field in fields[1:]]
-    if len(labels) != 2 * NUM_POINTS:
-        return f"a header of {len(fields)} columns over rows of {COLUMNS}"
-    if _axis_and_number(fields[0])[0] and _axis_and_number(fields[-1]) == (None, None):
-        return "a header with the name in the last column"
+def _in_order(labels: list[str]) -> bool:
+    """Whether a header names or numbers its columns in the order x0, y0, …, x67, y67."""
+    labels = [str(int(number)) if (number := _number(label)) is not None else label for label in labels]
     told = [_axis_and_number(label) for label in labels]
     axes, numbers = "".join(axis or "?" for axis, _ in told), [-1 if number is None else number for _, number in told]
-    first = numbers[0]
-    in_a_row = numbers == list(range(first, first + 2 * NUM_POINTS))
-    if axes == "x" * NUM_POINTS + "y" * NUM_POINTS:
-        return "a header with all x before all y, as OpenFace's"
-    if axes == "yx" * NUM_POINTS:
-        return "a header with y before x"
-    if axes == "?" * 2 * NUM_POINTS:
-        if in_a_row:
-            return None
-        ordered = -1 not in numbers and len(set(numbers)) == len(numbers)
-        what = "columns in another order" if ordered else "names of columns that do not tell x from y"
-        return f"a header with {what} ({', '.join(labels)[:60]} …)"
-    if axes != "xy" * NUM_POINTS:
-        return f"a header with x and y in another order ({', '.join(labels)[:60]} …)"
     if numbers[:3] == [-1, -1, 1]:  # x, y, x.1, y.1, …
         numbers[:2] = [0, 0]
-    points = numbers[::2]
-    parts = points == numbers[1::2] and len(set(points)) < NUM_POINTS  # named, and counted from 0 in each
-    if in_a_row or parts:
-        return None
-    if points != numbers[1::2] or points != list(range(points[0], points[0] + NUM_POINTS)):
-        return f"a header with the points in another order ({', '.join(labels)[:60]} …)"
-    return None
+    points, first = numbers[::2], numbers[0]
+    counted = numbers == list(range(first, first + 2 * NUM_POINTS))
+    in_pairs = points == list(range(first, first + NUM_POINTS)) or len(set(points)) < NUM_POINTS  # parts count anew
+    named = axes == "xy" * NUM_POINTS and (counted or (points == numbers[1::2] and in_pairs))
+    return named or (counted and axes == "?" * 2 * NUM_POINTS)
 
 
 def _refuse_text(file: str | Path, data: bytes, table: pd.DataFrame, values: np.ndarray) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from keypoints.files import asset
+from keypoints.geometry import fit_similarity, transform
 from keypoints.landmarks import FLIP_INDEX, JAW, NUM_KEYPOINTS
 
 POSE_MODEL = asset("pose_model.npz")
@@ -132,7 +133,6 @@ class PoseModel:
 
     Attributes:
         mean: (75, 3), a mean head. components: (K, 75, 3), each one standard deviation long. pivot: (3,).
-        unit: decimetres to an outer-eye distance.
         zero: degrees of pitch by which the head's frame is turned from the mesh's, to AFLW2000-3D's zero.
         jaw_shift, jaw_spread: (9, 17, 2) and (9, 17): where the jaw's labels lie in the image, beside the skull's,
             on a head turned by 0, 10, … 80 degrees, and the variance of that.
@@ -143,7 +143,6 @@ class PoseModel:
     mean: np.ndarray
     components: np.ndarray
     pivot: np.ndarray
-    unit: float
     zero: float
     jaw_shift: np.ndarray
     jaw_spread: np.ndarray
@@ -176,7 +175,7 @@ def load_pose_model(path: str | Path = POSE_MODEL) -> PoseModel:
         layers = tuple(
             (data[f"weights_{i}"].astype(np.float32), data[f"bias_{i}"].astype(np.float32)) for i in range(3)
         )
-        return PoseModel(unit=float(data["unit"]), zero=float(data["zero"]), layers=layers, **arrays)
+        return PoseModel(zero=float(data["zero"]), layers=layers, **arrays)
 
 
 def align(keypoints: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -246,11 +245,8 @@ def estimate_pose(
 
 def _filled(points: np.ndarray, kept: np.ndarray, template: np.ndarray) -> np.ndarray:
     """The kept points, and the others (68, 2) where the template has them, laid over the kept ones in the plane."""
-    source, target = template[kept] @ (1, 1j), points[kept] @ (1, 1j)
-    centred = source - source.mean()
-    a = centred.conj() @ (target - target.mean()) / (centred.conj() @ centred).real
-    guess = a * (template @ (1, 1j) - source.mean()) + target.mean()
-    return np.where(kept[:, None], points, np.column_stack([guess.real, guess.imag]))
+    matrix = fit_similarity(template[kept][None], points[kept])[0]
+    return np.where(kept[:, None], points, transform(template, matrix))
 
 
 def _turn(points: np.ndarray, model: PoseModel) -> tuple[np.ndarray, float, float, float]:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_load import Data
+from data_load import Data, read_image
+from keypoints.network import Framing
 from models import CoarseToFine
+from training.framing import framing_dict
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +33,13 @@ def always_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 def net() -> CoarseToFine:
     torch.manual_seed(0)
     return CoarseToFine().eval()
+
+
+@pytest.fixture
+def framed(net) -> CoarseToFine:
+    """An untrained network that a detector can use, however wrong its keypoints are."""
+    net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
+    return net
 
 
 @pytest.fixture
@@ -51,6 +60,18 @@ def small_set(tmp_path) -> Data:
         points = np.stack([helpers.face_points(30 + i, 32 - i, 20) for i in range(len(names))])
         helpers.write_set(root, split, names, images, points)
     return Data("official", root)
+
+
+@pytest.fixture
+def photo_set(tmp_path) -> list[str]:
+    """Twelve crops of one photograph with rough labels: the options that name them."""
+    photo, points, images, labels = read_image(helpers.ASTRONAUT), helpers.face_points(222, 115, 48), [], []
+    for i in range(12):
+        left, top = 110 + 3 * i, 15 + 2 * i
+        images.append(photo[top : top + 220, left : left + 220])
+        labels.append(points - [left, top])
+    helpers.write_set(tmp_path, "training", [f"P{i // 3}_{i:02d}.jpg" for i in range(12)], images, np.stack(labels))
+    return ["--csv", str(tmp_path / "training_frames_keypoints.csv"), "--images", str(tmp_path / "training")]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Hand-made faces and painted dots for the tests."""
+"""Hand-made faces, painted dots, small sets and commands for the tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_images
 
 from data_load import NUM_KEYPOINTS
 
@@ -112,11 +113,21 @@ def find_dot(image: np.ndarray) -> np.ndarray:
 
 def write_set(root: Path, split: str, names: list[str], images: list[np.ndarray], keypoints: np.ndarray) -> None:
     """Write one split in the official layout; images are stored without loss, as PNG named .jpg."""
-    (root / split).mkdir(parents=True, exist_ok=True)
+    _write_images(root / split, names, images)
+    write_labels(root / f"{split}_frames_keypoints.csv", names, keypoints)
+
+
+def write_wild(folder: Path, names: list[str], images: list[np.ndarray], keypoints: np.ndarray) -> None:
+    """Write a wild set: photos, and their labels beside them."""
+    _write_images(folder, names, images)
+    write_labels(folder / "wild_keypoints.csv", names, keypoints)
+
+
+def _write_images(folder: Path, names: list[str], images: list[np.ndarray]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, images, strict=True):
         png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-        (root / split / name).write_bytes(png.tobytes())
-    write_labels(root / f"{split}_frames_keypoints.csv", names, keypoints)
+        (folder / name).write_bytes(png.tobytes())
 
 
 def write_labels(path: Path, names: list[str], keypoints: np.ndarray) -> None:
@@ -137,8 +148,11 @@ def png_head(width: int, height: int) -> bytes:
 
 @cache
 def faceless_pictures() -> dict[str, np.ndarray]:
-    """43 pictures of anything but faces, drawn by code: name → (360, 480, 3) uint8 RGB. They are always the same."""
-    random, pictures = np.random.default_rng(0), {}
+    """Pictures of anything but faces, two photographs and drawings, always the same: name → (H, W, 3) uint8 RGB."""
+    random, pictures = (
+        np.random.default_rng(0),
+        dict(zip(("temple", "flower"), load_sample_images().images, strict=True)),
+    )
     y, x = np.mgrid[:360, :480].astype(np.float32)
 
     def colour(grey: np.ndarray, tint: tuple[float, float, float] = (1, 1, 1)) -> np.ndarray:
@@ -167,9 +181,6 @@ def faceless_pictures() -> dict[str, np.ndarray]:
         pictures[f"stripes {n}"] = colour(128 + 110 * np.sin(2 * np.pi * along / period), (1, 0.95, 0.9))
     for n, side in enumerate((8, 20, 45, 90)):
         pictures[f"checkerboard {n}"] = colour(255.0 * ((x // side + y // side) % 2))
-    for n, animal in enumerate((_fish, _bird, _horse, _butterfly, _snail, _elephant)):
-        picture = colour(200 + 40 * clouds(5), (0.8, 1, 0.75))
-        pictures[f"animal {n}"] = animal(picture, (90 + 10 * n, 70, 50))
     for n, (size, thickness) in enumerate(((0.4, 1), (0.7, 1), (1.0, 2), (1.6, 3), (2.5, 4), (4.0, 9), (0.5, 1))):
         picture = np.full((360, 480, 3), 255 if n % 2 else 235, np.uint8)
         for row in range(1, int(360 / (34 * size)) + 2):
@@ -177,63 +188,4 @@ def faceless_pictures() -> dict[str, np.ndarray]:
             font = cv2.FONT_HERSHEY_COMPLEX if n % 2 else cv2.FONT_HERSHEY_SIMPLEX
             cv2.putText(picture, words, (8, int(34 * size * row)), font, size, (30, 30, 40), thickness, cv2.LINE_AA)
         pictures[f"text {n}"] = picture
-    assert len(pictures) == 43
     return pictures
-
-
-def _ellipses(picture: np.ndarray, colour: tuple[int, int, int], *shapes: tuple[int, int, int, int, int]) -> None:
-    """Filled ellipses: middle x and y, both half axes, and the angle in degrees."""
-    for x, y, width, height, angle in shapes:
-        cv2.ellipse(picture, (x, y), (width, height), angle, 0, 360, colour, -1, cv2.LINE_AA)
-
-
-def _fish(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    _ellipses(picture, colour, (230, 180, 130, 60, 0))
-    cv2.fillPoly(picture, [np.array([(340, 180), (430, 110), (430, 250)])], colour, cv2.LINE_AA)
-    _ellipses(picture, (255, 255, 255), (150, 165, 12, 12, 0))
-    _ellipses(picture, (0, 0, 0), (148, 165, 6, 6, 0))
-    return picture
-
-
-def _bird(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    _ellipses(picture, colour, (260, 200, 100, 50, -20), (170, 150, 36, 34, 0), (290, 180, 70, 24, 30))
-    cv2.fillPoly(picture, [np.array([(140, 145), (140, 165), (95, 160)])], (230, 170, 40), cv2.LINE_AA)
-    _ellipses(picture, (0, 0, 0), (160, 142, 5, 5, 0))
-    for x in (250, 280):
-        cv2.line(picture, (x, 245), (x, 320), (120, 80, 30), 4, cv2.LINE_AA)
-    return picture
-
-
-def _horse(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    _ellipses(picture, colour, (260, 190, 110, 50, 0), (150, 140, 26, 70, 35), (110, 95, 42, 20, 25))
-    for x in (180, 210, 310, 345):
-        cv2.line(picture, (x, 210), (x, 330), colour, 16, cv2.LINE_AA)
-    _ellipses(picture, (0, 0, 0), (100, 88, 4, 4, 0))
-    return picture
-
-
-def _butterfly(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    for side in (-1, 1):
-        _ellipses(picture, (230, 140, 40), (240 + side * 80, 130, 80, 55, side * 35), (240 + side * 60, 240, 55, 45, 0))
-        _ellipses(picture, (250, 240, 220), (240 + side * 100, 120, 20, 16, 0), (240 + side * 65, 245, 14, 14, 0))
-    _ellipses(picture, colour, (240, 190, 12, 90, 0))
-    return picture
-
-
-def _snail(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    _ellipses(picture, colour, (230, 260, 150, 28, 0))
-    for radius in range(90, 10, -16):
-        shade = (150 + radius % 32 * 3, 110, 70)
-        _ellipses(picture, shade, (250, 180, radius, radius, 0))
-    cv2.line(picture, (95, 250), (70, 190), colour, 6, cv2.LINE_AA)
-    cv2.line(picture, (110, 245), (100, 185), colour, 6, cv2.LINE_AA)
-    return picture
-
-
-def _elephant(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    _ellipses(picture, (140, 140, 150), (290, 170, 120, 80, 0), (150, 140, 62, 58, 0), (100, 230, 18, 80, 10))
-    for x in (220, 260, 330, 370):
-        cv2.line(picture, (x, 220), (x, 335), (140, 140, 150), 34, cv2.LINE_AA)
-    _ellipses(picture, colour, (185, 140, 34, 48, 0))
-    _ellipses(picture, (0, 0, 0), (125, 125, 5, 5, 0))
-    return picture

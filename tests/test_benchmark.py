@@ -8,14 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers import face_points
 
 from keypoints.files import sha256
-from keypoints.network import Framing
-from models import CoarseToFine
 from training.evaluation import evaluate
-from training.framing import framing_dict
 from training.studies import benchmark, benchmark_peers, report
 from training.weights import save_model
 
@@ -78,18 +74,15 @@ def test_where_nothing_is_detected_the_true_box_is_given():
 
 
 def test_our_rows_are_measured_as_evaluate_does_and_a_missing_peer_is_left_out(
-    small_set, tmp_path, monkeypatch, capsys
+    framed, small_set, tmp_path, monkeypatch, capsys
 ):
-    torch.manual_seed(0)
-    net = CoarseToFine().eval()
-    net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
-    save_model(net, tmp_path / "mine.safetensors")
+    save_model(framed, tmp_path / "mine.safetensors")
     peers = {"ours_centre": benchmark_peers.OursCentre, "dlib": benchmark_peers.Dlib}
     monkeypatch.setattr(benchmark, "PEERS", peers)
     record = benchmark.benchmark(small_set, Path(sys.executable), [tmp_path / "mine.safetensors"], threads=(1,))
     assert record["weights"] == {"mine.safetensors": sha256(tmp_path / "mine.safetensors")}
     [row] = record["rows"]
-    expected = evaluate(net, small_set.csv_file("test"), small_set.image_dir("test")).figures
+    expected = evaluate(framed, small_set.csv_file("test"), small_set.image_dir("test")).figures
     assert row["title"] == "mine, centre crop" and row["found"] == 3
     assert row["nme_box"] == pytest.approx(expected["nme_box"], rel=1e-3)  # the same, in the image's own pixels
     assert row["detector_ms"] is None and row["keypoints_ms"]["1"] > 0

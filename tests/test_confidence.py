@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from data_load import find_data, read_image, read_keypoints
-from training import confidence, photo
+from training import confidence, splits
 from training.photo import Faces
-from training.splits import WILD_CSV
 from training.weights import load_model, save_model
 
 
@@ -36,12 +35,8 @@ def world(tmp_path, monkeypatch) -> Path:
     pictures = [read_image(images / names[i]) for i in chosen]
     people = [f"Person_{number}_0_1.jpg" for number in range(12)]
     helpers.write_set(folder / "official", "training", people, pictures[:12], keypoints[chosen[:12]])
-    wild = folder / "wild"
     photos = [f"helen_{number}_1.jpg" for number in range(8)]
-    helpers.write_set(wild, "photos", photos, pictures[12:], keypoints[chosen[12:]])
-    for name in photos:
-        (wild / "photos" / name).rename(wild / name)
-    (wild / "photos_frames_keypoints.csv").rename(wild / WILD_CSV)
+    helpers.write_wild(folder / "wild", photos, pictures[12:], keypoints[chosen[12:]])
     corners = [(name, place, place, 40, 40, 1) for name in photos for place in (0, 12)]
     walls = [(name, 0, place, 30, 30, 1) for name in people for place in (0, 10)]
     boxes = {"wild": {"training": corners[:10], "validation": corners[10:]}}
@@ -49,12 +44,12 @@ def world(tmp_path, monkeypatch) -> Path:
     (tmp_path / "negatives.json").write_text(json.dumps(boxes))
     monkeypatch.setattr(confidence, "NEGATIVES", tmp_path / "negatives.json")
     persons = [confidence.person_of(name) for name in people]
-    splits = {
+    parts = {
         "wild": {"training": [[name] for name in photos[:5]], "validation": [photos[5:]]},
         "by_person": {"training": persons[:6], "validation": persons[6:10], "test": persons[10:]},
     }
-    for module in (confidence, photo):
-        monkeypatch.setattr(module, "read_splits", lambda: splits)
+    for module in (confidence, splits):
+        monkeypatch.setattr(module, "read_splits", lambda: parts)
     return folder
 
 

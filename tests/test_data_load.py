@@ -152,12 +152,12 @@ def test_center_crop_cuts_the_middle():
 
 @pytest.mark.parametrize("transform", [Rescale, RandomCrop, CenterCrop])
 def test_size_may_be_a_whole_number_of_any_type(transform):
-    for size in (40, 40.0, np.int64(40), np.uint8(40), np.float32(40), np.array(40), torch.tensor(40)):
+    for size in (40, np.int64(40), np.uint8(40), np.array(40), torch.tensor(40)):
         made = transform(size)
         assert min(made(blank(60, 80, 3))["image"].shape[:2]) == 40 and repr(made) == repr(transform(40)), size
-    for size in ((40, 30), [40, 30.0], np.array([40, 30]), (np.int64(40), 30)):
+    for size in ((40, 30), [40, 30], np.array([40, 30]), (np.int64(40), 30)):
         assert transform(size)(blank(60, 80, 3))["image"].shape[:2] == (40, 30)
-    for size in (40.5, "40", None, 0, -3, float("nan"), True, (40, 30.5), (40, 30, 3), np.zeros((2, 2)), [40]):
+    for size in (40.0, 40.5, "40", None, 0, -3, float("nan"), True, (40, 30.5), (40, 30, 3), np.zeros((2, 2)), [40]):
         with refused("^got .* as a size, expected a whole number of pixels from 1 on, or "):
             transform(size)
 

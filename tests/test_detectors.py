@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -12,11 +11,10 @@ from helpers import PHOTOS, face_points
 
 from data_load import read_image
 from keypoints import detectors
-from keypoints.detectors import HaarDetector, NetworkDetector, YuNetDetector, decode
-from keypoints.geometry import box_iou, nms, with_roll
+from keypoints.detectors import HaarDetector, NetworkDetector, decode
+from keypoints.geometry import box_iou, five_points, nms, with_roll
 from training.detector import cells
 from training.detector import decode as decode_tensors
-from training.framing import face_at
 
 ASTRONAUT = (222, 115)  # the middle of the face
 
@@ -137,26 +135,8 @@ def test_a_file_that_is_no_network_raises_a_sentence(tmp_path):
 # Another detector -----------------------------------------------------------------------------------------------------
 
 
-def test_yunet_fits_in(monkeypatch):
-    """OpenCV's class is replaced by one that answers in its way: the network's file is not part of the repository."""
-    face = face_points(150, 120, 50)
-    five = [face[36:42].mean(axis=0), face[42:48].mean(axis=0), face[30], face[48], face[54]]
-    answer, asked = [np.array([[100, 60, 90, 120, *np.ravel(five), 0.9]], np.float32)], []
-    net = SimpleNamespace(
-        setInputSize=lambda size: asked.append(tuple(size)), detect=lambda image: (1, answer[0])
-    )
-    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *arguments: net)
-    detect = YuNetDetector("yunet.onnx")
-    [box] = detect(np.zeros((240, 320, 3), np.uint8))
-    assert asked == [(320, 240)] and box.dtype == np.float32 and box.shape == (5,)
-    assert face_at([box[:4]], face) == 0 and box[4] == pytest.approx(0, abs=1e-3) and box[2] == box[3]
-    answer[0] = None  # as OpenCV tells of no face
-    assert detect(np.zeros((240, 320, 3), np.uint8)).shape == (0, 5)
-
-
 def test_five_points_of_a_turned_face_give_the_same_box_turned():
-    face = face_points(0, 0, 50).astype(float)
-    five = np.array([face[36:42].mean(axis=0), face[42:48].mean(axis=0), face[30], face[48], face[54]])
+    five = five_points(face_points(0, 0, 50).astype(float))
     turned = five @ np.array([[0, 1], [-1, 0]])  # a quarter clockwise
     (box,), (other,) = detectors.from_five_points(five), detectors.from_five_points(turned)
     middle, moved = (b[:2] + b[2:4] / 2 - 0.5 for b in (box, other))
@@ -164,15 +144,9 @@ def test_five_points_of_a_turned_face_give_the_same_box_turned():
     assert other[4] - box[4] == pytest.approx(90) and other[2] == pytest.approx(box[2])
 
 
-def test_a_file_that_is_no_yunet_raises_a_sentence(tmp_path, capfd):
-    (tmp_path / "net.onnx").write_bytes(b"hello")
-    with pytest.raises(ValueError, match=r"net.onnx: expected the ONNX file of YuNet, got no network"):
-        YuNetDetector(tmp_path / "net.onnx")
-
-
 @pytest.mark.parametrize("missing", ["CascadeClassifier", "data"])
 def test_an_opencv_without_cascades_is_refused_in_one_sentence(monkeypatch, missing):
     monkeypatch.delattr(cv2, missing)
-    monkeypatch.setattr("keypoints.detectors._resting", defaultdict(list))
+    monkeypatch.setattr("keypoints.detectors._resting", [])
     with pytest.raises(ValueError, match=r"^got OpenCV [\d.]+.* without Haar cascades, expected OpenCV 4: [^\n]+$"):
         HaarDetector()(np.zeros((64, 64), np.uint8))

@@ -6,24 +6,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from helpers import face_points, write_labels
+from helpers import face_points, write_labels, write_wild
 
 from keypoints.files import sha256
-from keypoints.network import Framing
-from models import CoarseToFine, FaceDetector
+from models import FaceDetector
 from training import evaluation, metrics
-from training.framing import framing_dict
 from training.splits import read_splits, wild_groups
 from training.weights import save_model
-
-
-@pytest.fixture
-def net() -> CoarseToFine:
-    torch.manual_seed(0)
-    net = CoarseToFine()
-    net.framing = framing_dict(Framing(1.5, 0, 0.1, 1.1, 0, -0.1))
-    return net.eval()
 
 
 def figures_of(error: float) -> dict:
@@ -38,11 +27,11 @@ def figures_of(error: float) -> dict:
 
 
 @pytest.mark.parametrize("framing", ["centre", "box"])
-def test_a_part_of_a_set_gives_what_these_images_give_in_the_whole(net, small_set, framing):
+def test_a_part_of_a_set_gives_what_these_images_give_in_the_whole(framed, small_set, framing):
     place = small_set.csv_file("training"), small_set.image_dir("training")
-    whole = evaluation.evaluate(net, *place, framing)
+    whole = evaluation.evaluate(framed, *place, framing)
     names = ["Bo_B_01.jpg", "Ann_00.jpg"]
-    part = evaluation.evaluate(net, *place, framing, names)
+    part = evaluation.evaluate(framed, *place, framing, names)
     assert part.names == ["Ann_00.jpg", "Bo_B_01.jpg"]  # in the file's order
     chosen = [whole.names.index(name) for name in part.names]
     np.testing.assert_allclose(part.predicted, whole.predicted[chosen], atol=1e-3)
@@ -56,35 +45,35 @@ def test_face_detector_is_refused(small_set, framing):
         evaluation.evaluate(FaceDetector(), small_set.csv_file("training"), small_set.image_dir("training"), framing)
 
 
-def test_the_intervals_are_over_whoever_is_said_to_be_on_an_image(net, small_set):
+def test_the_intervals_are_over_whoever_is_said_to_be_on_an_image(framed, small_set):
     place = small_set.csv_file("training"), small_set.image_dir("training")
-    alone = evaluation.evaluate(net, *place, "centre", who=lambda name: "one")
+    alone = evaluation.evaluate(framed, *place, "centre", who=lambda name: "one")
     assert alone.figures["people"] == 1 and alone.figures["intervals"]["nme_box"] is None
-    each = evaluation.evaluate(net, *place, "centre", who=str)
+    each = evaluation.evaluate(framed, *place, "centre", who=str)
     low, high = each.figures["intervals"]["nme_box"]
     assert low < each.figures["nme_box"] < high
 
 
-def test_a_name_without_labels_and_a_face_without_size_are_told(net, small_set, tmp_path):
+def test_a_name_without_labels_and_a_face_without_size_are_told(framed, small_set, tmp_path):
     place = small_set.csv_file("test"), small_set.image_dir("test")
     with pytest.raises(ValueError, match=r"keypoints\.csv: got no labels of 'Zoe_00\.jpg' \(1 such images\)"):
-        evaluation.evaluate(net, *place, names=["Ann_00.jpg", "Zoe_00.jpg"])
+        evaluation.evaluate(framed, *place, names=["Ann_00.jpg", "Zoe_00.jpg"])
     points = np.repeat(face_points(30, 30, 10)[None], 3, axis=0)
     points[1] = 7  # all points in one place
     write_labels(tmp_path / "flat.csv", ["Ann_00.jpg", "Cy_00.jpg", "Cy_01.jpg"], points)
     with pytest.raises(ValueError, match=r"flat\.csv: got a face of 0 pixels in row 2 \('Cy_00\.jpg'; 1 such"):
-        evaluation.evaluate(net, tmp_path / "flat.csv", place[1])
+        evaluation.evaluate(framed, tmp_path / "flat.csv", place[1])
 
 
 # Every set ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def shipped(net, tmp_path, monkeypatch):
+def shipped(framed, tmp_path, monkeypatch):
     """Weights with their record, and the record of their twin, whose figures differ."""
     monkeypatch.setattr(evaluation, "RESULTS", tmp_path)
     path, recipe = tmp_path / "mine.safetensors", {"epochs": 8, "seed": 0}
-    save_model(net, path, {"data": "official", "recipe": recipe})
+    save_model(framed, path, {"data": "official", "recipe": recipe})
     own = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     people = {"validation": {"centre": figures_of(1)}, "test": {"centre": figures_of(2)}}
     twin = own | {"weights": "twin.safetensors", "sha256": "0" * 64, "by_person": people}
@@ -117,17 +106,14 @@ def test_twin_has_its_own_figures_unless_its_record_is_of_other_weights(shipped)
 
 
 def test_weights_are_measured_on_the_wild_validation_photos_and_never_by_the_centre_crop(
-    net, small_set, tmp_path, monkeypatch
+    framed, small_set, tmp_path, monkeypatch
 ):
     photos = {"validation": {"a.jpg": 0, "b.jpg": 0, "c.jpg": 1}, "training": {"d.jpg": 0}}
     monkeypatch.setattr(evaluation, "wild_groups", photos.__getitem__)
-    save_model(net, tmp_path / "mine.safetensors")
-    wild = tmp_path / "wild"
-    wild.mkdir()
+    save_model(framed, tmp_path / "mine.safetensors")
+    wild, image = tmp_path / "wild", small_set.dataset("test")[0]["image"]
     names = ["d.jpg", "c.jpg", "a.jpg", "b.jpg"]
-    write_labels(wild / "wild_keypoints.csv", names, np.repeat(face_points(30, 30, 12)[None], 4, axis=0))
-    for name in names:
-        (wild / name).write_bytes((small_set.image_dir("test") / "Ann_00.jpg").read_bytes())
+    write_wild(wild, names, [image] * 4, np.repeat(face_points(30, 30, 12)[None], 4, axis=0))
     place = small_set.csv_file("test"), small_set.image_dir("test")
     found = evaluation.evaluate_weights(tmp_path / "mine.safetensors", *place, wild, ["centre", "box"])
     assert list(found["test"]) == ["centre", "box"] and list(found["wild"]) == ["box"]

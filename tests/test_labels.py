@@ -107,33 +107,35 @@ def test_first_line_of_coordinates_is_a_row(labels, ending):
 
 
 @pytest.mark.parametrize(
-    ("columns", "sentence"),
+    "columns",
     [
-        ([f"{axis}_{i}" for axis in "xy" for i in range(68)], "a header with all x before all y, as OpenFace's"),
-        ([f"{axis}{i}" for i in range(68) for axis in "yx"], "a header with y before x"),
-        ([f"{axis}{i}" for i in reversed(range(68)) for axis in "xy"], "a header with the points in another order"),
-        ([str(i) for i in (*range(0, 136, 2), *range(1, 136, 2))], "a header with columns in another order"),
-        ([f"c{chr(97 + i // 12)}{chr(97 + i % 12)}" for i in range(136)], "names of columns that do not tell x from y"),
-        ([f"x{i}" for i in range(136)], "x and y in another order"),
-        (["x0", "y0"], "a header of 3 columns over rows of 137"),
+        [f"{axis}_{i}" for axis in "xy" for i in range(68)],
+        [f"{axis}{i}" for i in range(68) for axis in "yx"],
+        [f"{axis}{i}" for i in reversed(range(68)) for axis in "xy"],
+        [str(i) for i in (*range(0, 136, 2), *range(1, 136, 2))],
+        [f"c{chr(97 + i // 12)}{chr(97 + i % 12)}" for i in range(136)],
+        [f"x{i}" for i in range(136)],
     ],
 )
-def test_header_of_another_order_is_refused(labels, columns, sentence):
-    refuse(sentence, labels(text_of(FACES, ",".join(["name", *columns]))))
+def test_header_of_another_order_is_refused(labels, columns):
+    refuse("a header with the columns in another order ('name, ", labels(text_of(FACES, ",".join(["name", *columns]))))
+
+
+def test_header_of_another_length_or_with_the_name_last_is_refused(labels):
+    name_last = header(lambda i, axis: f"{axis}{i}").removeprefix("name,") + ",name"
+    refuse("a header with the columns in another order ('x0, y0, ", labels(text_of(FACES, name_last)))
+    refuse("a header of 3 columns over rows of 137", labels(text_of(FACES, "name,x0,y0")))
 
 
 OFFICIAL = text_of(FACES, csv_header())
 HEAD = csv_header() + "\n"
-KAGGLE = (
-    "left_eye_center_x,left_eye_center_y," + ",".join(f"p{i}" for i in range(28)) + ",Image\n" + "1.5," * 30 + "0 1"
-)
-OPENFACE = "frame, face_id, timestamp, confidence, success, " + ", ".join(f"{a}_{i}" for a in "xy" for i in range(68))
+ROWS = OFFICIAL.splitlines()[1:]
 LAYOUTS = {
     "empty": ("", "got no rows, expected one for each image"),
     "a header alone": (HEAD, "got no rows, expected one for each image"),
-    "a column too many": (f",0,1\na.jpg,{ROW},7\n", "got 138 columns, expected 137"),
-    "a column too many under a header": (f"{HEAD}a.jpg,{ROW},7\n", "got 138 columns, expected 137"),
-    "three columns": ("a,b,c\na.jpg,1,2\n", "got 3 columns, expected 137: a name, then x and y of 68 points"),
+    "a column too many": (f",0,1\na.jpg,{ROW},7\n", "got 138 columns ('"),
+    "a column too many under a header": (f"{HEAD}a.jpg,{ROW},7\n", "got 138 columns ('"),
+    "three columns": ("a,b,c\na.jpg,1,2\n", "got 3 columns ('a, b, c' …), expected a CSV file in UTF-8"),
     "a longer row": (f"{HEAD}a.jpg,{ROW}\nb.jpg,{ROW},7\n", "expected a CSV file of keypoints, got: "),
     "a shorter row": (f"{HEAD}a.jpg,{ROW}\nb.jpg,1,2\n", "got 3 columns in row 2 ('b.jpg'), expected 137 in each"),
     "not a number": (f"{HEAD}a.jpg,nan{ROW[3:]}\n", "got no coordinates (nan, 1.5) of point 0 in row 1 ('a.jpg'"),
@@ -145,29 +147,23 @@ LAYOUTS = {
     "a picture": (b"\x89PNG\xff\xfe\x00\n" * 50, ""),
     "a row of a million columns": (f"{HEAD}{',' * 1_000_000}\n", "got a row of more than 1,000 columns"),
     "the same with \\r": (f"{csv_header()}\r{',' * 1_000_000}\r", "got a row of more than 1,000 columns"),
-    "semicolons": (OFFICIAL.replace(",", ";"), "columns separated by semicolons"),
-    "decimal commas": (OFFICIAL.replace(",", ";").replace(".", ","), "columns separated by semicolons"),
-    "no header": (text_of(FACES, None).replace(",", ";").replace(".", ","), "columns separated by semicolons"),
-    "tabs": (OFFICIAL.replace(",", "\t"), "columns separated by tabs"),
-    "spaces": (text_of(FACES, None).replace(",", " "), "columns separated by spaces"),
-    "pts": ("version: 1\nn_points: 68\n{\n1.5 2.5\n}\n", "a menpo .pts file of one face"),
-    "bare pts": ("1.5 2.5\n" * 68, "two numbers a line without names"),
-    "WFLW": (" ".join(["1.5"] * 196 + ["10", "10", "90", "90"] + ["0"] * 6 + ["a/b.jpg"]), "98 points, as in WFLW's"),
-    "WFLW as CSV": ("a.jpg," + ",".join(["1.5"] * 196) + "\n", "got 197 columns, as of the 98 points of WFLW"),
-    "Kaggle": (KAGGLE, "the 15 points of Kaggle's training.csv"),
-    "OpenFace": (OPENFACE + "\n" + "1, " * 140 + "1\n", "OpenFace's columns"),
-    "ours": ("file,face,left,top,width,height,x0,y0\na.jpg,0,1,2,3,4,5,6\n", "what the commands detect and track"),
-    "numbered": ("\n".join(f"{i},{row}" for i, row in enumerate(OFFICIAL.splitlines()[1:])), "with a number in front"),
-    "nameless": ("\n".join(row.split(",", 1)[1] for row in OFFICIAL.splitlines()[1:]), "136 columns, without the name"),
-    "JSON": ('[{"file": "a.jpg"}]', "a JSON file"),
-    "XML": ("<?xml version='1.0'?><dataset/>", "an XML or HTML file"),
-    "LFS": ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-    "depth": ("a.jpg," + ",".join(["1.5"] * 204) + "\n", "68 points with x, y and z"),
-} | {code: (OFFICIAL.encode(code), "got text in UTF-16") for code in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")}
+    "semicolons": (OFFICIAL.replace(",", ";"), "got 1 columns (';0;1;2"),
+    "decimal commas": (OFFICIAL.replace(",", ";").replace(".", ","), "expected a CSV file of keypoints, got: "),
+    "tabs": (OFFICIAL.replace(",", "\t"), "got 1 columns"),
+    "spaces": (text_of(FACES, None).replace(",", " "), f"got 1 columns ('{NAMES[0]} "),
+    "pts": ("version: 1\nn_points: 68\n{\n1.5 2.5\n}\n", "got 1 columns ('version: 1'"),
+    "WFLW": ("a.jpg," + ",".join(["1.5"] * 196) + "\n", "got 197 columns"),
+    "Kaggle": ("left_eye_center_x,left_eye_center_y,Image\n1.5,1.5,0 1", "got 3 columns ('left_eye_center_x, left"),
+    "ours": ("file,face,left,top,width,height,x0,y0\na.jpg,0,1,2,3,4,5,6\n", "got 8 columns ('file, face, left"),
+    "numbered": ("\n".join(f"{i},{row}" for i, row in enumerate(ROWS)), "got 138 columns ('0, P0"),
+    "nameless": ("\n".join(row.split(",", 1)[1] for row in ROWS), "got 136 columns"),
+    "a long line": ("[" * 200_000, "got 1 columns"),
+    "XML": ("<?xml version='1.0'?><dataset/>", 'got 1 columns ("<?xml'),
+} | {code: (OFFICIAL.encode(code), "got UTF-16 or no text") for code in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_other_layout_is_refused_by_its_name(labels, layout):
+def test_other_layout_is_refused_with_its_beginning(labels, layout):
     content, sentence = LAYOUTS[layout]
     assert len(refuse(sentence, labels(content))) < 700
 
@@ -182,7 +178,7 @@ def test_file_is_text_whatever_its_ending(tmp_path, ending):
     path.write_text(f"{HEAD}a.jpg,{ROW}\n")
     assert read_keypoints(path)[0] == ["a.jpg"]
     path.write_bytes(gzip.compress(path.read_bytes()))  # archives can hold gigabytes
-    refuse("got a gzip archive, expected a CSV file", path)
+    refuse("got UTF-16 or no text", path)
 
 
 # Keypoints that are no face's -----------------------------------------------------------------------------------------

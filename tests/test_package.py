@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PHOTOS
+from helpers import PHOTOS, ROOT
 
 from keypoints import KeypointDetector, __version__
 
-ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {"torch", "torchvision", "pandas", "matplotlib", "data_load", "models", "training", "demo"}
 
 

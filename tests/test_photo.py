@@ -10,7 +10,7 @@ import torch
 from helpers import PHOTOS, face_points
 
 from keypoints.detection import KeypointDetector
-from keypoints.geometry import FACE_SHARE
+from keypoints.geometry import FACE_SHARE, REFERENCE_FIVE
 from keypoints.landmarks import REFERENCE_FACE
 from models import PhotoNet, expected_points
 from training import photo
@@ -95,9 +95,9 @@ def test_teacher_labels_faces_on_which_its_views_agree(tmp_path, monkeypatch):
     truth = torch.tensor(face, dtype=torch.float32)[None]
     heatmaps = (gaussians(truth, 16, 0.7) + 1e-9).log()
     teacher.forward = lambda crop: (heatmaps.expand(len(crop), -1, -1, -1), torch.full((len(crop),), 9.0))
-    five = photo.face_crop_points(100) + 50
+    five = REFERENCE_FIVE * 100 + 49.5
     np.savez(tmp_path / "starts.npz", **{"unlabelled/a.jpg": np.append(five.ravel(), 0.9)})
-    monkeypatch.setattr(photo, "read_image", lambda path: np.zeros((240, 240, 3), np.uint8))
+    monkeypatch.setattr(photo, "grey_image", lambda path: np.zeros((240, 240), np.uint8))
     monkeypatch.setattr(photo, "held_out_names", lambda hard: set())
     photo.label(tmp_path, None, teacher, workers=0, agreement=1.0)
     [(name, points)] = np.load(tmp_path / photo.TAUGHT_FILE).items()

@@ -6,16 +6,13 @@ import csv
 
 import numpy as np
 import pytest
-import torch
 from helpers import FACE, csv_header
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from data_load import CenterCrop, Normalize, RandomCrop, Rescale, read_keypoints
+from data_load import read_keypoints
 from keypoints.geometry import crop_view, transform
-from keypoints.landmarks import NOSE_TIP, flip_keypoints
 from keypoints.network import Framing
-from training import metrics
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)  # the same cases each time
 settings.load_profile("repository")
@@ -31,31 +28,6 @@ def faces(draw) -> np.ndarray:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shift = draw(st.tuples(st.floats(-500, 1500), st.floats(-500, 1500)))
     return FACE.astype(np.float64) * size @ turn.T + shift
-
-
-@given(faces(), st.floats(0.1, 20), st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), st.integers(0, 2**31))
-def test_an_error_does_not_depend_on_size_and_place(face, scale, shift, seed):
-    guess = face + np.random.default_rng(seed).normal(0, 3, face.shape)
-    for normaliser in ("box", "iod"):
-        before = metrics.nme(guess[None], face[None], normaliser)
-        after = metrics.nme(guess[None] * scale + shift, face[None] * scale + shift, normaliser)
-        np.testing.assert_allclose(after, before, rtol=1e-6)
-
-
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0.1, 30))
-def test_the_area_under_the_curve_is_the_curve_s(errors, threshold):
-    steps = np.linspace(0, threshold, 20001)
-    curve = metrics.ced(np.array(errors), steps)
-    assert (np.diff(curve) >= 0).all() and curve.min() >= 0 and curve.max() <= 100
-    assert metrics.auc(np.array(errors), threshold) == pytest.approx(curve.mean(), abs=0.1)
-    assert metrics.failure_rate(np.array(errors), threshold) == pytest.approx(100 - curve[-1])
-
-
-@given(faces(), st.floats(1, 2000))
-def test_a_mirror_image_of_a_mirror_image_is_the_face(face, width):
-    there = flip_keypoints(face, width)
-    assert there[NOSE_TIP, 0] == pytest.approx(width - 1 - face[NOSE_TIP, 0], abs=1e-6)
-    np.testing.assert_allclose(flip_keypoints(there, width), face, atol=1e-6)
 
 
 @given(faces())
@@ -90,28 +62,6 @@ def test_a_crop_shows_what_lies_where_it_says(shape, side, place, roll):
         shown = crop[at[:, 1], at[:, 0]].astype(float)
         tolerance = 1.0 + side / 224  # rounding to whole values, and pixels that are averages
         assert np.abs(shown - origin[:, axis])[inside].max(initial=0) <= tolerance
-
-
-@given(st.tuples(st.integers(30, 300), st.integers(30, 300)), st.integers(30, 120), st.integers(0, 2**31))
-def test_transforms_and_their_inverses_meet(shape, size, seed):
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    points = rng.uniform(0, min(shape), (68, 2)).astype(np.float32)
-    torch.manual_seed(seed)
-    sample = Rescale(size)({"image": image, "keypoints": points})
-    assert min(sample["image"].shape[:2]) == size
-    scale = np.array(sample["image"].shape[1::-1]) / np.array(shape[::-1])
-    np.testing.assert_allclose((sample["keypoints"] + 0.5) / scale - 0.5, points, atol=1e-3)
-    for crop in (RandomCrop(size), CenterCrop(size)):
-        cropped = crop(sample)
-        assert cropped["image"].shape[:2] == (size, size)
-        moved = sample["keypoints"] - cropped["keypoints"]
-        assert np.ptp(moved, axis=0).max() < 1e-3  # all by the same
-        left, top = np.round(moved[0]).astype(int)
-        assert np.array_equal(cropped["image"], sample["image"][top : top + size, left : left + size])
-    normal = Normalize()(sample)
-    assert normal["image"].min() >= 0 and normal["image"].max() <= 1
-    np.testing.assert_allclose(Normalize.inverse(normal["keypoints"]), sample["keypoints"], atol=1e-3)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -88,10 +88,7 @@ def test_the_command_writes_people_and_photos_of_sets_that_are_there(tmp_path, m
     photos = ["helen_70000000_1.jpg", "helen_70000000_2.jpg", "helen_90000000_1.jpg"]
     photos += [f"lfpw_image_{number:04d}.jpg" for number in (3, 300, 530, 750)]
     shown = [*pictures[:3], pictures[3], pictures[3], *pictures[4:6]]
-    helpers.write_set(wild, "photos", photos, shown, keypoints[[*chosen[:4], *chosen[3:6]]])
-    for photo in photos:
-        (wild / "photos" / photo).rename(wild / photo)
-    (wild / "photos_frames_keypoints.csv").rename(wild / splits.WILD_CSV)
+    helpers.write_wild(wild, photos, shown, keypoints[[*chosen[:4], *chosen[3:6]]])
     monkeypatch.setattr(splits, "find_data", lambda name, root: official)
     out = tmp_path / "splits.json"
     assert splits.main(["--wild", str(wild), "--out", str(out)]) == 0
@@ -104,6 +101,7 @@ def test_the_command_writes_people_and_photos_of_sets_that_are_there(tmp_path, m
     assert groups[("lfpw_image_0003.jpg", "lfpw_image_0300.jpg")] == "training"
     assert groups[("lfpw_image_0530.jpg",)] == groups[("lfpw_image_0750.jpg",)] == "validation"
 
-    assert splits.main(["--wild", str(tmp_path), "--out", str(out)]) == 2
-    assert capsys.readouterr().err.startswith(f"training.splits: {tmp_path / splits.WILD_CSV} is missing")
+    with pytest.raises(SystemExit):
+        splits.main(["--wild", str(tmp_path), "--out", str(out)])
+    assert capsys.readouterr().err.startswith(f"{tmp_path / splits.WILD_CSV} is missing")
     assert splits.read_splits(out) == written

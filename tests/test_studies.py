@@ -135,25 +135,23 @@ def test_offsets_of_sizes_are_those_of_faces():
     assert np.allclose(offset_study.offset_of_sizes(np.array([80.0]))[0], label_offset(face), atol=1e-5)
 
 
-def test_turned_heads_are_set_against_frontal_ones():
-    true = np.zeros((4, 68, 2), np.float32)
+def faces_off_by(percents: list[float], names: list[str]) -> Evaluation:
+    """Faces with a box of 100×100 pixels, predicted so many percent to the right."""
+    true = np.zeros((len(names), 68, 2), np.float32)
     true[:, :, 0], true[:, 0, 1] = np.linspace(0, 100, 68), 100
-    predicted = true.copy()
-    predicted[:2, :, 0] += 2  # frontal: 2 % of the box of 100×100 pixels
-    predicted[2, :, 0] += 5  # turned; the last is neither
-    predicted[3, :, 0] += 50
-    result = Evaluation(["a"] * 4, predicted, true, np.ones(4, bool), {})
+    predicted = true + np.array(percents, np.float32)[:, None, None] * np.array([1, 0], np.float32)
+    return Evaluation(names, predicted, true, np.ones(len(names), bool), {})
+
+
+def test_turned_heads_are_set_against_frontal_ones():
+    result = faces_off_by([2, 2, 5, 50], ["a"] * 4)  # frontal, frontal, turned, neither
     turned = slices.turned_ratio(result, np.array([0.0, 14, 45, 20]))
     assert turned["frontal"] == pytest.approx(2, rel=1e-3) and turned["turned"] == pytest.approx(5, rel=1e-3)
     assert turned["ratio"] == pytest.approx(2.5, rel=1e-3) and turned["faces"] == {"frontal": 2, "turned": 1}
 
 
 def test_skin_is_told_by_person_and_class():
-    true = np.zeros((4, 68, 2), np.float32)
-    true[:, :, 0], true[:, 0, 1] = np.linspace(0, 100, 68), 100
-    predicted = true.copy()
-    predicted[:, :, 0] += np.array([1, 3, 5, 5])[:, None]
-    result = Evaluation(["a_0.jpg", "b_0.jpg", "c_0.jpg", "c_1.jpg"], predicted, true, np.ones(4, bool), {})
+    result = faces_off_by([1, 3, 5, 5], ["a_0.jpg", "b_0.jpg", "c_0.jpg", "c_1.jpg"])
     dark, brown, _, light = slices.by_skin(result, np.array([-40, -31, 55.0, 55]))
     assert (dark["people"], dark["images"], light["people"], light["images"]) == (2, 2, 1, 2)
     assert dark["nme_box"] == pytest.approx(2, rel=1e-3) and dark["interval"] == pytest.approx((1, 3), rel=1e-3)

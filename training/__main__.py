@@ -15,7 +15,7 @@ import torch
 from data_load import FacialKeypointsDataset
 from keypoints.command import check_out, printable, run, sentence
 from keypoints.files import check_writable, write_json
-from keypoints.labels import LabelWarning
+from keypoints.labels import LabelOptions, LabelWarning
 from training.evaluation import FRAMINGS, RESULTS, at_use, by_person, evaluate, evaluate_weights, table
 from training.export import export_onnx
 from training.failures import write_page
@@ -106,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _labelled(options: argparse.Namespace, split: str) -> LabelledSet:
-    return labelled_set(split, options.csv, options.images, options.missing, options.bad_labels)
+    how = LabelOptions(missing=options.missing, bad_labels=options.bad_labels)
+    return labelled_set(split, options.csv, options.images, **how)
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

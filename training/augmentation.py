@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
 from keypoints.landmarks import complete_keypoints
 from training import metrics
@@ -27,64 +25,56 @@ def source_crop(image: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, n
     Returns:
         (320, 320) uint8 grey, borders repeated, and the keypoints in it, (68, 2) float32.
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints = np.asarray(keypoints, np.float64)
-    scale = SOURCE_FACE / metrics.face_size(keypoints)
-    if scale < 0.7:  # a warp alone would skip pixels: shrink by averaging first
-        small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        keypoints = (keypoints + 0.5) * np.divide(small.shape[::-1], grey.shape[::-1]) - 0.5
-        grey, scale = small, SOURCE_FACE / metrics.face_size(keypoints)
-    complete = complete_keypoints(keypoints)
-    middle = (complete.min(axis=0) + complete.max(axis=0)) / 2
-    matrix = np.column_stack([scale * np.eye(2), (SOURCE_SIZE - 1) / 2 - scale * middle])
-    crop = cv2.warpAffine(grey, matrix, (SOURCE_SIZE, SOURCE_SIZE), borderMode=cv2.BORDER_REPLICATE)
-    return crop, (keypoints @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    scale, complete = SOURCE_FACE / metrics.face_size(keypoints), complete_keypoints(keypoints)
+    middle = (complete.min(axis=0) + complete.max(axis=0) + 1) / 2
+    matrix = np.column_stack([scale * np.eye(2), SOURCE_SIZE / 2 - scale * middle])
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    crop = warp(grey, matrix, SOURCE_SIZE, SOURCE_SIZE, cv2.BORDER_REPLICATE)
+    return crop, ((keypoints + 0.5) @ matrix[:, :2].T + matrix[:, 2] - 0.5).astype(np.float32)
 
 
-def generator() -> np.random.Generator:
-    """Return a NumPy generator that is seeded by PyTorch's, in the main process as in workers."""
-    return np.random.default_rng(int(torch.randint(2**31, ())))
+def warp(
+    grey: np.ndarray, matrix: np.ndarray, width: int, height: int, border: int = cv2.BORDER_CONSTANT, value: int = 0
+) -> np.ndarray:
+    """Bring an image into a window by a similarity in continuous positions, averaged where it shrinks."""
+    scale = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    matrix = np.array(matrix, np.float64)
+    if scale < 0.7:
+        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+        matrix[:, :2] /= np.divide(size, grey.shape[::-1])
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    return cv2.warpAffine(grey, matrix, (width, height), borderMode=border, borderValue=value)
 
 
-@dataclass
-class RandomDamage:
-    """Simulate blur, occlusion, light, noise and compression of a grey uint8 image.
-
-    Args:
-        share: of the images that are damaged.
-    """
-
-    share: float = 1.0
-
-    def __call__(self, sample: dict) -> dict:
-        if self.share < 1 and float(torch.rand(())) >= self.share:
-            return sample
-        rng, image = generator(), sample["image"]
-        soft, occluded, uneven, noisy, coded = rng.random(5)
-        if soft < 0.25:
-            image = low_resolution(image, rng.uniform(0.15, 0.6))
-        elif soft < 0.4:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.5))
-        if occluded < 0.3:
-            image = image.copy()
-            for _ in range(rng.integers(1, 3)):
-                occlude(image, rng)
-        # Gamma, contrast and brightness, by a table of what becomes of each of the 256 values.
-        values = np.linspace(0, 1, 256) ** math.exp(rng.normal(0, 0.25)) - 0.5
-        values = values * math.exp(rng.normal(0, 0.2)) + 0.5 + rng.normal(0, 0.1)
-        image = cv2.LUT(image, np.clip(255 * values, 0, 255).astype(np.uint8))
-        if uneven < 0.15:
-            angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 0.6)
-            y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
-            light = 1 + strength * (x * math.cos(angle) + y * math.sin(angle))
-            image = np.clip(image * light, 0, 255).astype(np.uint8)
-        if noisy < 0.2:
-            noise = rng.normal(0, rng.uniform(2, 12), image.shape)
-            image = np.clip(image + noise, 0, 255).astype(np.uint8)
-        if coded < 0.25:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
-            image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_GRAYSCALE)
-        return {**sample, "image": image}
+def damage(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Simulate blur, occlusion, light, noise and compression of a grey uint8 image; a new one is returned."""
+    soft, occluded, uneven, noisy, coded = rng.random(5)
+    if soft < 0.25:
+        image = low_resolution(image, rng.uniform(0.15, 0.6))
+    elif soft < 0.4:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.5))
+    if occluded < 0.3:
+        image = image.copy()
+        for _ in range(rng.integers(1, 3)):
+            occlude(image, rng)
+    # Gamma, contrast and brightness, by a table of what becomes of each of the 256 values.
+    values = np.linspace(0, 1, 256) ** math.exp(rng.normal(0, 0.25)) - 0.5
+    values = values * math.exp(rng.normal(0, 0.2)) + 0.5 + rng.normal(0, 0.1)
+    image = cv2.LUT(image, np.clip(255 * values, 0, 255).astype(np.uint8))
+    if uneven < 0.15:
+        angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 0.6)
+        y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
+        light = 1 + strength * (x * math.cos(angle) + y * math.sin(angle))
+        image = np.clip(image * light, 0, 255).astype(np.uint8)
+    if noisy < 0.2:
+        noise = rng.normal(0, rng.uniform(2, 12), image.shape)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if coded < 0.25:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_GRAYSCALE)
+    return image
 
 
 def low_resolution(image: np.ndarray, share: float) -> np.ndarray:

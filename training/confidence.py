@@ -33,17 +33,16 @@ from training.weights import MODEL_DIR, load_model, save_model
 
 RIGHT_BELOW = 5.0  # percent of the face's size: a point with a smaller error counts as right
 CROPS, ASTRAY = 3, 8.0  # random crops of each face; of them one with so many times a detector's usual errors
+DECAY = 1e-4  # of the squared weights, on features of deviation 1, beside the mean loss; the bias is not regularised
 NEGATIVES = MODEL_DIR.parent / "results" / "negatives.json"
 
 
-def fit_logistic(features: torch.Tensor, right: torch.Tensor, decay: float = 1e-4) -> torch.Tensor:
+def fit_logistic(features: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Fit logistic regressions, several at once.
 
     Args:
         features: (N, R, F) float32: N cases of R regressions.
         right: (N, R) float32, 0 or 1.
-        decay: weight of the squared weights, on features of deviation 1, beside the mean loss; the bias is not
-            regularised.
 
     Returns:
         (R, F + 1): the weights, then the bias.
@@ -59,16 +58,16 @@ def fit_logistic(features: torch.Tensor, right: torch.Tensor, decay: float = 1e-
         if labels.min() == labels.max():  # one class: its odds, were there half a case of the other
             rows.append(torch.cat([0 * mean, (2 * labels[:1].double() - 1) * np.log(2 * len(labels) + 1)]))
             continue
-        fitted = LogisticRegression(C=1 / (2 * decay * len(cases)), solver="newton-cholesky", tol=1e-6)
+        fitted = LogisticRegression(C=1 / (2 * DECAY * len(cases)), solver="newton-cholesky", tol=1e-6)
         fitted.fit(((cases - mean) / deviation).numpy(), labels.numpy())
         weights = torch.from_numpy(fitted.coef_[0]) / deviation
         rows.append(torch.cat([weights, torch.from_numpy(fitted.intercept_) - weights @ mean]))
     return torch.stack(rows).float()
 
 
-def crops_of(faces: Faces, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def crops_of(faces: Faces, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Return :data:`CROPS` random crops of each face, (N, 1, S, S) uint8, and its keypoints in them, crop units."""
-    rng, crops, true = np.random.default_rng(seed), [], []
+    rng, crops, true = np.random.default_rng(0), [], []
     for source, keypoints in zip(faces.crops, faces.keypoints, strict=True):
         for number in range(CROPS):
             matrix = random_crop(keypoints, rng, ASTRAY if number == 0 else None)

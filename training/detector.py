@@ -9,7 +9,6 @@ sample's rendered heads are learned.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
@@ -24,12 +23,13 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from data_load import Data, find_data, label_offset, person_of, read_image, read_keypoints
-from keypoints.geometry import five_points, with_roll
+from data_load import read_image
+from keypoints import detectors
+from keypoints.geometry import five_points, nms, with_roll
 from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
-from training.loop import fit
-from training.splits import read_splits
+from training.loop import LoopRecipe, fit, make_parser
+from training.splits import labelled_faces, read_splits, wild_groups
 from training.weights import load_model, save_model
 
 POINTS_FILE = "detection_points.npz"
@@ -40,18 +40,13 @@ SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its fi
 
 
 @dataclass(frozen=True)
-class DetectorRecipe:
+class DetectorRecipe(LoopRecipe):
     """How the detector is trained."""
 
     views: int = 400_000
     views_an_epoch: int = 8_000
-    batch_size: int = 16
     size: int = 320  # pixels a side of a view
-    learning_rate: float = 3e-3  # the highest of OneCycle
-    weight_decay: float = 0.02
-    average: float = 0.999  # decay of the exponential moving average of the weights
     points_weight: float = 3.0  # of the five points' loss; with 0.5 they end 9 % of the box's size off
-    seed: int = 0
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -104,12 +99,9 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[dict[str, list[Pictur
     Args:
         held_out: pictures of ``detection/`` that are for validation.
     """
-    splits = read_splits()
-    wild = {part: {file for group in groups for file in group} for part, groups in splits["wild"].items()}
-    known = folder / FOUND_FILE
+    known, wild = folder / FOUND_FILE, wild_groups("validation")
     found = json.loads(known.read_text()) if known.exists() else {}
-    training: dict[str, list[Picture]] = defaultdict(list)
-    validation: dict[str, list[Picture]] = defaultdict(list)
+    sets: dict[str, dict[str, list[Picture]]] = {"training": defaultdict(list), "validation": defaultdict(list)}
     if (folder / "detection").exists():
         for name, (boxes, points, sources) in read_boxes(folder / "detection").items():
             kind, file = name.split("/")
@@ -118,33 +110,19 @@ def read_folder(folder: Path, held_out: set[str]) -> tuple[dict[str, list[Pictur
                 boxes = boxes.copy()
                 boxes[:, 1] -= 0.33 * (boxes[:, 3] - boxes[:, 1])
             picture = Picture(grey_image(folder / "detection" / name), boxes, points, sure)
-            held = name in held_out or file in wild["validation"]
+            held = name in held_out or file in wild
             if not held:
                 picture = with_unsure(picture, found.get(f"detection/{name}", ()))
-            (validation if held else training)[kind].append(picture)
-    if (folder / "wild").exists():
-        for name, keypoints in zip(*read_keypoints(folder / "wild" / "wild_keypoints.csv"), strict=True):
-            part = validation if name in wild["validation"] else training
-            extra = found.get(f"wild/{name}", ()) if part is training else ()
-            part["wild"].append(labelled(grey_image(folder / "wild" / name), keypoints, extra))
-    if (folder / "official").exists():
-        names, keypoints = read_keypoints(folder / "official" / "training_frames_keypoints.csv")
-        keypoints = keypoints - label_offset(keypoints)[:, None]
-        people = {person: part for part, group in splits["by_person"].items() for person in group}
-        for name, points in zip(names, keypoints, strict=True):
-            part = people.get(person_of(name), "training")
-            if part != "test":
-                extra = found.get(f"official/training/{name}", ()) if part == "training" else ()
-                picture = labelled(grey_image(folder / "official" / "training" / name), points, extra)
-                (training if part == "training" else validation)["frames"].append(picture)
-    for data in (find_data("sample"), *(Data("rendered", path) for path in sorted((folder / "rendered").glob("*")))):
-        heads = zip(*read_keypoints(data.csv_file("training")), strict=True)
-        training["heads"] += [labelled(grey_image(data.image_dir("training") / name), points) for name, points in heads]
-    if not validation:
-        data = find_data("sample")
-        heads = zip(*read_keypoints(data.csv_file("test")), strict=True)
-        validation["heads"] = [labelled(grey_image(data.image_dir("test") / name), points) for name, points in heads]
-    return dict(training), dict(validation)
+            sets["validation" if held else "training"][kind].append(picture)
+    for part, kind, path, points in labelled_faces(folder):
+        if part != "test":
+            name = path.as_posix().removeprefix(f"{folder.as_posix()}/")
+            picture = labelled(grey_image(path), points, found.get(name, ()) if part == "training" else ())
+            sets[part]["heads" if kind == "rendered" else kind].append(picture)
+    training, validation = dict(sets["training"]), dict(sets["validation"])
+    if len(validation) > 1:
+        del validation["heads"]  # they stand in where nothing else is
+    return training, validation
 
 
 def label(folder: Path) -> None:
@@ -193,12 +171,7 @@ def label(folder: Path) -> None:
 
 def cells(height: int, width: int) -> torch.Tensor:
     """Centres and strides of all cells of an image: (A, 3) float32, pixels."""
-    grids = []
-    for stride in FaceDetector.STRIDES:
-        y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
-        centre = (torch.stack([x, y], dim=2).reshape(-1, 2) + 0.5) * stride
-        grids.append(torch.cat([centre, torch.full((len(centre), 1), float(stride))], dim=1))
-    return torch.cat(grids)
+    return torch.from_numpy(np.hstack(detectors.cells(height, width)))
 
 
 def decode(output: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -350,6 +323,7 @@ def train(
 
     net, record = fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
     save_model(net, out, about | record)
+    out.with_suffix(".checkpoint").unlink()
     return net
 
 
@@ -379,9 +353,7 @@ def held_out_names(hard: Path | None) -> set[str]:
 
 
 @torch.no_grad()
-def detect(
-    net: FaceDetector, grey: np.ndarray, long_side: int = 512, least: float = 0.05
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def detect(net: FaceDetector, grey: np.ndarray, long_side: int = 512) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores (N,), boxes (N, 4) and points (N, 5, 2) in pixels of a grey image, the best first, doubles suppressed."""
     scale = long_side / max(grey.shape)
     size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
@@ -390,29 +362,23 @@ def detect(
     padded[: size[1], : size[0]] = normalise(torch.from_numpy(small))
     device = next(net.parameters()).device
     output = net(torch.from_numpy(padded)[None, None].to(device))[0].cpu()
-    boxes, points = decode(output, cells(*padded.shape))
-    scores = output[:, 0].sigmoid()
-    kept = scores >= least
-    scores, boxes, points = scores[kept], boxes[kept], points[kept]
-    order = scores.argsort(descending=True)
-    scores, boxes, points = scores[order], boxes[order], points[order]
-    overlap, alone = box_iou(boxes, boxes) > 0.45, list[int]()
-    for i in range(len(boxes)):
-        if not overlap[i, alone].any():
-            alone.append(i)
+    scores, (boxes, points) = output[:, 0].sigmoid(), decode(output, cells(*padded.shape))
+    order = scores.argsort(descending=True)[: int((scores >= 0.05).sum())]
+    sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    order = order[nms(sides[order].numpy(), 0.45)]
     ratio = np.array([grey.shape[1] / size[0], grey.shape[0] / size[1]], np.float32)
-    return scores[alone].numpy(), boxes[alone].numpy() * np.tile(ratio, 2), points[alone].numpy() * ratio
+    return scores[order].numpy(), boxes[order].numpy() * np.tile(ratio, 2), points[order].numpy() * ratio
 
 
-def measure(net: FaceDetector, pictures: list[Picture], long_side: int = 512, smallest: float = 20.0) -> dict:
-    """Recall of faces of at least ``smallest`` pixels where 0.1 and 1 other things are found in an image."""
+def measure(net: FaceDetector, pictures: list[Picture], long_side: int = 512) -> dict:
+    """Recall of faces of at least 20 pixels where 0.1 and 1 other things are found in an image."""
     net.eval()
     scores, hits, faces = [], [], 0
     for picture in pictures:
         found, boxes, _ = detect(net, picture.grey, long_side)
         sizes = np.sqrt(np.prod(picture.boxes[:, 2:] - picture.boxes[:, :2], axis=1))
         sizes = sizes * long_side / max(picture.grey.shape)
-        counted = picture.sure & (sizes >= smallest)
+        counted = picture.sure & (sizes >= 20)
         faces += int(counted.sum())
         ious = box_iou(torch.from_numpy(boxes), torch.from_numpy(picture.boxes)).numpy()
         free = np.ones(len(picture.boxes), bool)
@@ -434,31 +400,20 @@ def measure(net: FaceDetector, pictures: list[Picture], long_side: int = 512, sm
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.detector", description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=["label", "train"])
-    parser.add_argument("--folder", type=Path, default=Path("data"))
-    parser.add_argument("--hard", type=Path, help="folder whose attributes.csv names validation faces")
-    parser.add_argument("--out", type=Path, default=Path("build/detector.safetensors"))
+    parser = make_parser("detector", __doc__, DetectorRecipe(), Path("build/detector.safetensors"))
     default = f"(default: {DetectorRecipe.views}, of the sample alone {SAMPLE_VIEWS})"
     parser.add_argument("--views", type=int, help=default)
-    parser.add_argument("--batch", type=int, default=DetectorRecipe.batch_size)
-    parser.add_argument("--epoch", type=int, default=DetectorRecipe.views_an_epoch, help="views between checkpoints")
-    parser.add_argument("--rate", type=float, default=DetectorRecipe.learning_rate, help="the highest learning rate")
-    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--hard", type=Path, help="folder whose attributes.csv names validation faces")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make the views")
-    parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     if options.task == "label":
         label(options.folder)
         return
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     photographs = any((options.folder / name).exists() for name in ("detection", "wild", "official"))
     views = options.views or (DetectorRecipe.views if photographs else SAMPLE_VIEWS)
-    recipe = DetectorRecipe(views, options.epoch, options.batch, learning_rate=options.rate)
+    recipe = DetectorRecipe(views, options.epoch, options.batch, options.rate)
     given = options.hard, options.device, options.workers, options.minutes, options.start
     train(options.folder, options.out, recipe, *given)
 

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from data_load import NUM_KEYPOINTS
+from training.augmentation import warp
 
 FLIPPED = [1, 0, 2, 4, 3]  # which of the five points each becomes in a mirror
 SMALLEST = 7.0  # pixels: smaller faces are neither faces nor background
@@ -129,20 +130,6 @@ def random_window(picture: Picture, width: int, height: int, rng: np.random.Gene
     border = (cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)[int(rng.random() < 0.7)]
     grey = warp(picture.grey, matrix, width, height, border, int(rng.integers(256)))
     return move(picture, matrix, grey)
-
-
-def warp(
-    grey: np.ndarray, matrix: np.ndarray, width: int, height: int, border: int = cv2.BORDER_CONSTANT, value: int = 0
-) -> np.ndarray:
-    """Bring an image into a window by a similarity in continuous positions, averaged where it shrinks."""
-    scale = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    matrix = np.array(matrix, np.float64)
-    if scale < 0.7:
-        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
-        matrix[:, :2] /= np.divide(size, grey.shape[::-1])
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    return cv2.warpAffine(grey, matrix, (width, height), borderMode=border, borderValue=value)
 
 
 def move(picture: Picture, matrix: np.ndarray, grey: np.ndarray) -> Picture:

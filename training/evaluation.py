@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from torch import nn
@@ -19,7 +19,7 @@ from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
 from models import FaceDetector, PhotoNet
 from training import metrics
-from training.framing import face_at
+from training.framing import nearest_face
 from training.prediction import predict
 from training.recipe import true_keypoints
 from training.splits import WILD_CSV, wild_groups
@@ -60,8 +60,7 @@ def evaluate(
     names: Iterable[str] | None = None,
     who: Callable[[str], Hashable] = person_of,
     offset: bool = False,
-    missing: str = "refuse",
-    bad_labels: str = "refuse",
+    **labels: Unpack[LabelOptions],
 ) -> Evaluation:
     """Measure a network on labelled images of one face each.
 
@@ -73,8 +72,8 @@ def evaluate(
         who: file name → person; the intervals are over people.
         offset: add :func:`data_load.label_offset` to the predictions of a network whose points lie on the features, as
             the official labels have it.
-        missing, bad_labels: see :func:`data_load.read_keypoints`. Masked points count in no figure; the face's box,
-            size and centroid are then those of its known points and the reference face's estimates of the others.
+        labels: see :func:`data_load.read_keypoints`. Masked points count in no figure; the face's box, size and
+            centroid are then those of its known points and the reference face's estimates of the others.
 
     Raises:
         OSError, ValueError: the labels or images can't be read, are missing, or a face has no size; or the network is
@@ -84,7 +83,6 @@ def evaluate(
         raise ValueError("got the weights of a face detector, expected those of a keypoint network")
     if framing not in FRAMINGS:
         raise ValueError(f"got framing {framing!r}, expected one of {', '.join(FRAMINGS)}")
-    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
     raw = FacialKeypointsDataset(csv_file, root_dir, **labels)
     chosen = _choose(raw, names)
     measured, true = [raw.names[i] for i in chosen], raw.keypoints[chosen]
@@ -103,8 +101,8 @@ def evaluate(
             if framing == "box":
                 [predicted[i]] = detector.keypoints(image, detector.framing.boxes(whole[i]))
                 continue
-            faces = np.array([face.keypoints for face in detector(image)]).reshape(-1, *true.shape[1:])
-            nearest = face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), whole[i])
+            faces = np.array([face.keypoints for face in detector(image)])
+            nearest = nearest_face(faces, whole[i])
             if nearest is not None:
                 predicted[i] = faces[nearest]
         found = np.isfinite(predicted).all(axis=(1, 2))
@@ -159,8 +157,7 @@ def evaluate_weights(
     wild: Path | None = None,
     framings: Sequence[str] = tuple(FRAMINGS),
     official: bool = False,
-    missing: str = "refuse",
-    bad_labels: str = "refuse",
+    **labels: Unpack[LabelOptions],
 ) -> dict:
     """Measure weights on a test set and on the validation photos of the wild set.
 
@@ -171,7 +168,7 @@ def evaluate_weights(
             the face than the official images, which it is made for.
         official: whether the labels are the official set's. A network whose points lie on the features is then
             measured with the labels' offset added, and behind Haar without it, too (:data:`NO_OFFSET`).
-        missing, bad_labels: of the test set's labels, see :func:`data_load.read_keypoints`.
+        labels: of the test set, see :func:`data_load.read_keypoints`.
 
     Returns:
         weights (the file's name), sha256, test and wild: framing → figures of :func:`evaluate`; wild None where it was
@@ -180,9 +177,9 @@ def evaluate_weights(
     net, groups = at_use(model), wild_groups("validation")
     in_the_wild = [framing for framing in framings if framing != "centre"]
     offset = official and not isinstance(net, nn.Module)
-    test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset, missing=missing, bad_labels=bad_labels)
+    test = evaluate_framings(net, csv_file, root_dir, framings, offset=offset, **labels)
     if offset and "haar" in framings:
-        test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar", missing=missing, bad_labels=bad_labels).figures
+        test[NO_OFFSET] = evaluate(net, csv_file, root_dir, "haar", **labels).figures
     return {
         "weights": Path(model).name,
         "sha256": sha256(model),

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,20 @@ from torch import nn
 
 from keypoints.files import check_writable, write_atomically
 from keypoints.network import METADATA, network_files
-from models import CoarseToFine, ExpressionNet, FaceDetector, HeatmapNet, PhotoNet
+from models import CoarseToFine, ExpressionNet, FaceDetector, PhotoNet
 
 OPSET = 17
 
 
-class _Stage(nn.Module):
-    """A stage of :class:`models.CoarseToFine`: a view → keypoints in crop units."""
+class _Graph(nn.Module):
+    """A function of a network as a module that can be exported."""
 
-    def __init__(self, net: HeatmapNet) -> None:
+    def __init__(self, net: nn.Module, function: Callable) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.function = net, function
 
-    def forward(self, view: torch.Tensor) -> torch.Tensor:
-        return self.net.points(view)[-1]
-
-
-class _Predict(nn.Module):
-    """A crop → keypoints in crop units, confidence and score."""
-
-    def __init__(self, net: PhotoNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, crop: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.net.predict(crop)
+    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        return self.function(image)
 
 
 def export_onnx(net: nn.Module, path: str | Path, **facts: Any) -> list[Path]:
@@ -70,17 +60,11 @@ def export_onnx(net: nn.Module, path: str | Path, **facts: Any) -> list[Path]:
     axes = {0: "faces"}
     if isinstance(net, PhotoNet):
         inputs, outputs = {"crop": torch.rand(2, 1, net.side, net.side)}, ["keypoints", "confidence", "score"]
-        _write(_Predict(net), inputs, outputs, axes, single, about)
+        _write(_Graph(net, net.predict), inputs, outputs, axes, single, about)
         return [single]
     if isinstance(net, ExpressionNet):
-        _write(
-            net,
-            {"crop": torch.rand(2, 1, net.side, net.side), "features": torch.zeros(2, net.FEATURES)},
-            ["logits"],
-            axes,
-            single,
-            about,
-        )
+        inputs = {"crop": torch.rand(2, 1, net.side, net.side), "features": torch.zeros(2, net.FEATURES)}
+        _write(net, inputs, ["logits"], axes, single, about)
         return [single]
     if not isinstance(net, CoarseToFine):
         raise ValueError(
@@ -88,7 +72,8 @@ def export_onnx(net: nn.Module, path: str | Path, **facts: Any) -> list[Path]:
         )
     about |= {"framing": net.framing, "spread": net.spread}
     for stage, name, path in ((net.coarse, "image", coarse), (net.fine, "crop", fine)):
-        _write(_Stage(stage), {name: torch.rand(2, 1, stage.side, stage.side)}, ["points"], axes, path, about)
+        graph = _Graph(stage, lambda view, stage=stage: stage.points(view)[-1])
+        _write(graph, {name: torch.rand(2, 1, stage.side, stage.side)}, ["points"], axes, path, about)
     return [coarse, fine]
 
 

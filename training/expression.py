@@ -51,9 +51,9 @@ from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.geometry import cut_out, face_crop, five_points, inverse, with_roll
 from models import ExpressionNet
 from training.export import export_onnx
-from training.loop import fit
+from training.loop import LoopRecipe, fit
 from training.records import write_arrays
-from training.weights import DEFAULT_MODEL, MODEL_DIR, drop_checkpoints
+from training.weights import DEFAULT_MODEL, MODEL_DIR
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "emotion"
 NEUTRAL = EXPRESSIONS.index("neutral")
@@ -65,19 +65,16 @@ HIDDEN, STEPS = 32, 800  # of the network that regresses the strengths of action
 
 
 @dataclass(frozen=True)
-class ExpressionRecipe:
-    """The recipe; ``repeats`` says how often a face of each set counts beside one of the web."""
+class ExpressionRecipe(LoopRecipe):
+    """How the network is trained; ``repeats`` says how often a face of each set counts beside one of the web."""
 
     views: int = 180_000
     views_an_epoch: int = 18_000
     batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
     average: float = 0.995
     smoothing: float = 0.1  # of the labels, many of which are arguable
     mixup: float = 0.2  # of the beta distribution: how much of a second face is mixed into a batch's faces
     repeats: tuple[tuple[str, float], ...] = (("press", 4), ("jaffe", 3), ("ck48", 1))
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,13 +311,13 @@ def held_out(
     folds = {name: fold_of(faces.people, count) for name, faces in sets.items()}
     result = {name: np.zeros((len(faces), len(EXPRESSIONS))) for name, faces in sets.items()}
     facts = [asdict(recipe), {name: zlib.crc32(faces.crops.tobytes()) for name, faces in sets.items()}]
-    key = f"{zlib.crc32(json.dumps(facts).encode()):08x}"  # of the recipe and the faces
+    key = f"{zlib.crc32(json.dumps(facts, sort_keys=True).encode()):08x}"  # of the recipe and the faces
     for fold in range(count):
         path = folder / f"fold_{fold}_{key}.npz"
         if not path.exists():
             net, _ = train({name: faces.take(folds[name] != fold) for name, faces in sets.items()}, recipe, path)
             write_arrays(path, {name: predict(net, faces.take(folds[name] == fold)) for name, faces in sets.items()})
-            drop_checkpoints(net)
+            path.with_suffix(".checkpoint").unlink(missing_ok=True)
         with np.load(path) as data:
             for name in sets:
                 result[name][folds[name] == fold] = data[name]
@@ -503,7 +500,7 @@ def main(arguments: list[str] | None = None) -> None:
         **record,
     }
     write_json(path.with_suffix(".json"), content)
-    drop_checkpoints(net)
+    (CACHE / "expressions.checkpoint").unlink(missing_ok=True)
     print(f"wrote {path} and {actions_path}")
 
 

@@ -1,4 +1,4 @@
-"""Where a model fails: errors by part of the face, by yaw, by sharpness and by size, and a page of the worst faces."""
+"""Where a model fails: errors by part of the face, yaw, sharpness and size, and pictures of the worst faces."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from data_load import DATA_DIR, IMAGE_SIZE, FacialKeypointsDataset
+from data_load import DATA_DIR, IMAGE_SIZE, NUM_KEYPOINTS, FacialKeypointsDataset, find_data, person_of, read_image
+from keypoints.detection import KeypointDetector
 from keypoints.files import write_atomically
 from keypoints.geometry import crop_view
 from keypoints.landmarks import REFERENCE_FACE, REGIONS, complete_keypoints
 from training import figures, metrics
-from training.evaluation import Evaluation
+from training.evaluation import Evaluation, evaluate
+from training.weights import DEFAULT_MODEL
 
 # Labels of the official set that we believe wrong, by eye, with a sentence each; they count like all others.
 DOUBTFUL_LABELS = DATA_DIR / "doubtful_labels.csv"
@@ -132,32 +134,17 @@ def _bin(by: str, label: str, members: np.ndarray, errors: np.ndarray, each: int
     return Bin(by, label, len(members), len(found), mean, [(int(i), float(errors[i])) for i in order[:each]])
 
 
-def slice_table(bins: Sequence[Bin]) -> pd.DataFrame:
-    """Return the bins as a table: by, bin, images, found, NME_box (percent), worst (percent)."""
-    return pd.DataFrame(
-        {
-            "by": [b.by for b in bins],
-            "bin": [b.label for b in bins],
-            "images": [b.images for b in bins],
-            "found": [b.found for b in bins],
-            "NME_box": [b.nme_box for b in bins],
-            "worst": [b.worst[0][1] if b.worst else None for b in bins],
-        }
-    )
-
-
 def doubtful_labels() -> dict[str, str]:
     """Read the labels of the official set that we believe wrong: ``split/file`` → why."""
     return pd.read_csv(DOUBTFUL_LABELS, index_col="file")["why"].to_dict()
 
 
-def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsDataset, each: int = 4) -> Path:
+def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsDataset) -> Path:
     """Write ``folder/index.html``: tables by part, yaw, sharpness and size with the worst faces of each bin, the lost
     faces, and which of the labels we believe wrong.
 
     Args:
         result: of the framing 'haar' or 'box', on all of ``dataset``, which has no transforms.
-        each: how many faces a bin shows.
 
     Raises:
         ValueError: the result is not of this data set.
@@ -167,8 +154,8 @@ def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsD
     folder, reasons = Path(folder), doubtful_labels()
     keys = [f"{dataset.root_dir.name}/{name}" for name in result.names]
     doubted = [i for i, key in enumerate(keys) if key in reasons]
-    bins = slices(result, conditions(dataset), each)
-    lost = np.flatnonzero(~result.found)[: 4 * each].tolist()
+    bins = slices(result, conditions(dataset))
+    lost = np.flatnonzero(~result.found)[:16].tolist()
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"<h1>The worst of {len(keys)} faces</h1>"]
     parts.append("<p>Dots are predictions, rings the labels; errors are NME_box.</p>")
@@ -179,16 +166,18 @@ def write_page(folder: str | Path, result: Evaluation, dataset: FacialKeypointsD
                 [(f"{by} {row.label}: {error:.1f} %" + "\nlabel doubted" * (i in doubted), i) for i, error in row.worst]
                 for row in rows
             ]
-            _save(figures.show_faces(faces, dataset, result.predicted, result.true), folder / f"{by}.png")
-            names = [", ".join(result.names[i] for i, _ in row.worst) for row in rows]
-            table = slice_table(rows).drop(columns="by").assign(worst_files=names)
-            table = table.rename(columns={"NME_box": "NME_box, %", "worst": "worst, %", "worst_files": "the worst"})
+            images = {i: dataset[i]["image"] for row in faces for _, i in row}
+            _save(figures.show_faces(faces, images, result.predicted, result.true), folder / f"{by}.png")
+            table = pd.DataFrame(rows).drop(columns="by")
+            table["worst"] = [row.worst[0][1] if row.worst else None for row in rows]
+            table["the worst"] = [", ".join(result.names[i] for i, _ in row.worst) for row in rows]
+            table = table.rename(columns={"label": "bin", "nme_box": "NME_box, %", "worst": "worst, %"})
             parts.append(f"<h2>By {by}</h2>\n<p>{CAPTIONS[by]}</p>")
             parts.append(table.to_html(index=False, float_format="%.2f", na_rep="", border=0))
             parts.append(f'<img src="{by}.png" alt="the worst faces by {by}">')
         if lost:
-            images, titles = [dataset[i]["image"] for i in lost], [result.names[i] for i in lost]
-            _save(figures.show_keypoints(images, truth=result.true[lost], titles=titles), folder / "lost.png")
+            shown, titles = [dataset[i]["image"] for i in lost], [result.names[i] for i in lost]
+            _save(figures.show_keypoints(shown, truth=result.true[lost], titles=titles), folder / "lost.png")
             parts.append(f"<h2>Not found: {(~result.found).sum()}</h2>")
             parts.append('<img src="lost.png" alt="faces that were not found">')
     if doubted:
@@ -208,4 +197,56 @@ def _save(figure: plt.Figure, path: Path) -> None:
     try:
         write_atomically(path, lambda part: figure.savefig(part, format="png"))
     finally:
+        plt.close(figure)
+
+
+def disturbed(image: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a photograph (H, W, 3) uint8, made hard in six ways around the face in ``box``, which stays there."""
+    left, top, width, height = box.astype(int)
+    rng, results = np.random.default_rng(0), {name: image.copy() for name in ("a mask", "half covered")}
+    results["a mask"][top + height // 2 : top + height, left : left + width] = (120, 160, 190)
+    results["half covered"][top : top + height, left : left + width // 2] = 70
+    tiny = cv2.resize(image, None, fx=9 / width, fy=9 / width, interpolation=cv2.INTER_AREA)
+    results["9 pixels wide"] = cv2.resize(tiny, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    kernel = np.zeros((width // 3, width // 3), np.float32)
+    np.fill_diagonal(kernel, 3 / width)
+    results["motion blur"] = cv2.filter2D(image, -1, kernel)
+    results["dark and noisy"] = (image * 0.05 + rng.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8)
+    results["eyes covered"] = image.copy()
+    results["eyes covered"][top : top + height // 2, left : left + width] = 30
+    return results
+
+
+def draw_failures(path: Path, photographs: Sequence[Path]) -> None:
+    """Draw the worst heads of the sample, each of another person, and photographs of one face at their hardest."""
+    test_set = find_data("sample").dataset("test")
+    result = evaluate(DEFAULT_MODEL, test_set.csv_file, test_set.root_dir, "haar")
+    errors = np.full(len(test_set), np.inf)
+    errors[result.found] = metrics.nme(result.predicted[result.found], result.true[result.found])
+    worst: dict[str, int] = {}  # a person's worst head
+    for i in np.argsort(-errors, kind="stable"):
+        worst.setdefault(person_of(test_set.names[i]), int(i))
+    heads = [
+        (test_set[i]["image"], result.predicted[i], result.true[i], f"{errors[i]:.0f} %")
+        for i in list(worst.values())[:6]
+    ]
+    detector = KeypointDetector()
+    hard: dict[str, tuple] = {}  # of each way the photograph with the larger error; the untouched one's points are true
+    for photograph in photographs:
+        image = read_image(photograph)
+        true = detector(image)[0]
+        for what, changed in disturbed(image, true.box).items():
+            points = np.array([face.keypoints for face in detector(changed)]).reshape(-1, NUM_KEYPOINTS, 2)
+            off = metrics.nme(points, np.broadcast_to(true.keypoints, points.shape))
+            error = off.min() if len(off) else np.inf
+            if what not in hard or error > hard[what][0]:
+                nearest = points[off.argmin()] if len(off) else None
+                title = f"{what}: {error:.0f} %" if len(off) else f"{what}: lost"
+                hard[what] = (error, (changed, nearest, true.keypoints, title))
+    with plt.rc_context(figures.STYLE):
+        figure, axes = plt.subplots(2, 6, figsize=(15, 5.5))
+        cells = [*heads, *(cell for _, cell in hard.values())]
+        for ax, (image, points, true, title) in zip(axes.flat, cells, strict=True):
+            figures.zoom(figures.draw_keypoints(ax, image, points, true, title), true)
+        figure.savefig(path, dpi=70, pil_kwargs={"quality": 85})
         plt.close(figure)

@@ -26,7 +26,7 @@ from training import metrics
 
 TRUTH = "#27e0ff"  # told apart from a prediction's colour and a box's by colour-blind eyes too
 FOR, AGAINST = "#35e06a", "#ff4fd8"  # arrows of movements for and against an expression
-ARROWS = 8  # for each movement, at the points that it moves most
+ARROWS, STRETCH = 8, 2  # for each movement, at the points that it moves most; longer than it is
 STYLE = {
     "figure.dpi": 90,
     "savefig.dpi": 90,
@@ -174,35 +174,32 @@ def show_scheme(face: np.ndarray) -> Figure:
     return figure
 
 
-def show_best_median_worst(
-    images: Sequence[np.ndarray], predicted: np.ndarray, truth: np.ndarray, each: int = 4
-) -> Figure:
+def show_best_median_worst(images: Sequence[np.ndarray], predicted: np.ndarray, truth: np.ndarray) -> Figure:
     """Show faces at fixed ranks of the errors: the best, the median and the worst, equally large.
 
     Args:
         images: N images (or anything indexed by number); predicted, truth: (N, 68, 2), pixels of them.
-        each: how many of each kind.
     """
     errors = metrics.nme(predicted, truth, "box")
-    order, each = np.argsort(errors, kind="stable"), min(each, len(errors))
+    order, each = np.argsort(errors, kind="stable"), min(4, len(errors))
     first = (len(order) - each) // 2
-    figure, axes = plt.subplots(3, each, figsize=(each * 2.5, 8), squeeze=False)
     kinds = {"best": order[:each], "median": order[first : first + each], "worst": order[-each:][::-1]}
-    for row, (name, chosen) in zip(axes, kinds.items(), strict=True):
-        for ax, i in zip(row, chosen, strict=True):
-            title = f"{name} of {len(errors)}: NME_box {errors[i]:.1f} %"
-            zoom(draw_keypoints(ax, images[i], predicted[i], truth[i], title), truth[i], reach=0.7, lift=0.05)
-    return figure
+    title = "{} of {}: NME_box {:.1f} %"
+    rows = [[(title.format(name, len(order), errors[i]), i) for i in chosen] for name, chosen in kinds.items()]
+    return show_faces(rows, images, predicted, truth)
 
 
 def show_faces(
-    rows: Sequence[Sequence[tuple[str, int]]], samples: Sequence[dict], predicted: np.ndarray, truth: np.ndarray
+    rows: Sequence[Sequence[tuple[str, int]]],
+    images: Sequence[np.ndarray] | dict[int, np.ndarray],
+    predicted: np.ndarray,
+    truth: np.ndarray,
 ) -> Figure:
     """Show rows of faces with a title each, every picture zoomed to the face.
 
     Args:
         rows: of each face its title and its index into the others.
-        samples: the data set without transforms; predicted, truth: (N, 68, 2), pixels of its images.
+        images: by index; predicted, truth: (N, 68, 2), pixels of them.
     """
     columns = max(1, *(len(row) for row in rows))
     figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 2.5, len(rows) * 2.75), squeeze=False)
@@ -210,7 +207,7 @@ def show_faces(
         for ax in line:
             ax.set_axis_off()
         for ax, (title, i) in zip(line, row, strict=False):
-            zoom(draw_keypoints(ax, samples[i]["image"], predicted[i], truth[i], title, size=5), truth[i])
+            zoom(draw_keypoints(ax, images[i], predicted[i], truth[i], title, size=5), truth[i], reach=0.7, lift=0.05)
     return figure
 
 
@@ -233,7 +230,7 @@ def show_curves(history: Sequence[dict], title: str = "") -> Figure:
     return figure
 
 
-def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") -> Figure:
+def show_study(runs: dict[str, dict], base: str | None = None) -> Figure:
     """Plot one line a run, the first at the top: its mean error as a dot, the 95 % interval over people as a line.
 
     Args:
@@ -251,7 +248,7 @@ def show_study(runs: dict[str, dict], base: str | None = None, title: str = "") 
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), **place)
     ax.set_yticks(range(len(runs)), list(runs))
-    ax.set(xlabel="NME_box (%) of unseen people", ylim=(len(runs) - 0.4, -0.8), title=title)
+    ax.set(xlabel="NME_box (%) of unseen people", ylim=(len(runs) - 0.4, -0.8))
     ax.grid(axis="y", visible=False)
     return figure
 
@@ -286,9 +283,9 @@ def show_ced(errors: dict[str, np.ndarray], limit: float = 10) -> Figure:
     return figure
 
 
-def show_kernels(kernels: np.ndarray, columns: int = 8) -> Figure:
+def show_kernels(kernels: np.ndarray) -> Figure:
     """Show convolution kernels (N, h, w) on one symmetric scale: red positive, blue negative, white zero."""
-    figure, axes = _grid(len(kernels), columns, 0.95, 1.1)
+    figure, axes = _grid(len(kernels), 8, 0.95, 1.1)
     for i, ax in enumerate(axes):
         draw_signed(ax, kernels[i], str(i), np.abs(kernels).max())
     return figure
@@ -319,18 +316,15 @@ def draw_boxes(ax: Axes, boxes: np.ndarray, color: str = BOX, label: str | None 
     return ax
 
 
-def draw_pose(ax: Axes, pose: Pose, size: float = 0.7, box: bool = True) -> Axes:
+def draw_pose(ax: Axes, pose: Pose, box: bool = True) -> Axes:
     """Draw the head's axes, from the tip of the nose, and a box around the head, both in perspective.
 
     Red to the person's left, green up, blue where the nose points. The box's front, around the face, is drawn thick.
-
-    Args:
-        size: of an axis, in outer-eye distances.
     """
     if box:
         for ends, width in head_box(pose):
             ax.plot(*ends.T, color=BOX, linewidth=width, solid_joinstyle="round")
-    for ends, colour in head_axes(pose, size):
+    for ends, colour in head_axes(pose):
         ax.plot(*ends.T, color="white", linewidth=4.4, solid_capstyle="round", alpha=0.8)
         ax.plot(*ends.T, color=colour, linewidth=2.8, solid_capstyle="round")
     return ax
@@ -344,7 +338,6 @@ def draw_emotion(
     emotion: Emotion,
     title: str = "",
     reasons: int = 3,
-    stretch: float = 2,
 ) -> Axes:
     """Draw an expression with the movements that explain it: arrows on the face, words below it.
 
@@ -353,7 +346,6 @@ def draw_emotion(
     Args:
         keypoints: (68, 2) pixels; pose, emotion: of the same face. title: what to write before the word.
         reasons: how many to show, the largest effects first.
-        stretch: by which arrows are longer than the movement.
     """
     points = np.asarray(keypoints)
     unsure = "" if emotion.label == emotion.likeliest else f"{emotion.label}: "
@@ -364,7 +356,7 @@ def draw_emotion(
         length = np.linalg.norm(reason.movement, axis=1)
         moved = np.argsort(-length, kind="stable")[:ARROWS]
         ahead = pose.points[moved]
-        before = ahead - stretch * np.hstack([reason.movement[moved], np.zeros((ARROWS, 1))])
+        before = ahead - STRETCH * np.hstack([reason.movement[moved], np.zeros((ARROWS, 1))])
         way = pose.project(ahead) - pose.project(before)
         colour = FOR if reason.effect >= 0 else AGAINST
         start = points[moved] - way
@@ -400,17 +392,13 @@ def show_expression_curve(times: Sequence[float], emotions: Sequence[Emotion]) -
     return figure
 
 
-def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float, quality: int = 75) -> None:
-    """Write RGB uint8 frames of one size as an animated WebP that plays for ever.
-
-    Args:
-        quality: of a frame, 1 to 100.
-    """
+def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Write RGB uint8 frames of one size as an animated WebP that plays for ever."""
     film = cv2.Animation()
     film.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]
     film.durations = [round(1000 / fps)] * len(frames)
     path = Path(path)
     if path.suffix.lower() != ".webp":
         raise ValueError(f"{path}: expected a name that ends in .webp, got {path.suffix!r}")
-    data = cv2.imencodeanimation(path.suffix, film, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    data = cv2.imencodeanimation(path.suffix, film, [cv2.IMWRITE_WEBP_QUALITY, 75])[1]
     write_atomically(path, lambda part: part.write_bytes(data.tobytes()))

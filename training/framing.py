@@ -13,9 +13,7 @@ from keypoints.landmarks import IMAGE_SIZE, face_size
 from keypoints.network import Framing
 
 
-def measure_framing(
-    samples: Sequence[dict], detect: Callable[[np.ndarray], np.ndarray] | None = None, limit: int = 500
-) -> Framing:
+def measure_framing(samples: Sequence[dict], detect: Callable[[np.ndarray], np.ndarray] | None = None) -> Framing:
     """Find the framing that shows the network faces as its training images did.
 
     Args:
@@ -23,13 +21,12 @@ def measure_framing(
             average the middle ones.
         detect: a detector as :mod:`keypoints.detectors` describes it, by default :class:`HaarDetector`. A roll that
             its boxes have is left out: training images show faces upright.
-        limit: how many to look at, evenly spread; a median needs no more.
 
     Raises:
         ValueError: the detector finds a face in none of them.
     """
     detect, rows = detect or HaarDetector(), []
-    for i in range(0, len(samples), max(1, len(samples) // limit)):
+    for i in range(0, len(samples), max(1, len(samples) // 500)):  # evenly spread; a median needs no more
         sample = samples[i]
         image, keypoints = sample["image"], sample["keypoints"]
         boxes = with_roll(detect(image))
@@ -68,6 +65,12 @@ def face_at(boxes: np.ndarray, keypoints: np.ndarray) -> int | None:
     offset = np.abs(np.stack([(offset * along).sum(axis=1), (offset * across).sum(axis=1)], axis=1))
     inside = np.flatnonzero((offset <= boxes[:, 2:BOX] / 2).all(axis=1))
     return int(inside[np.linalg.norm(offset[inside], axis=1).argmin()]) if inside.size else None
+
+
+def nearest_face(faces: np.ndarray, keypoints: np.ndarray) -> int | None:
+    """Which of (N, 68, 2) faces has a tight box that holds the keypoints' centroid: see :func:`face_at`."""
+    faces = np.asarray(faces).reshape(-1, *np.shape(keypoints))
+    return face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), keypoints)
 
 
 def framing_dict(framing: Framing) -> dict:

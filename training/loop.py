@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from keypoints.files import lock, write_atomically
-from training.records import peak_memory_mb, versions
+from keypoints.files import lock
+from training.records import peak_memory_mb, read_checkpoint, versions, write_checkpoint
+
+
+@dataclass(frozen=True)
+class LoopRecipe:
+    """What :func:`fit` needs to know; both trainings add more."""
+
+    views: int
+    views_an_epoch: int
+    batch_size: int = 16
+    learning_rate: float = 3e-3  # the highest of the cycle
+    weight_decay: float = 0.02
+    average: float = 0.999  # decay of the exponential moving average of the weights
+    seed: int = 0
+
+
+def make_parser(module: str, doc: str, recipe: LoopRecipe, out: Path) -> argparse.ArgumentParser:
+    """Build the command line that both trainings have: `label` or `train`, and their options.
+
+    Args:
+        module: of training/; doc: its docstring, whose first line becomes the description.
+        recipe: has the defaults.
+        out: where the weights go by default.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m training.{module}", description=doc.split("\n")[0])
+    parser.add_argument("task", choices=["label", "train"])
+    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--batch", type=int, default=recipe.batch_size)
+    parser.add_argument("--epoch", type=int, default=recipe.views_an_epoch, help="views between checkpoints")
+    parser.add_argument("--rate", type=float, default=recipe.learning_rate, help="the highest learning rate")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make the views")
+    parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
+    return parser
 
 
 class Average:
@@ -36,11 +72,12 @@ class Average:
                 mine.copy_(its)
 
 
-def one_cycle(progress: float, warm_up: float = 0.06) -> float:
+def one_cycle(progress: float) -> float:
     """The learning rate at a share of the training, as a share of the highest: linear rise, cosine fall.
 
     Source: https://arxiv.org/abs/1708.07120.
     """
+    warm_up = 0.06
     if progress < warm_up:
         return 0.04 + 0.96 * progress / warm_up
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
@@ -51,7 +88,7 @@ def fit(
     batches: Callable[[int, float], Iterable],
     loss_of: Callable[[nn.Module, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]],
     measure: Callable[[nn.Module], dict],
-    recipe: Any,
+    recipe: LoopRecipe,
     out: Path,
     clip: float,
     measure_every: int,
@@ -64,14 +101,13 @@ def fit(
         batches: gives an epoch's batches, by the epoch's number from 0 and the share of the training that is over.
         loss_of: the loss of a network on a batch, and its parts for the log.
         measure: figures of the averaged network on the validation sets.
-        recipe: a dataclass with views, views_an_epoch, batch_size, learning_rate, weight_decay and average.
         clip: largest norm of the gradient.
         measure_every: epochs between two measurements; the last epoch is always measured.
         minutes: the training ends after this time, with the learning rate at 0, should that be before ``recipe.views``.
 
     Returns:
-        the averaged network, whose ``checkpoints`` :func:`training.weights.save_model` removes; its record: recipe,
-        history, seconds, threads, memory and versions.
+        the averaged network and its record: recipe, history, seconds, threads, memory and versions. The caller deletes
+        the checkpoint once the weights are saved.
 
     Raises:
         ValueError: the checkpoint is of another recipe: the rate would then not end at zero.
@@ -85,7 +121,7 @@ def fit(
     checkpoint, history, epoch, steps, spent, progress = out.with_suffix(".checkpoint"), [], 0, 0, 0.0, 0.0
     with lock(out):
         if checkpoint.exists():
-            state = torch.load(checkpoint, weights_only=True)
+            state = read_checkpoint(checkpoint)
             if state["recipe"] != asdict(recipe):
                 raise ValueError(f"{checkpoint}: got the recipe {state['recipe']}, expected {asdict(recipe)}")
             net.load_state_dict(state["net"])
@@ -135,7 +171,7 @@ def fit(
                 "progress": progress,
                 "recipe": asdict(recipe),
             }
-            write_atomically(checkpoint, lambda part, state=state: torch.save(state, part))
+            write_checkpoint(checkpoint, state)
     record = {
         "recipe": asdict(recipe),
         "history": history,
@@ -144,5 +180,4 @@ def fit(
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    average.net.checkpoints = (checkpoint,)
     return average.net.cpu(), record

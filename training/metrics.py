@@ -61,7 +61,7 @@ def calibration_error(
     return sum(number * abs(said - so) for number, said, so in rows) / len(confidence), rows
 
 
-def interval(values: np.ndarray, people: Sequence, seed: int = 0) -> tuple[float, float] | None:
+def interval(values: np.ndarray, people: Sequence) -> tuple[float, float] | None:
     """The 95 % interval of the mean over faces, were other people of the same kind measured.
 
     Images of one person, often of one video, are alike, so it is people that are drawn with replacement, each with all
@@ -72,7 +72,6 @@ def interval(values: np.ndarray, people: Sequence, seed: int = 0) -> tuple[float
     Args:
         values: (N,), one a face, in percent; NaN where a face has none.
         people: N labels: who, or which photo or sitting, each face is of.
-        seed: of NumPy's generator; the same seed gives the same interval.
 
     Returns:
         low, high, in percent; None for fewer than two people with values.
@@ -91,7 +90,7 @@ def interval(values: np.ndarray, people: Sequence, seed: int = 0) -> tuple[float
         return None
     total, images = np.bincount(who, values[has]), np.bincount(who)
     # How often each of the people is drawn, resample by resample: (RESAMPLES, people).
-    drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), RESAMPLES)
     low, high = np.percentile(drawn @ total / (drawn @ images), [2.5, 97.5])
     return float(low), float(high)
 

@@ -14,7 +14,6 @@ any of them the sample's rendered heads are learned.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections import Counter, defaultdict
@@ -30,16 +29,16 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from data_load import NUM_KEYPOINTS, Data, find_data, label_offset, person_of, read_image, read_keypoints
+from data_load import NUM_KEYPOINTS, read_image, read_keypoints
 from keypoints.files import one_sentence
 from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
 from models import PhotoNet, expected_points
 from training import metrics
-from training.augmentation import RandomDamage, source_crop
-from training.detector import held_out_names, read_boxes
-from training.loop import fit
-from training.splits import read_splits
+from training.augmentation import damage, source_crop, warp
+from training.detector import grey_image, held_out_names, read_boxes
+from training.loop import LoopRecipe, fit, make_parser
+from training.splits import labelled_faces, wild_groups
 from training.weights import load_model, save_model
 
 TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
@@ -47,21 +46,16 @@ MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do no
 
 
 @dataclass(frozen=True)
-class PhotoRecipe:
+class PhotoRecipe(LoopRecipe):
     """How the network for photographs is trained."""
 
     views: int = 240_000
     views_an_epoch: int = 6_000
-    batch_size: int = 16
     small: float = 0.75  # of the crop's side, in the first half of the training, at half the cost
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    average: float = 0.999
     heatmap_weight: float = 0.2  # of the heatmaps' shape against their expected points
     sigma: float = 1.0  # cells: the Gaussian that a heatmap should resemble
     negatives: float = 0.1  # share of views without a face
     damage: float = 0.85  # share of views that are damaged; in the last fifth of the training 0.5
-    seed: int = 0
 
 
 LARGE: dict = {"channels": (48, 96, 192, 320, 448), "depths": (1, 2, 3, 3, 2), "width": 96, "dense": True, "side": 192}
@@ -91,26 +85,9 @@ def read_faces(folder: Path, hard: Path | None = None) -> tuple[dict[str, dict[s
     Returns:
         training, validation, test → kind → faces; pictures with their faces' boxes; crops that show no face.
     """
-    splits = read_splits()
-    wild = {part: {file for group in groups for file in group} for part, groups in splits["wild"].items()}
-    people = {person: part for part, group in splits["by_person"].items() for person in group}
     chosen: dict[tuple[str, str], list] = defaultdict(list)
-    if (folder / "wild").exists():
-        for name, points in zip(*read_keypoints(folder / "wild" / "wild_keypoints.csv"), strict=True):
-            part = "validation" if name in wild["validation"] else "training"
-            chosen[part, "wild"].append((folder / "wild" / name, points))
-    if (folder / "official").exists():
-        names, keypoints = read_keypoints(folder / "official" / "training_frames_keypoints.csv")
-        keypoints = keypoints - label_offset(keypoints)[:, None]
-        for name, points in zip(names, keypoints, strict=True):
-            chosen[people[person_of(name)], "frames"].append((folder / "official" / "training" / name, points))
-    heads = [find_data("sample"), *(Data("rendered", path) for path in sorted((folder / "rendered").glob("*")))]
-    for data in heads:
-        for name, points in zip(*read_keypoints(data.csv_file("training")), strict=True):
-            chosen["training", "rendered"].append((data.image_dir("training") / name, points))
-    sample = find_data("sample")
-    for name, points in zip(*read_keypoints(sample.csv_file("test")), strict=True):
-        chosen["validation", "rendered"].append((sample.image_dir("test") / name, points))
+    for part, kind, file, points in labelled_faces(folder):
+        chosen[part, kind].append((file, points))
     if (folder / TAUGHT_FILE).exists():
         known = np.load(folder / TAUGHT_FILE)
         for name in known.files:
@@ -125,14 +102,11 @@ def read_faces(folder: Path, hard: Path | None = None) -> tuple[dict[str, dict[s
         sets[part][kind] = Faces([c for c, _ in made], np.stack([p for _, p in made]), [p.name for p, _ in faces])
     empty = []
     if (folder / "detection").exists():
-        held = held_out_names(hard)
-        for name, (boxes, _, _) in list(read_boxes(folder / "detection").items()):
-            file = name.split("/")[1]
-            if name not in held and file not in wild["validation"]:
-                grey = cv2.cvtColor(read_image(folder / "detection" / name), cv2.COLOR_RGB2GRAY)
-                empty.append((grey, boxes))
-    false = [cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY) for path in sorted((folder / "false").glob("*"))]
-    return sets, empty, false
+        held, wild = held_out_names(hard), wild_groups("validation")
+        for name, (boxes, _, _) in read_boxes(folder / "detection").items():
+            if name not in held and name.split("/")[1] not in wild:
+                empty.append((grey_image(folder / "detection" / name), boxes))
+    return sets, empty, [grey_image(path) for path in sorted((folder / "false").glob("*"))]
 
 
 class PhotoViews(Dataset):
@@ -166,14 +140,12 @@ class PhotoViews(Dataset):
         self.kinds = list(faces)
         shares = np.array([self.SHARES[kind] for kind in self.kinds])
         self.shares = shares / shares.sum()
-        self.damage = RandomDamage()
 
     def __len__(self) -> int:
         return self.recipe.views_an_epoch
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
         rng = np.random.default_rng([self.recipe.seed, self.start + index])
-        torch.manual_seed(int(rng.integers(2**31)))  # RandomDamage draws from PyTorch's generator
         kind, keypoints = "", np.full((NUM_KEYPOINTS, 2), np.nan, np.float32)
         if self.false and rng.random() < self.recipe.negatives / 2:
             source = self.false[rng.integers(len(self.false))]
@@ -193,7 +165,7 @@ class PhotoViews(Dataset):
         if rng.random() < self.damaged:
             if self.false and rng.random() < 0.2:
                 crop = covered(crop, self.false[rng.integers(len(self.false))], rng)
-            crop = low_light(self.damage({"image": crop})["image"], rng)
+            crop = low_light(damage(crop, rng), rng)
         crop, clean = torch.from_numpy(np.ascontiguousarray(crop)), torch.from_numpy(np.ascontiguousarray(clean))
         truth = torch.from_numpy(keypoints.astype(np.float32))
         return crop[None], clean[None], truth, kind in ("wild", "frames", "rendered")
@@ -246,15 +218,8 @@ def jittered(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def warp_averaged(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
-    """The crop of a matrix from positions (0, 0 at the corner) to crop units, averaged where it shrinks by a third."""
-    scale = side * math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    matrix = side * np.array(matrix, np.float64)
-    if scale < 0.67:
-        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        matrix[:, :2] /= np.divide(size, image.shape[::-1])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    return cv2.warpAffine(image, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    """The crop of a matrix from positions (0, 0 at the corner) to crop units, averaged where it shrinks."""
+    return warp(image, side * matrix, side, side, cv2.BORDER_REPLICATE)
 
 
 def covered(crop: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -333,9 +298,8 @@ def label(folder: Path, hard: Path | None, teacher: PhotoNet, workers: int = 1, 
         frame = face_crop(known[name][:10].reshape(1, 5, 2), 200)[0]
         frame[:, 2] += 60
         frames.append(frame)
-        grey = cv2.cvtColor(read_image(folder / name), cv2.COLOR_RGB2GRAY)
-        sources.append(warp_averaged(grey, crop_units(frame, 320), 320))
-    five = np.tile(face_crop_points(200) + 60, (len(names), 1, 1))
+        sources.append(warp_averaged(grey_image(folder / name), crop_units(frame, 320), 320))
+    five = np.tile(REFERENCE_FIVE * 200 + 59.5, (len(names), 1, 1))  # where the crops put them
     for views in (1, 2, 8):
         points, scatter, scores = placed(teacher, Starts(sources, five, views, teacher.side), workers)
         five = five_points(points)
@@ -347,11 +311,6 @@ def label(folder: Path, hard: Path | None, teacher: PhotoNet, workers: int = 1, 
     np.savez_compressed(folder / TAUGHT_FILE, **result)
     kinds = Counter(name.split("/")[0] for name in result)
     print(f"{dict(kinds)} of {len(names)} faces, median scatter {np.median(scatter):.4f}", flush=True)
-
-
-def face_crop_points(side: int) -> np.ndarray:
-    """Where :func:`keypoints.geometry.face_crop` puts the five points: (5, 2), pixels whose integers are centres."""
-    return REFERENCE_FIVE * side - 0.5
 
 
 # Loss -----------------------------------------------------------------------------------------------------------------
@@ -505,6 +464,7 @@ def train(
     counts = [{kind: len(some.crops) for kind, some in faces.items()} for faces in (training, validation)]
     record = {"faces": counts[0], "validation": counts[1], **earlier, **record}
     save_model(net, out, record)
+    out.with_suffix(".checkpoint").unlink()
     return record
 
 
@@ -515,22 +475,12 @@ def training_facts(record: dict) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.photo", description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=["label", "train"])
-    parser.add_argument("--folder", type=Path, default=Path("data"))
+    parser = make_parser("photo", __doc__, PhotoRecipe(), Path("build/keypoints_model_2.safetensors"))
+    parser.add_argument("--views", type=int, default=PhotoRecipe.views)
     parser.add_argument("--hard", type=Path, help="folder of the hard validation faces")
-    parser.add_argument("--out", type=Path, default=Path("build/keypoints_model_2.safetensors"))
     parser.add_argument("--teacher", type=Path, help="weights of the teacher")
     parser.add_argument("--large", action="store_true", help="train the large network")
-    parser.add_argument("--start", type=Path, help="weights to start from")
-    parser.add_argument("--views", type=int, default=PhotoRecipe.views)
-    parser.add_argument("--batch", type=int, default=PhotoRecipe.batch_size)
-    parser.add_argument("--epoch", type=int, default=PhotoRecipe.views_an_epoch, help="views between checkpoints")
-    parser.add_argument("--rate", type=float, default=PhotoRecipe.learning_rate, help="the highest learning rate")
     parser.add_argument("--small", type=float, default=PhotoRecipe.small, help="of the crop's side in the first half")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
-    parser.add_argument("--minutes", type=float, help="end after this time, should that be before --views")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -541,9 +491,8 @@ def main(arguments: list[str] | None = None) -> None:
                 raise ValueError("label: got no teacher, expected --teacher FILE")
             label(options.folder, options.hard, teacher.to(options.device), options.workers)
             return
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         net = PhotoNet(**LARGE) if options.large else PhotoNet()
-        recipe = PhotoRecipe(options.views, options.epoch, options.batch, options.small, options.rate)
+        recipe = PhotoRecipe(options.views, options.epoch, options.batch, options.rate, small=options.small)
         given = options.hard, teacher, options.device, options.workers, options.minutes
         train(options.folder, options.out, recipe, net, *given, start=options.start)
 

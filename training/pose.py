@@ -99,9 +99,9 @@ def realign(points: torch.Tensor, template: torch.Tensor) -> tuple[torch.Tensor,
     return torch.view_as_real(z / a[:, None]).reshape(len(points), -1), torch.angle(a)
 
 
-def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray, seed: int = 0) -> nn.Sequential:
+def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray) -> nn.Sequential:
     """Aligned points (N, 136) → yaw, pitch, roll / 20°, from labels (N, 68, 2) and poses (N, 3), degrees."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     labels = np.concatenate([labels, labels[:, FLIP_INDEX] * (-1, 1)])
     poses = np.concatenate([poses, poses * (-1, 1, -1)])
     aligned, _, turn = align(labels, template)
@@ -126,12 +126,6 @@ def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray,
             optimizer.step()
             schedule.step()
     return net
-
-
-def in_zero(arrays: dict[str, np.ndarray], zero: float) -> dict[str, np.ndarray]:
-    """The head's frame turned such that its zero is ``zero`` degrees of pitch from the mesh's."""
-    turn = turn_in_order(0, zero, 0)
-    return {name: value @ turn for name, value in arrays.items()}
 
 
 def read_photos(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -174,9 +168,10 @@ def main(arguments: list[str] | None = None) -> None:
     layers = tuple(
         (layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in net if isinstance(layer, nn.Linear)
     )
-    own = PoseModel(mean, components, pivot, unit, 0.0, shift, spread, mean[:NUM_KEYPOINTS, :2], layers)
+    own = PoseModel(mean, components, pivot, 0.0, shift, spread, mean[:NUM_KEYPOINTS, :2], layers)
     zero = find_zero(own, options.photos) if options.photos else load_pose_model().zero
-    arrays = in_zero({"mean": mean, "components": components, "pivot": pivot}, zero)
+    turn = turn_in_order(0, zero, 0)  # such that the head's zero is so many degrees of pitch from the mesh's
+    arrays = {"mean": mean @ turn, "components": components @ turn, "pivot": pivot @ turn}
     arrays |= {"jaw_shift": shift, "jaw_spread": spread, "template": mean[:NUM_KEYPOINTS, :2]}
     for i, (weights, bias) in enumerate(layers):
         arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}

@@ -24,8 +24,7 @@ from keypoints.files import brief, lock
 from models import HeatmapNet
 from training import distributed, metrics
 from training.prediction import predict
-from training.records import peak_memory_mb, versions
-from training.weights import MOST_BYTES, read_tensors, write_tensors
+from training.records import peak_memory_mb, read_checkpoint, versions, write_checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class LogCosh(nn.Module):
     tensor(4653.)
     """
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: float) -> None:
         super().__init__()
         self.beta = beta
 
@@ -61,30 +60,12 @@ class LogCosh(nn.Module):
         return self.beta * (size + functional.softplus(-2 * size) - math.log(2)).mean()
 
 
-class Quantile(nn.Module):
-    """Mean pinball loss: a prediction below the truth costs ``quantile`` times the distance, one above the rest.
-
-    >>> Quantile(0.75)(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0])).item()  # (0.75 + 0.25) / 2
-    0.5
-    """
-
-    def __init__(self, quantile: float) -> None:
-        super().__init__()
-        self.quantile = quantile
-
-    def forward(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        below = true - predicted
-        return torch.maximum(self.quantile * below, (self.quantile - 1) * below).mean()
-
-
-# The five regression losses of the course's reading list; training/studies/study.py compares them.
+# Regression losses of the course's reading list; training/studies/study.py compares them.
 LOSSES = {
     "smooth_l1": lambda beta: nn.SmoothL1Loss(beta=beta),  # Huber's loss divided by beta
     "mse": lambda beta: nn.MSELoss(),
     "mae": lambda beta: nn.L1Loss(),
     "log_cosh": LogCosh,
-    "quantile_25": lambda beta: Quantile(0.25),
-    "quantile_75": lambda beta: Quantile(0.75),
 }
 
 
@@ -323,52 +304,20 @@ def _averaging(decay: float):
     return average
 
 
-def _parts(state: dict) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
-    """What the parts of a training hold: all tensors by name, and the rest by part, which JSON can hold."""
-    tensors: dict[str, torch.Tensor] = {}
-    rest: dict[str, dict] = {}
-    for part, of in state.items():
-        content = of.state_dict()
-        if part == "optimizer":
-            flat = {f"{i}.{name}": value for i, values in content["state"].items() for name, value in values.items()}
-            content = {"param_groups": content["param_groups"], **flat}
-        tensors |= {f"{part}.{name}": value for name, value in content.items() if isinstance(value, torch.Tensor)}
-        rest[part] = {name: value for name, value in content.items() if not isinstance(value, torch.Tensor)}
-    return tensors, rest
-
-
-def _load_parts(state: dict, tensors: dict[str, torch.Tensor], rest: dict[str, dict]) -> None:
-    """Undo :func:`_parts` in place; raises nearly anything where they do not fit."""
-    for part, own in _parts(state)[1].items():
-        if rest[part].keys() != own.keys():
-            raise ValueError(f"something of the {part} is missing")
-        content = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
-        if part == "optimizer":
-            parameters = [parameter for group in state[part].param_groups for parameter in group["params"]]
-            values: dict[int, dict] = {}
-            for key, value in content.items():
-                number, _, name = key.partition(".")
-                like = parameters[int(number)]
-                if value.shape == like.shape:  # in its memory format, as steps make it
-                    value = torch.empty_like(like).copy_(value)
-                values.setdefault(int(number), {})[name] = value
-            content = {"state": values}
-        state[part].load_state_dict(content | rest[part])
-
-
 def _save_checkpoint(checkpoint: Path, state: dict, identity: dict, history: list[dict]) -> None:
-    tensors, rest = _parts(state)
-    write_tensors(checkpoint, tensors, {"identity": identity, "history": history, "state": rest})
+    content = {name: part.state_dict() for name, part in state.items()}
+    write_checkpoint(checkpoint, {**content, "identity": identity, "history": history})
 
 
 def _resume(checkpoint: Path, state: dict, identity: dict) -> list[dict]:
     try:
-        size = sum(value.nbytes for value in state["net"].state_dict().values())
-        tensors, about = read_tensors(checkpoint, 4 * MOST_BYTES + 4 * size)  # own, average, and Adam's two means
-        made_with, history = about["identity"], about["history"]
+        content = read_checkpoint(checkpoint)
+        made_with, history = content["identity"], content["history"]
         differs = [name for name in identity if made_with.get(name) != identity[name]]
-        if not differs:
-            _load_parts(state, tensors, about["state"])
+        for name, part in ({} if differs else state).items():
+            if content[name].keys() != part.state_dict().keys():
+                raise ValueError(f"something of the {name} is missing")
+            part.load_state_dict(content[name])
         if not history or [entry["epoch"] for entry in history] != list(range(1, len(history) + 1)):
             raise ValueError("epochs are missing")
     except OSError:

@@ -1,7 +1,8 @@
-"""What a training leaves behind: versions, peak memory and processor for its record, and arrays as .npz files."""
+"""What a training leaves behind: facts for its record, checkpoints, and arrays as .npz files."""
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
 from pathlib import Path
@@ -40,6 +41,18 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)  # bytes on macOS, KiB elsewhere
+
+
+def write_checkpoint(path: Path, content: dict) -> None:
+    """Write tensors and plain values for :func:`read_checkpoint`; the file has its name once it is whole."""
+    buffer = io.BytesIO()  # on a full disk torch.save to a file would raise no OSError
+    torch.save(content, buffer)
+    write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Read what :func:`write_checkpoint` wrote; of any other file torch may raise any exception."""
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:

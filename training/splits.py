@@ -16,13 +16,24 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data_load import DATA_DIR, find_data, person_of, read_image, read_keypoints, require_images, split_by_person
-from keypoints.files import write_json
+from data_load import (
+    DATA_DIR,
+    Data,
+    find_data,
+    label_offset,
+    person_of,
+    read_image,
+    read_keypoints,
+    require_images,
+    split_by_person,
+)
+from keypoints.files import one_sentence, write_json
 from training.metrics import face_size
 
 SPLITS = DATA_DIR / "splits.json"
@@ -119,22 +130,39 @@ def find_wild(folder: str | Path | None = None) -> Path | None:
     return folder
 
 
-def require_wild(folder: str | Path | None = None) -> Path:
-    """Return the folder of the wild set, see :func:`find_wild`.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    found = find_wild(folder)
-    if found is None:
-        raise FileNotFoundError("the wild photos are not here: name their folder in KEYPOINTS_WILD or with --wild")
-    return found
-
-
 def wild_groups(part: str = "validation") -> dict[str, int]:
     """Return the wild photos of 'training' or 'validation': file name → number of its group."""
     groups = read_splits()["wild"][part]
     return {name: number for number, group in enumerate(groups) for name in group}
+
+
+def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
+    """List the faces with 68 points that PhotoNet and the face detector learn from.
+
+    Args:
+        folder: holds wild/ (photos and their wild_keypoints.csv), official/ and rendered/ (folders of
+            data/sample/render.py), each optional. The sample's heads are always there.
+
+    Yields:
+        part ('training', 'validation' or 'test'), kind ('wild', 'frames' or 'rendered'), image file, and keypoints
+        (68, 2) float32, pixels, those of the official set without their offset.
+    """
+    if (folder / "wild").exists():
+        held = wild_groups("validation")
+        for name, points in zip(*read_keypoints(folder / "wild" / WILD_CSV), strict=True):
+            yield "validation" if name in held else "training", "wild", folder / "wild" / name, points
+    if (folder / "official").exists():
+        people = {person: part for part, group in read_splits()["by_person"].items() for person in group}
+        data = Data("official", folder / "official")
+        names, keypoints = read_keypoints(data.csv_file("training"))
+        for name, points in zip(names, keypoints - label_offset(keypoints)[:, None], strict=True):
+            yield people.get(person_of(name), "training"), "frames", data.image_dir("training") / name, points
+    sample = find_data("sample")
+    more = [Data("rendered", path) for path in sorted((folder / "rendered").glob("*"))]
+    for data, split in [*((data, "training") for data in (sample, *more)), (sample, "test")]:
+        part = "validation" if split == "test" else "training"
+        for name, points in zip(*read_keypoints(data.csv_file(split)), strict=True):
+            yield part, "rendered", data.image_dir(split) / name, points
 
 
 def group_wild(names: list[str], similarity: np.ndarray) -> list[list[str]]:
@@ -220,26 +248,21 @@ def appearance(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     return np.concatenate([edges, colours / max(float(np.linalg.norm(colours)), 1e-6)])
 
 
+@one_sentence()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.splits", description="Write data/splits.json.")
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="default: data/")
     parser.add_argument("--wild", type=Path, metavar="DIR", help="default: $KEYPOINTS_WILD, else data/wild")
     parser.add_argument("--out", type=Path, default=SPLITS, metavar="FILE", help="default: data/splits.json")
     options = parser.parse_args(arguments)
-    try:
-        folder = require_wild(options.wild)
-        part_of = draw_people(
-            {
-                person_of(name)
-                for name in read_keypoints(find_data("official", options.official).csv_file("training"))[0]
-            }
-        )
-        names, keypoints = read_keypoints(folder / WILD_CSV)
-        features = [appearance(read_image(folder / name), face) for name, face in zip(names, keypoints, strict=True)]
-        wild = draw_wild(group_wild(names, similarities(np.stack(features))))
-    except (OSError, ValueError) as error:
-        print(f"training.splits: {error}", file=sys.stderr)
-        return 2
+    folder = find_wild(options.wild)
+    if folder is None:
+        raise FileNotFoundError("the wild photos are not here: name their folder in KEYPOINTS_WILD or with --wild")
+    official = read_keypoints(find_data("official", options.official).csv_file("training"))[0]
+    part_of = draw_people({person_of(name) for name in official})
+    names, keypoints = read_keypoints(folder / WILD_CSV)
+    features = [appearance(read_image(folder / name), face) for name, face in zip(names, keypoints, strict=True)]
+    wild = draw_wild(group_wild(names, similarities(np.stack(features))))
     parts = ("training", "validation", "test")
     people = {part: sorted(person for person, where in part_of.items() if where == part) for part in parts}
     write_json(options.out, {"by_person": people, "wild": wild})

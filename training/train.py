@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -44,22 +45,18 @@ class LabelledSet:
     name: str
     csv_file: Path
     images: Path
-    labels: LabelOptions = field(default_factory=lambda: LabelOptions(missing="refuse", bad_labels="refuse"))
+    labels: LabelOptions = field(default_factory=LabelOptions)
 
 
 def labelled_set(
-    split: str,
-    csv_file: Path | None = None,
-    images: Path | None = None,
-    missing: str = "refuse",
-    bad_labels: str = "refuse",
+    split: str, csv_file: Path | None = None, images: Path | None = None, **labels: Unpack[LabelOptions]
 ) -> LabelledSet:
     """Return a set of one's own where it is named, else the official set or the sample; all images are there.
 
     Args:
         split: 'training' or 'test', of the official set or the sample.
         csv_file, images: labels in the official layout and the folder of the images: both or none.
-        missing, bad_labels: see :func:`data_load.read_keypoints`.
+        labels: see :func:`data_load.read_keypoints`.
 
     Raises:
         OSError, ValueError: labels or images are missing or wrong.
@@ -70,7 +67,6 @@ def labelled_set(
     if csv_file is None or images is None:
         data = find_data()
         name, csv_file, images = data.name, data.csv_file(split), data.image_dir(split)
-    labels = LabelOptions(missing=missing, bad_labels=bad_labels)
     require_images(read_keypoints(csv_file, images, **labels)[0], images)
     return LabelledSet(name, csv_file, images, labels)
 
@@ -123,17 +119,14 @@ def _train(net: nn.Module, data: LabelledSet, recipe: Recipe, out: Path, hold_ou
     names, validation_set = training_set.names, None
     held_out = people_split(names) if hold_out else {}
     train = held_out.pop("training", list(range(len(names))))
-    net.framing = framing_dict(
-        measure_framing(Subset(FacialKeypointsDataset(*place, with_all_points, **how), train))
-    )  # fmt: skip
+    whole_faces = Subset(FacialKeypointsDataset(*place, with_all_points, **how), train)
+    net.framing = framing_dict(measure_framing(whole_faces))
     if hold_out:
-        validation_set = Subset(
-            FacialKeypointsDataset(*place, evaluation_transform(), **how), held_out["validation"]
-        )  # fmt: skip
+        validation_set = FacialKeypointsDataset(*place, evaluation_transform(), **how)
+        validation_set = Subset(validation_set, held_out["validation"])
     files = [names[i] for i in [*train, *held_out.get("validation", [])]]
-    record = fit(
-        net, Subset(training_set, train), validation_set, recipe, device, out.with_suffix(".checkpoint"), files
-    )
+    checkpoint = out.with_suffix(".checkpoint")
+    record = fit(net, Subset(training_set, train), validation_set, recipe, device, checkpoint, files)
     people = sorted({person_of(names[i]) for part in held_out.values() for i in part})
     record = {"data": data.name, "held_out_people": people, **record}
     if hold_out and first:

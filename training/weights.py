@@ -41,22 +41,22 @@ def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], about: dic
     write_atomically(path, lambda part: part.write_bytes(data))
 
 
-def read_tensors(path: str | Path, most_bytes: int = MOST_BYTES) -> tuple[dict[str, torch.Tensor], Any]:
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], Any]:
     """Read what :func:`write_tensors` wrote: named tensors in memory of their own, and ``about``.
 
     ``about`` is {} for a safetensors file of another program, and any JSON value in a file from a stranger.
 
     Raises:
         OSError: the file is missing, a folder, or can't be read.
-        ValueError: it is a device or a pipe, larger than ``most_bytes``, a file of PyTorch's own format, or damaged.
+        ValueError: it is a device or a pipe, too large, a file of PyTorch's own format, or damaged.
     """
     path = Path(path)
     check_regular(path)
-    if path.stat().st_size > most_bytes:
-        raise ValueError(f"{path}: got {path.stat().st_size:,} bytes, expected weights of at most {most_bytes:,}")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: got {path.stat().st_size:,} bytes, expected weights of at most {MOST_BYTES:,}")
     with path.open("rb") as file:
         start = file.read(8)
-    small = int.from_bytes(start, "little") <= most_bytes // 64  # a header takes some 25 times its size when it is read
+    small = int.from_bytes(start, "little") <= MOST_BYTES // 64  # a header takes some 25 times its size when it is read
     if not small and start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise ValueError(
             f"{path}: got a file of torch.save, which could take any amount of memory, expected a safetensors file; "
@@ -83,15 +83,13 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
 
     None of them is ever there half-written.
 
-    Then the checkpoints of the training that made ``net`` go: what they are kept for is on disk.
-
     Args:
         path: where to; by custom it ends in ``.safetensors``.
         record: facts to keep, for instance what :func:`training.recipe.fit` returned; the file's SHA-256 and the
             framing are added.
 
     Raises:
-        OSError: it can't be written; the checkpoints stay.
+        OSError: it can't be written.
         ValueError: nothing of :data:`models.NETWORKS` could load the weights again.
     """
     path = Path(path)
@@ -117,17 +115,9 @@ def save_model(net: nn.Module, path: str | Path, record: dict | None = None) -> 
             **record,
         }
         write_json(path.with_suffix(".json"), record)
-    drop_checkpoints(net)
 
 
-def drop_checkpoints(net: nn.Module) -> None:
-    """Remove what a training of ``net`` would go on from; for results that are kept otherwise than as weights."""
-    for file in getattr(net, "checkpoints", ()):
-        file.unlink(missing_ok=True)
-    net.checkpoints = ()
-
-
-def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "cpu") -> nn.Module:
+def load_model(path: str | Path = DEFAULT_MODEL) -> nn.Module:
     """Build the network that ``path`` holds the weights of, in eval mode.
 
     A file from a stranger can't run code, and takes no more memory than some times its size.
@@ -141,7 +131,7 @@ def load_model(path: str | Path = DEFAULT_MODEL, device: str | torch.device = "c
         ValueError: it holds no weights, those of another network, or values that no training gives.
     """
     tensors, about = read_tensors(path)
-    return build(path, tensors, about or {"network": "CoarseToFine"}).to(device)
+    return build(path, tensors, about or {"network": "CoarseToFine"})
 
 
 def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.Module:
@@ -188,8 +178,7 @@ def build(path: str | Path, tensors: dict[str, torch.Tensor], about: Any) -> nn.
 def _is_framing(framing: object) -> bool:
     """Whether it holds nothing but sizes and places near a face's box; which ones, its user knows."""
     return isinstance(framing, dict) and all(
-        isinstance(value, (int, float))
-        and (0.1 if name.endswith("scale") else -10) <= value <= 10  # nor is it NaN
+        isinstance(value, (int, float)) and (0.1 if name.endswith("scale") else -10) <= value <= 10  # nor is it NaN
         for name, value in framing.items()
     )
 

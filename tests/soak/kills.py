@@ -38,7 +38,8 @@ from keypoints.video import Video  # noqa: E402
 from models import CoarseToFine  # noqa: E402
 from training import recipe as trainer  # noqa: E402
 from training.recipe import Recipe, fit  # noqa: E402
-from training.weights import load_model, read_tensors, save_model  # noqa: E402
+from training.records import read_checkpoint  # noqa: E402
+from training.weights import load_model, save_model  # noqa: E402
 
 SEED = 2026
 
@@ -134,7 +135,7 @@ def training() -> Job:
             log.write(f"{number}\n")
 
     def in_checkpoint(folder: Path) -> list[dict]:
-        return read_tensors(folder / "net.checkpoint")[1]["history"]
+        return read_checkpoint(folder / "net.checkpoint")["history"]
 
     def work(folder: Path) -> None:
         save = trainer._save_checkpoint

@@ -32,10 +32,7 @@ MODULES: dict[str, tuple[list[str], tuple[str, ...] | None]] = {
         ["tests/test_data_load.py"],
         ("Rescale", "_crop", "_slack", "RandomCrop", "CenterCrop", "Normalize", "ToTensor", "label_offset"),
     ),
-    "keypoints/detection.py": (
-        ["tests/test_detection.py"],
-        ("Framing", "measure_framing", "face_at", "crop_view", "_crop_turned", "to_image"),
-    ),
+    "keypoints/detection.py": (["tests/test_detection.py"], None),
     "keypoints/pose.py": (["tests/test_pose.py"], None),
 }
 COPIED = ("data_load.py", "models.py", "keypoints", "training", "demo")

@@ -26,7 +26,7 @@ from keypoints.files import sha256
 from keypoints.landmarks import EYE_CORNERS
 from training import metrics
 from training.evaluation import at_use
-from training.framing import face_at
+from training.framing import nearest_face
 from training.records import versions
 from training.studies import report
 from training.studies.benchmark_peers import PEERS, WARM_UP
@@ -82,8 +82,7 @@ def predictions(result: dict, true: np.ndarray, detects: bool) -> np.ndarray:
     predicted = np.full_like(true, np.nan)
     for i in range(len(true)):
         faces = result["points"][result["image"] == i]
-        boxes = np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1)
-        chosen = face_at(boxes, true[i]) if detects else 0
+        chosen = nearest_face(faces, true[i]) if detects else 0
         if chosen is not None:
             predicted[i] = faces[chosen]
     return predicted

@@ -182,23 +182,21 @@ class MediaPipeFaces:
 
 
 class OursFaces:
-    """A detector of keypoints.detectors: "haar", "yunet FILE", or "network" with its effort and lowest score."""
+    """A detector of keypoints.detectors: "haar", or "network" with its effort and lowest score."""
 
     ours = True
     keypoints = None
     packages = ("onnxruntime", "opencv-python", "numpy")
 
     def __init__(self, threads, kind):
-        from keypoints.detectors import HaarDetector, NetworkDetector, YuNetDetector
+        from keypoints.detectors import HaarDetector, NetworkDetector
 
-        kind, *rest = kind.split(" ", 1)
-        if kind == "network":
-            effort, score = rest[0].split()
+        if kind == "haar":
+            self.detect = HaarDetector()
+        else:
+            _, effort, score = kind.split()
             network = NetworkDetector(effort=effort, min_score=float(score), threads=threads)
             self.detect = lambda image: network.find(image).boxes
-        else:
-            detector = HaarDetector() if kind == "haar" else YuNetDetector(rest[0])
-            self.detect = lambda image: detector(image)[:, :4]
 
 
 # Entries that detect and place no points: training.studies.detector measures them.

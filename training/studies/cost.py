@@ -132,17 +132,17 @@ def one_batch_size(size: int) -> float:
     return peak_memory_mb()
 
 
-def course_net(images: int = 200, rounds: int = 3) -> dict:
+def course_net() -> dict:
     """Time an epoch in seconds: the course's net, whose images are decoded anew each epoch, and ours with its cache."""
     data, recipe = find_data(), Recipe()
     cached = data.dataset("training", training_transform())
-    images = min(images, len(cached))
+    images = min(200, len(cached))
     for i in range(images):
         cached[i]  # ours decodes in its first epoch only; later ones are measured here
     fresh = data.dataset("training", training_transform(), cache=False)
     runs = {"course": (CourseNet, fresh), "ours": (CoarseToFine, cached)}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    for _ in range(3):
         for name, (network, dataset) in runs.items():
             torch.manual_seed(recipe.seed)
             net = network()

@@ -2,7 +2,7 @@
 
 `found`, `baselines`, `scatter` and `turned` need the official set (`make data`, or --official DIR), the wild set
 (KEYPOINTS_WILD, or --wild DIR) and, for groups, --detection DIR with boxes.csv beside its pictures; sets that are
-missing are left out. `baselines` runs dlib and MediaPipe in the environment of `make benchmark`; YuNet needs --yunet.
+missing are left out. `baselines` runs dlib and MediaPipe in the environment of `make benchmark`.
 """
 
 from __future__ import annotations
@@ -44,17 +44,29 @@ ALONE = 0.6  # of the network's score: from which on KeypointDetector counts wha
 Labelled = tuple[Path, np.ndarray, np.ndarray]  # an image, boxes (M, 4) left, top, right, bottom, which of them count
 
 
-def labelled_sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Labelled]]]:
-    """Sets by name."""
-    if (options.official / "test_frames_keypoints.csv").exists():
-        data = Data("official", options.official)
-        names, keypoints = read_keypoints(data.csv_file("test"))
-        yield "official_test", [_one(data.image_dir("test") / n, k) for n, k in zip(names, keypoints, strict=True)]
+def faces(options: argparse.Namespace) -> Iterator[tuple[str, list[Path], np.ndarray]]:
+    """Sets by name: images, and the keypoints (N, 68, 2) of their one labelled face."""
+    official = Data("official", options.official)
+    for name, split in (("official_test", "test"), ("official_validation", "training")):
+        if official.csv_file(split).exists():
+            names, keypoints = read_keypoints(official.csv_file(split))
+            if split == "training":
+                chosen = people_split(names)["validation"]
+                names = [names[i] for i in chosen]
+                keypoints = keypoints[chosen] - label_offset(keypoints[chosen])[:, None]
+            yield name, [official.image_dir(split) / n for n in names], keypoints
     if options.wild is not None:
         names, keypoints = read_keypoints(options.wild / WILD_CSV)
         held = wild_groups("validation")
-        faces = [_one(options.wild / n, k) for n, k in zip(names, keypoints, strict=True) if n in held]
-        yield "wild_validation", faces
+        chosen = [i for i, name in enumerate(names) if name in held]
+        yield "wild_validation", [options.wild / names[i] for i in chosen], keypoints[chosen]
+
+
+def labelled_sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Labelled]]]:
+    """Sets by name."""
+    for name, paths, keypoints in faces(options):
+        if name != "official_validation":
+            yield name, [_one(path, points) for path, points in zip(paths, keypoints, strict=True)]
     if options.detection is not None:
         held = held_out_names(options.hard)
         groups = []
@@ -149,8 +161,6 @@ def baselines(options: argparse.Namespace) -> None:
         "MediaPipe, short range": "mediapipe_faces:0",
         "MediaPipe, full range": "mediapipe_faces:1",
     }
-    if options.yunet is not None:
-        entries["YuNet"] = f"ours_faces:yunet {options.yunet.absolute()}"
     content: dict = {"sets": {}, "left_out": {}, "versions": {}, "processor": versions()["processor"], "score": ALONE}
     for name, images in labelled_sets(options):
         rows = content["sets"][name] = {}
@@ -198,26 +208,13 @@ def eye_roll(points: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(across[1], across[0])))
 
 
-def validation_faces(options: argparse.Namespace) -> Iterator[tuple[str, list[Path], np.ndarray]]:
-    """Sets by name: images, and the keypoints (N, 68, 2) of their one labelled face."""
-    if (options.official / "training_frames_keypoints.csv").exists():
-        data = Data("official", options.official)
-        names, keypoints = read_keypoints(data.csv_file("training"))
-        chosen = people_split(names)["validation"]
-        keypoints = keypoints[chosen] - label_offset(keypoints[chosen])[:, None]
-        yield "official_validation", [data.image_dir("training") / names[i] for i in chosen], keypoints
-    if options.wild is not None:
-        names, keypoints = read_keypoints(options.wild / WILD_CSV)
-        held = wild_groups("validation")
-        chosen = [i for i, name in enumerate(names) if name in held]
-        yield "wild_validation", [options.wild / names[i] for i in chosen], keypoints[chosen]
-
-
 def scatter(options: argparse.Namespace) -> None:
     """Measure how the detectors' boxes, and the network's five points, lie around labelled faces."""
     network, haar = NetworkDetector(), HaarDetector()
     content: dict = {"columns": ["right", "down", "log_side", "roll"]}
-    for name, paths, labels in validation_faces(options):
+    for name, paths, labels in faces(options):
+        if name == "official_test":
+            continue
         rows: dict[str, list] = {"network": [], "haar": []}
         errors = []
         for path, keypoints in zip(paths, labels.astype(np.float64), strict=True):
@@ -260,8 +257,7 @@ def turn(image: np.ndarray, points: np.ndarray, degrees: int) -> tuple[np.ndarra
 def turned(options: argparse.Namespace) -> None:
     """Count the faces of turned photographs that KeypointDetector finds where they are and as they are turned."""
     detector, content = KeypointDetector(), {}
-    sets = {name: (paths, labels) for name, paths, labels in validation_faces(options)}
-    paths, labels = sets["wild_validation"]
+    [(paths, labels)] = [(paths, labels) for name, paths, labels in faces(options) if name == "wild_validation"]
     for degrees in (90, -90, 180):
         rolls = []  # of the faces found at the right place: the error
         for path, keypoints in zip(paths, labels, strict=True):
@@ -331,7 +327,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--wild", type=Path, default=find_wild(), metavar="DIR", help="the wild set")
     parser.add_argument("--detection", type=Path, metavar="DIR", help="photographs of groups, with boxes.csv")
     parser.add_argument("--hard", type=Path, metavar="DIR", help="its attributes.csv names the photographs held out")
-    parser.add_argument("--yunet", type=Path, metavar="FILE", help="for baselines: face_detection_yunet_….onnx")
     parser.add_argument("--python", type=Path, default=".venv-benchmark/bin/python", metavar="FILE",
         help="for baselines: the interpreter that 'make benchmark' sets up")  # fmt: skip
     options = parser.parse_args(arguments)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import QuantileRegressor
 
 from data_load import FacialKeypointsDataset, find_data, label_offset, person_of
 from keypoints.detection import KeypointDetector
@@ -24,22 +25,16 @@ from training.splits import read_splits
 from training.studies.common import RESULTS, figures_file, make_parser
 
 
-def fit_line(size: np.ndarray, offset: np.ndarray, rounds: int = 50) -> tuple[float, float]:
-    """Fit the line with the least absolute error by iteratively reweighted least squares.
-
-    Returns:
-        its constant and its slope.
+def fit_line(size: np.ndarray, offset: np.ndarray) -> tuple[float, float]:
+    """Fit the line with the least absolute error; return its constant and its slope.
 
     >>> x = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     >>> constant, slope = fit_line(x, np.array([1.1, 1.2, 1.3, 9.0, 1.5]))
     >>> round(constant, 2), round(slope, 2)
     (1.0, 0.1)
     """
-    columns, weights = np.column_stack([np.ones_like(size), size]), np.ones_like(size)
-    for _ in range(rounds):
-        found = np.linalg.lstsq(columns * weights[:, None], offset * weights, rcond=None)[0]
-        weights = 1 / np.sqrt(np.maximum(np.abs(offset - columns @ found), 1e-3))
-    return float(found[0]), float(found[1])
+    line = QuantileRegressor(quantile=0.5, alpha=0).fit(size[:, None], offset)
+    return float(line.intercept_), float(line.coef_[0])
 
 
 def offsets(model: Path, every: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -15,23 +15,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from data_load import DATA_DIR, NUM_KEYPOINTS, find_data, person_of, read_image
+from data_load import DATA_DIR, find_data, read_image
 from keypoints import drawing
 from keypoints.detection import KeypointDetector
 from keypoints.filters import dress
 from keypoints.landmarks import REGIONS
 from keypoints.tracking import LOST, FaceTracker
 from keypoints.video import Video
-from training import evaluation, metrics
+from training import evaluation
 from training import figures as plots
+from training.failures import draw_failures
 from training.studies.common import RESULTS, make_parser
 from training.studies.slices import SKIN
 from training.studies.study import recorded
-from training.weights import DEFAULT_MODEL, MODEL_DIR
+from training.weights import MODEL_DIR
 
 ROOT = RESULTS.parent
 FRAMING_NAMES = {"centre": "centre crop", "haar": "detector, as in use", "box": "true box"}
-STEMS = ("keypoints_model_1", "keypoints_model_2")  # of the shipped weights
 NOTEBOOKS = {
     "1_Load_and_Visualize_Data": "the data, the 68 points, four transforms and two traps, framing, the error to beat",
     "2_Define_the_Network_Architecture": "the network, its training and its errors; the course's four questions, "
@@ -117,13 +117,12 @@ def detector_table() -> str:
     record, scatter = load(MODEL_DIR / "detector.json"), load(RESULTS / "detector_scatter.json")
     head = ["with the keypoint network", "detector", "found", "20–40 pixels", "40–80", "above 80", "others an image"]
     parts = [markdown(head, _found_rows(load(RESULTS / "detector_found.json")))]
-    if (RESULTS / "detector_baselines.json").exists():
-        baselines = load(RESULTS / "detector_baselines.json")
-        parts.append(markdown(["the detector alone", *head[1:], "ms"], _found_rows(baselines["sets"])))
-        parts.append(
-            f"Ours counts from a score of {baselines['score']} on, the others as they come; times are medians an image "
-            f"of a processor that calls itself '{baselines['processor']}', all threads added up."
-        )
+    baselines = load(RESULTS / "detector_baselines.json")
+    parts.append(markdown(["the detector alone", *head[1:], "ms"], _found_rows(baselines["sets"])))
+    parts.append(
+        f"Ours counts from a score of {baselines['score']} on, the others as they come; times are medians an image "
+        f"of a processor that calls itself '{baselines['processor']}', all threads added up."
+    )
     rows = []
     for name, title in SETS.items():
         for kind in ("network", "haar") if name in scatter else ():
@@ -139,10 +138,9 @@ def detector_table() -> str:
         if name in SETS
     )
     parts.append(f"The five points' mean error in percent of the face's size, by that size (faces): {told}.")
-    if (RESULTS / "detector_turned.json").exists():
-        turns = {k: v for k, v in load(RESULTS / "detector_turned.json").items() if k != "roll_error"}
-        told = ", ".join(f"{v['with_the_right_roll']} of {v['photographs']} by {k}°" for k, v in turns.items())
-        parts.append(f"Wild validation photos turned clockwise, faces found with that roll: {told}.".replace("-", "−"))
+    turns = {k: v for k, v in load(RESULTS / "detector_turned.json").items() if k != "roll_error"}
+    told = ", ".join(f"{v['with_the_right_roll']} of {v['photographs']} by {k}°" for k, v in turns.items())
+    parts.append(f"Wild validation photos turned clockwise, faces found with that roll: {told}.".replace("-", "−"))
     gpu = " ({views:,} of the views on a GPU in {seconds:.0f} seconds of these)" if "on_a_gpu" in record else ""
     gpu = gpu.format(**record.get("on_a_gpu", {}))
     images = ", ".join(f"{count:,} {kind}" for kind, count in record["images"].items())
@@ -255,12 +253,9 @@ def benchmark_table(record: dict | None = None) -> str:
             values = entry[name]
             return " / ".join(f"{values[n]:.1f}" if n in values else "–" for n in threads) if values else ""
 
-        found = f"{entry['found']}/{entry['n']}" if "found" in entry else ""
-        percents = [f"{entry['nme_box']:.2f}" if entry["nme_box"] is not None else ""]
-        fitted = entry["fitted"]
-        percents += [f"{fitted[key]:.2f}" if fitted[key] is not None else "" for key in ("nme_box", "nme_iod")]
-        percents += [f"{fitted[key]:.1f}" for key in ("fr_iod_10", "auc_box_07")]
-        return [entry["title"], found, *percents, times("detector_ms"), times("keypoints_ms")]
+        found, *fitted = evaluation.table_cells(entry["fitted"] | {"intervals": {}})[: -len(REGIONS)]
+        as_it_is = "" if entry["nme_box"] is None else f"{entry['nme_box']:.2f}"
+        return [entry["title"], found, as_it_is, *fitted, times("detector_ms"), times("keypoints_ms")]
 
     rows = [row(entry) for entry in record["rows"]]
     found, *columns = evaluation.COLUMNS[: -len(REGIONS)]
@@ -513,21 +508,20 @@ def soak_table() -> str:
         if "resumed" in found:
             more += f"; {found['resumed']} starts went on from a checkpoint, {found['from_a_finished_one']} of the end"
         rows.append([f"kills: {job}", f"{found['kills']:,}", str(found["failed"]), more])
-    if calls := soak.get("calls"):
-        more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
-        more += "" if calls["processes_agree"] else "; the processes differ"
-        rows.append(["calls", f"{calls['calls']:,}", str(calls["wrong"]), more])
+    calls = soak["calls"]
+    more = f"{calls['processes']} processes of {calls['threads']} threads; memory grew by {calls['grown_mb']} MB"
+    more += "" if calls["processes_agree"] else "; the processes differ"
+    rows.append(["calls", f"{calls['calls']:,}", str(calls["wrong"]), more])
     for module, found in soak["mutants"].items():
         survived = found["mutants"] - found["killed"]
         more = f"of {found['of']}; {100 * found['killed'] / found['mutants']:.0f} % noticed"
         rows.append([f"mutants: {module}", str(found["mutants"]), f"{survived} survived", more])
-    lines = [f"* {one['what']}: {one['now']} ({one['part']})." for one in mended]
-    text = markdown(["tried", "cases", "failed", ""], rows)
-    if covered := soak.get("coverage"):
-        text += f"\n\nThe tests run {covered['percent']} % of the {covered['lines']:,} statements of data_load, models "
-        text += "and keypoints, but for what `pyproject.toml` leaves out."
-    text += f"\n\nFound by this and by readers of the code, {len(mended)} in all, and mended:\n\n"
-    return text + "\n".join(lines)
+    covered, lines = soak["coverage"], [f"* {one['what']}: {one['now']} ({one['part']})." for one in mended]
+    return (
+        f"{markdown(['tried', 'cases', 'failed', ''], rows)}\n\nThe tests run {covered['percent']} % of the "
+        f"{covered['lines']:,} statements of data_load, models and keypoints, but for what `pyproject.toml` leaves "
+        f"out.\n\nFound by this and by readers of the code, {len(mended)} in all, and mended:\n\n" + "\n".join(lines)
+    )
 
 
 TABLES = {
@@ -578,7 +572,7 @@ def draw_faces(path: Path) -> None:
         plt.close(figure)
 
 
-def draw_film(path: Path, side: int = 280) -> None:
+def draw_film(path: Path) -> None:
     """Draw a rendered head that turns: its keypoints and pose, and filters, as an animated WebP."""
     tracker, frames = FaceTracker(), []
     video = Video(DATA_DIR / "sample" / "turn.mp4")
@@ -586,61 +580,9 @@ def draw_film(path: Path, side: int = 280) -> None:
         faces = [face for face in tracker(frame, time) if face.state != LOST]
         parts = [drawing.draw_tracked(frame, faces, pose=True, boxes=False)]
         parts += [dress(frame, faces, effects) for effects in FILM]
-        small = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts]
+        small = [cv2.resize(part, (280, 280), interpolation=cv2.INTER_AREA) for part in parts]
         frames.append(np.hstack(small))
     plots.write_film(path, frames, video.fps)
-
-
-def disturbed(image: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
-    """Return a photograph (H, W, 3) uint8, made hard in six ways around the face in ``box``, which stays there."""
-    left, top, width, height = box.astype(int)
-    rng, results = np.random.default_rng(0), {name: image.copy() for name in ("a mask", "half covered")}
-    results["a mask"][top + height // 2 : top + height, left : left + width] = (120, 160, 190)
-    results["half covered"][top : top + height, left : left + width // 2] = 70
-    tiny = cv2.resize(image, None, fx=9 / width, fy=9 / width, interpolation=cv2.INTER_AREA)
-    results["9 pixels wide"] = cv2.resize(tiny, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    kernel = np.zeros((width // 3, width // 3), np.float32)
-    np.fill_diagonal(kernel, 3 / width)
-    results["motion blur"] = cv2.filter2D(image, -1, kernel)
-    results["dark and noisy"] = (image * 0.05 + rng.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8)
-    results["eyes covered"] = image.copy()
-    results["eyes covered"][top : top + height // 2, left : left + width] = 30
-    return results
-
-
-def draw_failures(path: Path) -> None:
-    """Draw the worst heads of the sample, each of another person, and the two photographs at their hardest."""
-    test_set = find_data("sample").dataset("test")
-    result = evaluation.evaluate(DEFAULT_MODEL, test_set.csv_file, test_set.root_dir, "haar")
-    errors = np.full(len(test_set), np.inf)
-    errors[result.found] = metrics.nme(result.predicted[result.found], result.true[result.found])
-    worst: dict[str, int] = {}  # a person's worst head
-    for i in np.argsort(-errors, kind="stable"):
-        worst.setdefault(person_of(test_set.names[i]), int(i))
-    heads = [
-        (test_set[i]["image"], result.predicted[i], result.true[i], f"{errors[i]:.0f} %")
-        for i in list(worst.values())[:6]
-    ]
-    detector = KeypointDetector()
-    hard: dict[str, tuple] = {}  # of each way the photograph with the larger error; the untouched one's points are true
-    for name in list(FACES)[:2]:
-        image = read_image(DATA_DIR / name)
-        true = detector(image)[0]
-        for what, changed in disturbed(image, true.box).items():
-            points = np.array([face.keypoints for face in detector(changed)]).reshape(-1, NUM_KEYPOINTS, 2)
-            off = metrics.nme(points, np.broadcast_to(true.keypoints, points.shape))
-            error = off.min() if len(off) else np.inf
-            if what not in hard or error > hard[what][0]:
-                nearest = points[off.argmin()] if len(off) else None
-                title = f"{what}: {error:.0f} %" if len(off) else f"{what}: lost"
-                hard[what] = (error, (changed, nearest, true.keypoints, title))
-    with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(2, 6, figsize=(15, 5.5))
-        cells = [*heads, *(cell for _, cell in hard.values())]
-        for ax, (image, points, true, title) in zip(axes.flat, cells, strict=True):
-            plots.zoom(plots.draw_keypoints(ax, image, points, true, title), true)
-        figure.savefig(path, dpi=70, pil_kwargs={"quality": 85})
-        plt.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -649,7 +591,7 @@ def main(arguments: list[str] | None = None) -> int:
         (ROOT / page).write_text(filled(page), encoding="utf-8")
     draw_faces(RESULTS / "faces.jpg")
     draw_film(RESULTS / "turn.webp")
-    draw_failures(RESULTS / "failures.jpg")
+    draw_failures(RESULTS / "failures.jpg", [DATA_DIR / name for name in list(FACES)[:2]])
     return 0
 
 
