@@ -1,7 +1,7 @@
 """Reads image files, and turns whatever counts as an image into RGB.
 
 Pillow decodes. It knows the size of an image before it decodes it, so that an image that would take too much memory is
-refused first.
+refused first. OpenCV reads the few formats with floats that Pillow lacks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import glob
 import io
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 MOST_PIXELS = 2**27  # of an image, 400 MB as RGB; telephones take up to 108 million
 MOST_BYTES = 2**28  # of a file; 50 million pixels without compression are 150 MB
@@ -30,6 +31,11 @@ FREE_PIXELS, PIXELS_A_BYTE = 2**24, 100
 # image of another size than it says, TGA and PCX have no signature, so that they match what is no image.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "PSD", "QOI", "SGI", "SUN")
 END_OF_JPEG = b"\xff\xd9"
+# Sizes in the headers of what OpenCV reads and Pillow does not: colour PFM and Radiance HDR.
+FLOAT_FORMATS = {
+    b"PF": rb"PF\s+(?P<width>\d{1,9})\s+(?P<height>\d{1,9})\s",
+    b"#?": rb"(?s).{,4000}?\n[-+]Y (?P<height>\d{1,9}) [-+]X (?P<width>\d{1,9})\n",
+}
 # ISO/IEC 23008-12: the brands of pictures coded as HEVC, as telephones write them.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 BACKGROUND = 255  # grey level behind transparent pixels: white, as paper and web pages are
@@ -45,7 +51,7 @@ with contextlib.suppress(AttributeError, OSError):
 # Endings of the files that are taken from a folder.
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".psd", ".qoi", ".sgi"),
+    *(".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".hdr", ".psd", ".qoi", ".sgi"),
 )
 
 
@@ -119,8 +125,8 @@ def read_image(path: str | Path, with_alpha: bool = False) -> np.ndarray:
 
     The content decides, not the name: the official set is PNG named ``.jpg``. Grey, palette, CMYK and Lab become RGB,
     the first image of several is taken, and the orientation of the EXIF tag or of AVIF is applied. Transparent pixels
-    are composited on white. 16 bits become 8; grey floats and 32-bit integers are scaled as :func:`to_8_bits` says. A
-    JPEG that is cut off is read as far as it goes.
+    are composited on white. 16 bits become 8; floats and 32-bit integers are scaled as :func:`to_8_bits` says. A JPEG
+    that is cut off is read as far as it goes.
 
     Args:
         with_alpha: return RGBA where the image has transparency, instead of compositing it.
@@ -158,7 +164,8 @@ def decode_image(data: bytes, name: str | Path, with_alpha: bool = False, most_p
             image = _decode(data, most)
     except _TooLargeError as error:
         raise ValueError(
-            f"{name}: got an image of {error.args[0]:,} pixels in {len(data):,} bytes, expected at most {most:,} pixels"
+            f"{name}: got an image of {error.args[0]:,} pixels in {len(data):,} bytes, "
+            f"expected at most {most:,} pixels"
         ) from None
     except Image.DecompressionBombError:  # Pillow's own limit lies above ours
         raise ValueError(
@@ -178,17 +185,23 @@ class _TooLargeError(Exception):
 
 
 def _decode(data: bytes, most: int) -> np.ndarray:
-    """(H, W, 3) or (H, W, 4) uint8 of at most ``most`` pixels; errors are Pillow's."""
+    """(H, W, 3) or (H, W, 4) uint8 of at most ``most`` pixels; errors are Pillow's and OpenCV's."""
+    if (floats := _decode_floats(data, most)) is not None:
+        return to_8_bits(floats)
     formats = (*FORMATS, "HEIF") if data[4:8] == b"ftyp" and _register_heif() else FORMATS
     if data.startswith(b"\xff\xd8"):
         data += END_OF_JPEG  # browsers read a JPEG as well that was cut off
     with Image.open(io.BytesIO(data), formats=formats) as image:
-        if image.width * image.height > most:
-            raise _TooLargeError(image.width * image.height)
+        _check_size(image.width * image.height, most)
         image.load()
         with contextlib.suppress(Exception):  # damaged metadata; the pixels are turned before the tag is deleted
             ImageOps.exif_transpose(image, in_place=True)
         return _pixels(image)
+
+
+def _check_size(pixels: int, most: int) -> None:
+    if pixels > most:
+        raise _TooLargeError(pixels)
 
 
 def _register_heif() -> bool:
@@ -222,11 +235,38 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: it can be drawn into
 
 
+def _decode_floats(data: bytes, most: int) -> np.ndarray | None:
+    """Decode a float image that Pillow cannot read: (H, W, 3) RGB or (H, W, 4) RGBA; None if it is none of them."""
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        stream = io.BytesIO(data)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+        stream.seek(tags.next)
+        tags.load(stream)
+        if tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] != 3 or tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) == 1:
+            return None
+        _check_size(tags[TiffImagePlugin.IMAGEWIDTH] * tags[TiffImagePlugin.IMAGELENGTH], most)
+    elif pattern := FLOAT_FORMATS.get(data[:2]):
+        size = re.match(pattern, data)
+        if not size:
+            return None
+        _check_size(int(size["width"]) * int(size["height"]), most)
+    else:
+        return None
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+    if image is None:
+        raise ValueError("OpenCV does not decode it")
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
 def to_8_bits(values: np.ndarray) -> np.ndarray:
     """Scale float or integer values of an unknown range to uint8.
 
     Floats count as 0–1 if they do not exceed 1, or if half of those above 0 do not and they are not all whole numbers:
-    highlights may lie far above 1. Otherwise the range is the smallest of 8, 16 and 32 bits that holds the
+    highlights of an HDR image lie far above 1. Otherwise the range is the smallest of 8, 16 and 32 bits that holds the
     largest value, whatever type holds it. What lies outside the range is clipped; NaN becomes 0.
 
     Args:

@@ -114,8 +114,8 @@ def image_seeds() -> list[bytes]:
     """Return small images of each format that OpenCV writes."""
     image = cv2.resize(read_image(DATA_DIR / "photos" / "astronaut.jpg"), (96, 96))
     kinds = dict.fromkeys((".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif", ".jp2"), image)
-    pairs = [*kinds.items(), (".pgm", image[..., 0]), (".png", np.dstack([image, image[..., :1]]))]
-    pairs.append((".png", image.astype(np.uint16) * 257))
+    kinds |= {".pgm": image[..., 0], ".hdr": image.astype(np.float32) / 255}
+    pairs = [*kinds.items(), (".png", np.dstack([image, image[..., :1]])), (".png", image.astype(np.uint16) * 257)]
     return [cv2.imencode(kind, picture)[1].tobytes() for kind, picture in pairs]
 
 
