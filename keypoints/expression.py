@@ -8,9 +8,10 @@ they often disagree. Slight expressions, fear, disgust, and faces turned by more
 How: :class:`models.ExpressionNet` sees the grey face, levelled and sized by its keypoints, and distances between the
 keypoints once the pose (:mod:`keypoints.pose`) is undone: the eyes' corners and the nose are laid on those of the mean
 head, the left and right half are averaged, and each point's distance from the line of the eyes and from the face's
-middle is taken. Faces at rest differ from person to person; where one is known (:meth:`Emotion.with_neutral`), what the
-network says of it is taken off. The same distances tell how strong fourteen movements are, and :attr:`Emotion.reasons`
-says which of them go with the word.
+middle is taken. Faces at rest differ from person to person; where one is known (:meth:`Emotion.with_neutral`), how the
+distances differ from its own counts as well, by a linear map whose answer is added to the network's (a product of
+experts: Hinton, 2002, https://doi.org/10.1162/089976602760128018). The same distances tell how strong fourteen
+movements are, and :attr:`Emotion.reasons` says which of them go with the word.
 """
 
 from __future__ import annotations
@@ -145,6 +146,8 @@ class Actions:
         movement: (A, F), how an action of strength 1 moves the features.
         usual: (A,), the strengths in the mean over the seven expressions.
         effects: (A, 7), by how much the network's logits rise with a strength, by least squares.
+        neutral_weights, neutral_bias: (F, 7), (7,): what is added to the network's logits where the person's neutral
+            face is known, of the features' differences from it.
     """
 
     hidden_weights: np.ndarray
@@ -154,6 +157,8 @@ class Actions:
     movement: np.ndarray
     usual: np.ndarray
     effects: np.ndarray
+    neutral_weights: np.ndarray
+    neutral_bias: np.ndarray
 
     def strengths(self, values: np.ndarray) -> np.ndarray:
         """Features (…, F) → (…, A), about 0..1, not clipped."""
@@ -197,16 +202,12 @@ class Emotion:
         logits: (7,) float64, logarithms of the probabilities, but for a constant.
         threshold: from which probability on the most probable word is said.
         features: (68,) distances between the keypoints, see :func:`features`.
-        usual: (7,) the logits of a neutral face in the mean over people, and ``share``, how much of a person's
-            difference from it is taken off by :meth:`with_neutral`.
         said: the word that is kept while it is probable enough, see :class:`ExpressionSmoother`.
     """
 
     logits: np.ndarray
     threshold: float
     features: np.ndarray
-    usual: np.ndarray
-    share: float
     said: str | None = None
 
     @cached_property
@@ -240,8 +241,8 @@ class Emotion:
         """
         if not neutral:
             raise ValueError("got no neutral face, expected the emotion of at least one")
-        own = np.mean([face.logits for face in neutral], axis=0)
-        return replace(self, logits=self.logits - self.share * (own - self.usual))
+        model, own = load_actions(), np.mean([face.features for face in neutral], axis=0)
+        return replace(self, logits=self.logits + (self.features - own) @ model.neutral_weights + model.neutral_bias)
 
     @cached_property
     def _strengths(self) -> np.ndarray:
@@ -284,7 +285,6 @@ class ExpressionClassifier:
         about = read_metadata(self._session, Path(model))
         if about["network"] != "ExpressionNet":
             raise ValueError(f"{model}: expected an expression network exported by training.expression, got another")
-        self._usual, self._share = np.array(about["neutral"]), float(about["share"])
 
     def __call__(self, crop: np.ndarray, keypoints: np.ndarray, pose: Pose | None = None) -> Emotion:
         """The expression of one face.
@@ -301,7 +301,7 @@ class ExpressionClassifier:
         values = features(frontal_face(keypoints, pose))
         inputs = {"crop": crop[None, None].astype(np.float32) / 255, "features": values[None].astype(np.float32)}
         [logits] = self._session.run(None, inputs)
-        return Emotion(logits[0].astype(np.float64), self.threshold, values, self._usual, self._share)
+        return Emotion(logits[0].astype(np.float64), self.threshold, values)
 
 
 @cache

@@ -341,10 +341,10 @@ class Rest:
         away, self._time = min(max(0.0, time - self._time), 0.2), time  # a face that was away did not rest meanwhile
         lively = emotion.probabilities["happiness"] + emotion.probabilities["surprise"]
         if lively < CALM and abs(yaw) < FRONTAL:
-            mean = emotion.logits if self._mean is None else self._mean.logits
+            mean = emotion.features if self._mean is None else self._mean.features
             self._seconds += away
             share = away / min(FORGOTTEN, self._seconds) if self._seconds else 0.0  # at first the mean of all so far
-            self._mean = replace(emotion, logits=mean + share * (emotion.logits - mean))
+            self._mean = replace(emotion, features=mean + share * (emotion.features - mean))
         if self._mean is None or self._seconds < LEARNT:
             return emotion
         return emotion.with_neutral(self._mean)

@@ -102,15 +102,24 @@ def test_most_rendered_heads_are_right_and_with_higher_probability(emotions, hea
     assert probability[right].mean() > probability[~right].mean() + 0.08
 
 
-def test_known_neutral_face_takes_off_what_is_the_persons_own(emotions):
-    face = emotions[0]
-    own = replace(face, logits=face.usual + 2 * np.eye(7)[4])  # somebody who looks angry at rest
-    moved = face.with_neutral(own, own).logits - face.logits
-    np.testing.assert_allclose(moved, -2 * face.share * np.eye(7)[4], atol=1e-9)
-    np.testing.assert_allclose(face.with_neutral(replace(face, logits=face.usual)).logits, face.logits, atol=1e-9)
-    assert 0 < face.share <= 1
+def test_known_neutral_face_helps(emotions, heads):
+    table = heads[2].reset_index()
+    without, known = [], []
+    for _, rows in table.groupby("person"):
+        rest = [emotions[i] for i in rows.index[rows.expression == "neutral"]]
+        for i in rows.index[rows.expression != "neutral"]:
+            if rest:
+                without.append(emotions[i].likeliest == table.expression[i])
+                known.append(emotions[i].with_neutral(*rest).likeliest == table.expression[i])
+    assert len(known) > 50 and np.mean(known) > np.mean(without) + 0.02
     with refused("got no neutral face, expected the emotion of at least one"):
-        face.with_neutral()
+        emotions[0].with_neutral()
+
+
+def test_neutral_faces_count_by_their_mean(emotions):
+    face, one, two = emotions[:3]
+    both = replace(one, features=(one.features + two.features) / 2)
+    np.testing.assert_allclose(face.with_neutral(one, two).logits, face.with_neutral(both).logits, atol=1e-9)
 
 
 # What it must not depend on -------------------------------------------------------------------------------------------
@@ -321,19 +330,33 @@ def test_training_learns_made_faces_and_the_graph_gives_the_same(tmp_path):
     sets, other = {"rendered": made_faces(0, 12)}, made_faces(1, 6)
     net, record = trainer.train(sets, SHORT, tmp_path / "net")
     logits = {"rendered": trainer.predict(net, sets["rendered"])}
-    calibration = trainer.calibrate(sets, logits)
     assert (trainer.predict(net, other).argmax(axis=1) == other.labels).mean() > 0.9
     assert record["history"][-1]["views"] == SHORT.views
-    trainer.save(net, calibration, tmp_path / "net.onnx")
+    trainer.save(net, 1.0, 0.0, tmp_path / "net.onnx")
     classifier = ExpressionClassifier(tmp_path / "net.onnx")
     views = (trainer.view(torch.from_numpy(other.crops))[:, 0] * 255).round().byte().numpy()
     found = np.array([classifier(crop, own).logits for crop, own in zip(views, other.points, strict=True)])
     np.testing.assert_allclose(found, trainer.predict(net, other), atol=0.15)  # the crops are rounded
-    assert classifier(BLANK, FACE).share == calibration.share
-    actions, explained = trainer.learn_actions(sets, logits)
+    actions, explained = trainer.learn_actions(sets, logits, 0.5)
     assert explained > 0.7  # each word has an action of its own
     strengths = actions.strengths(other.features)
     assert np.corrcoef(strengths[:, ::2].ravel(), other.actions[:, ::2].ravel())[0, 1] > 0.9
+
+
+def test_command_writes_both_files_and_their_record(tmp_path, monkeypatch, capsys):
+    sets = {"press": made_faces(0, 6), "rendered": made_faces(1, 9), "rendered test": made_faces(2, 3)}
+    monkeypatch.setattr(trainer, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(trainer, "read_sets", lambda *options: dict(sets))
+    (tmp_path / "cache").mkdir()
+    trainer.main(["--out", str(tmp_path), "--views", "128"])
+    assert f"wrote {tmp_path / 'expressions.onnx'}" in capsys.readouterr().out
+    record = json.loads((tmp_path / "expressions.json").read_text(encoding="utf-8"))
+    assert record["sha256"] == sha256(tmp_path / "expressions.onnx")
+    assert record["sets"] == {"press": {"faces": 42, "people": 6}, "rendered": {"faces": 63, "people": 9}}
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".npz"] * 3  # no checkpoint is left
+    emotion = ExpressionClassifier(tmp_path / "expressions.onnx")(BLANK, FACE)
+    assert sum(emotion.probabilities.values()) == pytest.approx(1)
+    assert load_actions(tmp_path / "actions.npz").strengths(emotion.features).shape == (len(ACTIONS),)
 
 
 def test_view_without_chance_is_what_the_classifier_sees(heads):
@@ -359,12 +382,29 @@ def test_held_out_people_are_not_trained_on_and_folds_are_kept(tmp_path, monkeyp
     assert len(seen) == 6  # of other faces
 
 
-def test_calibration_of_logits_that_are_twice_too_large():
-    rng = np.random.default_rng(0)
-    true = rng.normal(0, 1.5, (4000, 7))
-    odds = np.exp(true)
-    labels = np.array([rng.choice(7, p=own / own.sum()) for own in odds])
-    assert trainer.temperature(2 * true, labels) == pytest.approx(0.5, abs=0.04)
+def test_calibration_keeps_false_alarms_rare():
+    faces, rng = made_faces(0, 500), np.random.default_rng(0)
+    logits = 1.5 * np.eye(7)[faces.labels] + rng.normal(0, 1, (len(faces), 7))
+
+    def figures(factor: float, bias: float) -> tuple[float, float]:
+        found = trainer.calibrated(logits, factor, bias)
+        odds, said = np.exp(found), found.argmax(axis=1)
+        sure = odds.max(axis=1) >= 0.5 * odds.sum(axis=1)
+        return (sure & (said != 0))[faces.labels == 0].mean(), (sure & (said == faces.labels)).mean()
+
+    factor, bias = trainer.calibrate({"press": faces}, {"press": logits})
+    alarms, told = figures(factor, bias)
+    assert alarms <= trainer.FALSE_ALARMS < figures(factor + 0.2, bias)[0]
+    assert told > figures(factor - 0.2, bias)[1]
+
+
+def test_differences_from_the_neutral_face_are_learned():
+    sets = {"rendered": made_faces(0, 20), "press": made_faces(1, 12)}
+    blind = {name: np.zeros((len(faces), 7)) for name, faces in sets.items()}
+    found, share = trainer.with_neutral(sets, blind)
+    known = np.isfinite(found["press"][:, 0])
+    assert known.sum() == 12 * 6 and share > 0.5  # a person's only neutral face has no other
+    assert (found["press"][known].argmax(axis=1) == sets["press"].labels[known]).mean() > 0.9
 
 
 def test_own_neutral_face_leaves_the_face_itself_out():

@@ -30,7 +30,8 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import log_loss
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import log_loss, r2_score
 from torch import nn
 from torch.nn import functional
 
@@ -43,6 +44,7 @@ from keypoints.expression import (
     EXPRESSION_MODEL,
     EXPRESSIONS,
     SIDE,
+    THRESHOLD,
     Actions,
     features,
     frontal_face,
@@ -61,6 +63,10 @@ SMALL = 100  # pixels: a smaller picture is a crop of a face, too small and too 
 WIDE = 112  # pixels: side of the crops that are kept, in which the views of the training are cut out
 LEAST_SCORE = 0.3  # below that a picture shows no face that the keypoints fit
 FOLDS = 3
+COMMON = [EXPRESSIONS.index(word) for word in ("neutral", "happiness", "surprise", "anger", "sadness")]
+FALSE_ALARMS, GIVEN_UP = 0.07, 0.035
+NEUTRAL_RIDGE = 0.03  # scikit-learn's C
+ABSENT = -20.0  # bias of an expression that no face with a known neutral one shows
 HIDDEN, STEPS = 32, 800  # of the network that regresses the strengths of actions
 
 
@@ -327,12 +333,6 @@ def held_out(
 # Calibration ----------------------------------------------------------------------------------------------------------
 
 
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the factor on logits (N, 7) that makes the labels most likely."""
-    factors, words = np.geomspace(0.3, 4, 80), range(len(EXPRESSIONS))
-    return float(factors[np.argmin([log_loss(labels, softmax(f * logits, axis=1), labels=words) for f in factors])])
-
-
 def own_neutral(values: np.ndarray, labels: np.ndarray, people: np.ndarray) -> np.ndarray:
     """Return the mean of the same person's other neutral faces, (N, F) → (N, F); NaN without any."""
     result = np.full_like(values, np.nan)
@@ -346,45 +346,102 @@ def own_neutral(values: np.ndarray, labels: np.ndarray, people: np.ndarray) -> n
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What is done to the logits; ``factor`` on all, ``neutral`` and ``share`` as in the graph's metadata."""
-
-    factor: float
-    neutral: np.ndarray
-    share: float
-
-    def apply(self, logits: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarray:
-        """Calibrate the network's logits (N, 7), against those of neutral faces (N, 7) where they are known."""
-        logits = self.factor * logits
-        return logits if neutral is None else logits - self.share * (self.factor * neutral - self.neutral)
+def calibrated(logits: np.ndarray, factor: float, bias: float) -> np.ndarray:
+    """Return logits (N, 7) times the factor, plus the bias of "neutral"."""
+    return factor * logits + bias * np.eye(len(EXPRESSIONS))[NEUTRAL]
 
 
-def calibrate(sets: dict[str, Faces], logits: dict[str, np.ndarray]) -> Calibration:
-    """Fit the calibration to the predictions for people left out.
+def calibrate(sets: dict[str, Faces], logits: dict[str, np.ndarray]) -> tuple[float, float]:
+    """Choose how sure the network may sound, by its predictions for people left out.
 
-    The factor is that of the press photographs, or of all sets where there are none: their expressions are as slight
-    and as frequent as in life. The share is the one under which all faces with a known neutral face are most likely.
+    The press photographs decide, or all sets where there are none: their expressions are as slight and as frequent as
+    in life. Of all factors and biases under which at most :data:`FALSE_ALARMS` of the neutral faces get another word,
+    and that cost at most :data:`GIVEN_UP` of the balanced accuracy over the common words: those under which most faces
+    get the right word, words alike.
+
+    Returns:
+        the factor and the bias of :func:`calibrated`.
     """
     names = ["press"] if "press" in sets else list(sets)
-    factor = temperature(*(np.concatenate([of[name] for name in names]) for of in (logits, _labels(sets))))
-    at_rest = [factor * logits[name][faces.labels == NEUTRAL].mean(axis=0) for name, faces in sets.items()
-               if (faces.labels == NEUTRAL).any()]  # fmt: skip
-    neutral = np.mean(at_rest, axis=0)
-    cases = []
+    values, labels = (np.concatenate([of[name] for name in names]) for of in (logits, _labels(sets)))
+    chosen, whole, neutral = [], 0.0, labels == NEUTRAL
+    for bias in np.arange(0, 1.5, 0.1):
+        for factor in np.arange(0.5, 2.51, 0.05):
+            chances = softmax(calibrated(values, factor, bias), axis=1)
+            said, sure = chances.argmax(axis=1), chances.max(axis=1) >= THRESHOLD
+            balanced, told = (
+                float(np.mean([right[labels == word].mean() for word in COMMON if (labels == word).any()]))
+                for right in (said == labels, (said == labels) & sure)
+            )
+            whole = max(whole, balanced)
+            alarms = float((sure & (said != NEUTRAL))[neutral].mean()) if neutral.any() else 0.0
+            chosen.append((alarms <= FALSE_ALARMS, balanced >= whole - GIVEN_UP, told, float(factor), float(bias)))
+    return max(chosen)[3:]
+
+
+# A known neutral face -------------------------------------------------------------------------------------------------
+
+
+def differences(sets: dict[str, Faces]) -> dict[str, np.ndarray]:
+    """Return how the features of each face differ from its person's neutral face, (N, 68); NaN where none is known."""
+    result = {}
     for name, faces in sets.items():
-        own = own_neutral(logits[name], faces.labels, faces.people)
-        known = np.isfinite(own[:, 0])
-        if known.any():
-            cases.append((logits[name][known], own[known], faces.labels[known]))
-    shares = np.linspace(0, 1, 21)
+        own = own_neutral(faces.features.astype(np.float64), faces.labels, faces.people)
+        if np.isfinite(own).any():
+            result[name] = faces.features - own
+    return result
+
+
+def learn_neutral(sets: dict[str, Faces], changes: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a logistic regression on differences from the neutral face: weights (68, 7) and bias (7,).
+
+    The ridge is in the space in which the differences between neutral faces of one person are white.
+    """
+    known = {name: np.isfinite(values[:, 0]) for name, values in changes.items()}
+    values = np.concatenate([changes[name][known[name]] for name in changes])
+    labels = np.concatenate([sets[name].labels[known[name]] for name in changes])
+    weights = np.concatenate([np.full(rows.sum(), 1 / max(1, rows.sum())) for rows in known.values()])
+    weights /= np.sqrt(np.bincount(labels, weights, len(EXPRESSIONS))[labels])
+    still = [changes[name][known[name] & (sets[name].labels == NEUTRAL)] for name in changes]
+    noise = sum(np.cov(own.T) for own in still if len(own) > 1) + 1e-5 * np.eye(values.shape[1])
+    variance, axes = np.linalg.eigh(noise)
+    white = axes / np.sqrt(variance)
+    fitted = LogisticRegression(C=NEUTRAL_RIDGE, max_iter=500)
+    fitted.fit(values @ white, labels, sample_weight=weights * len(weights) / weights.sum())
+    result, bias = np.zeros((values.shape[1], len(EXPRESSIONS))), np.full(len(EXPRESSIONS), ABSENT)
+    result[:, fitted.classes_], bias[fitted.classes_] = white @ fitted.coef_.T, fitted.intercept_
+    return result, bias
+
+
+def with_neutral(
+    sets: dict[str, Faces], logits: dict[str, np.ndarray], count: int = FOLDS
+) -> tuple[dict[str, np.ndarray], float]:
+    """Add what a known neutral face says to calibrated logits, for people left out, in the folds of the network.
+
+    Returns:
+        set → logits (N, 7), NaN where no neutral face is known; the share of the addition under which the faces'
+        labels are most likely, all sets alike.
+    """
+    changes = differences(sets)
+    added = {name: np.full((len(values), len(EXPRESSIONS)), np.nan) for name, values in changes.items()}
+    folds = {name: fold_of(sets[name].people, count) for name in changes}
+    for fold in range(count):
+        kept = {name: folds[name] != fold for name in changes}
+        parts = {name: sets[name].take(kept[name]) for name in changes}
+        weights, bias = learn_neutral(parts, {name: changes[name][kept[name]] for name in changes})
+        for name, values in changes.items():
+            added[name][~kept[name]] = values[~kept[name]] @ weights + bias
 
     def loss(share: float) -> float:
-        found = Calibration(factor, neutral, share)
-        return np.mean([log_loss(words, softmax(found.apply(own, rest), axis=1), labels=range(7))
-                        for own, rest, words in cases])  # fmt: skip
+        losses = []
+        for name, more in added.items():
+            known = np.isfinite(more[:, 0])
+            chances = softmax(logits[name][known] + share * more[known], axis=1)
+            losses.append(log_loss(sets[name].labels[known], chances, labels=range(len(EXPRESSIONS))))
+        return float(np.mean(losses))
 
-    return Calibration(factor, neutral, float(min(shares, key=loss)) if cases else 0.0)
+    share = min(np.linspace(0, 1, 21), key=loss) if changes else 0.0
+    return {name: logits[name] + share * more for name, more in added.items()}, float(share)
 
 
 def _labels(sets: dict[str, Faces]) -> dict[str, np.ndarray]:
@@ -421,29 +478,32 @@ def learn_strengths(values: np.ndarray, strengths: np.ndarray, seed: int = 0) ->
     }
 
 
-def learn_actions(sets: dict[str, Faces], logits: dict[str, np.ndarray]) -> tuple[Actions, float]:
-    """Fit the strengths of actions, and what of the network's logits (of people left out) they explain.
+def learn_actions(sets: dict[str, Faces], logits: dict[str, np.ndarray], share: float) -> tuple[Actions, float]:
+    """Fit all that is told by the keypoints alone.
+
+    Args:
+        logits: calibrated, of people left out. share: see :func:`with_neutral`.
 
     Returns:
-        the actions, and the share of the logits' variance that is linear in the strengths.
+        the actions, and the share of the logits' variance that is linear in their strengths.
     """
-    none = np.zeros((len(ACTIONS), len(EXPRESSIONS)))
+    weights, bias = learn_neutral(sets, differences(sets))
     model = Actions(
         **learn_strengths(sets["rendered"].features, sets["rendered"].actions),
         usual=np.zeros(len(ACTIONS)),
-        effects=none,
+        effects=np.zeros((len(ACTIONS), len(EXPRESSIONS))),
+        neutral_weights=share * weights,
+        neutral_bias=share * bias,
     )
     strengths = np.concatenate([model.strengths(faces.features) for faces in sets.values()])
     answers = np.concatenate([log_softmax(logits[name], axis=1) for name in sets])
     answers -= answers.mean(axis=1, keepdims=True)
     labels = np.concatenate(list(_labels(sets).values()))
-    weights = np.sqrt(1 / np.bincount(labels, minlength=len(EXPRESSIONS))[labels])[:, None]  # all words alike
-    inputs = np.column_stack([strengths, np.ones(len(strengths))])
-    effects = np.linalg.lstsq(weights * inputs, weights * answers, rcond=None)[0]
-    middle = (weights**2 * answers).sum(axis=0) / (weights**2).sum()
-    left, whole = (np.square(weights * (answers - of)).sum() for of in (inputs @ effects, middle))
+    alike = 1 / np.bincount(labels, minlength=len(EXPRESSIONS))[labels]  # all words count alike
+    fitted = LinearRegression().fit(strengths, answers, alike)
     usual = np.mean([strengths[labels == word].mean(axis=0) for word in np.unique(labels)], axis=0)
-    return replace(model, usual=usual, effects=effects[:-1]), float(1 - left / whole)
+    explained = r2_score(answers, fitted.predict(strengths), sample_weight=alike, multioutput="variance_weighted")
+    return replace(model, usual=usual, effects=fitted.coef_.T), float(explained)
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -456,15 +516,14 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rendered", type=Path, nargs="+", default=[], metavar="DIR", help="beside the sample")
 
 
-def save(net: ExpressionNet, calibration: Calibration, path: Path) -> None:
-    """Write the network's graph, the calibration included; its weights are floats of 16 bits, which pack well."""
+def save(net: ExpressionNet, factor: float, bias: float, path: Path) -> None:
+    """Write the network's graph, the calibration included."""
     with torch.no_grad():
         last = net.head[-1]
-        last.weight *= calibration.factor
-        last.bias *= calibration.factor
-        for value in net.parameters():
-            value.copy_(value.half().float())
-    export_onnx(net, path, neutral=calibration.neutral.round(4).tolist(), share=calibration.share)
+        last.weight *= factor
+        last.bias *= factor
+        last.bias[NEUTRAL] += bias
+    export_onnx(net, path)
 
 
 @one_sentence()
@@ -481,12 +540,14 @@ def main(arguments: list[str] | None = None) -> None:
     sets = read_sets(options.emotion, options.expressions, options.rendered)
     test = sets.pop("rendered test")
     logits = held_out(sets, recipe, CACHE)
-    calibration = calibrate(sets, logits)
-    actions, explained = learn_actions(sets, logits)
+    factor, bias = calibrate(sets, logits)
+    logits = {name: calibrated(own, factor, bias) for name, own in logits.items()}
+    share = with_neutral(sets, logits)[1]
+    actions, explained = learn_actions(sets, logits, share)
     net, record = train(sets, recipe, CACHE / "expressions")
-    save(net, calibration, path)
+    save(net, factor, bias, path)
     write_arrays(actions_path, {name: np.asarray(value, np.float32) for name, value in vars(actions).items()})
-    right = calibration.apply(predict(net, test)).argmax(axis=1) == test.labels
+    right = predict(net, test).argmax(axis=1) == test.labels
     content = {
         "sha256": sha256(path),
         "actions_sha256": sha256(actions_path),
@@ -494,7 +555,7 @@ def main(arguments: list[str] | None = None) -> None:
         "keypoints_sha256": sha256(DEFAULT_MODEL),
         "sets": {name: {"faces": len(own), "people": len(set(own.people))} for name, own in sets.items()},
         "folds": FOLDS,
-        "calibration": {"factor": calibration.factor, "share": calibration.share},
+        "calibration": {"factor": factor, "bias": bias, "neutral_share": share},
         "explained_by_actions": explained,
         "rendered_test_right": float(right.mean()),
         **record,

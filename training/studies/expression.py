@@ -32,23 +32,24 @@ from keypoints.tracking import Expressions, FaceTracker
 from keypoints.video import Video
 from training.expression import (
     CACHE,
+    COMMON,
     FOLDS,
     NEUTRAL,
     ExpressionRecipe,
     Faces,
     add_sources,
     calibrate,
+    calibrated,
     fold_of,
     held_out,
     learn_strengths,
-    own_neutral,
     read_sets,
+    with_neutral,
 )
 from training.metrics import calibration_error, interval
 from training.studies.common import RESULTS, SHARED, figures_file, make_parser
 from training.weights import DEFAULT_MODEL
 
-COMMON = [EXPRESSIONS.index(word) for word in ("neutral", "happiness", "surprise", "anger", "sadness")]
 VIDEOS = DATA_DIR / "sample" / "clip.mp4", SHARED / "video" / "talking.mp4"
 # Five common actions, each the mean of these face units.
 UNITS = {
@@ -182,16 +183,20 @@ def measure_all(options: argparse.Namespace) -> dict:
     sets = read_sets(options.emotion, options.expressions, options.rendered)
     sets.pop("rendered test")
     raw = held_out(sets, ExpressionRecipe(), CACHE)
-    calibration = calibrate(sets, raw)
-    logits = {name: calibration.apply(own) for name, own in raw.items()}
-    rest = {name: own_neutral(raw[name], faces.labels, faces.people) for name, faces in sets.items()}
+    factor, bias = calibrate(sets, raw)
+    logits = {name: calibrated(own, factor, bias) for name, own in raw.items()}
+    known = with_neutral(sets, logits)[0]
     return {
         "expressions": list(EXPRESSIONS),
         "keypoints": DEFAULT_MODEL.name,
         "keypoints_sha256": sha256(DEFAULT_MODEL),
         "folds": FOLDS,
         "ours": of_each_set(sets, logits),
-        "with_neutral": of_each_set(sets, {name: calibration.apply(raw[name], rest[name]) for name in sets}),
+        "with_neutral": of_each_set({name: sets[name] for name in known}, known),
+        "same_without_neutral": of_each_set(
+            {name: sets[name] for name in known},
+            {name: np.where(np.isfinite(own), logits[name], np.nan) for name, own in known.items()},
+        ),
         "keypoints_alone": of_each_set(sets, by_keypoints(sets)),
         "reliability": {name: reliability(logits[name], faces.labels) for name, faces in sets.items()},
         "by_yaw": {name: by_yaw(sets[name], logits[name]) for name in ("press", "rendered") if name in sets},
@@ -207,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with figures_file(RESULTS / "emotion.json") as content:
         content |= measure_all(options)
-        for name in ("keypoints_alone", "ours", "with_neutral"):
+        for name in ("keypoints_alone", "ours", "same_without_neutral", "with_neutral"):
             cells = [f"{key} {own['accuracy']:.1f}, {own['balanced_common']:.1f}" for key, own in content[name].items()]
             print(f"{name:20s} {'; '.join(cells)}")
     return 0

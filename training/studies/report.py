@@ -413,14 +413,15 @@ def emotion_table() -> str:
     rows = {
         "keypoints alone, logistic regression": record["keypoints_alone"],
         "the network": record["ours"],
-        "the network, own neutral face known": record["with_neutral"],
+        "the network, faces whose neutral one is known": record["same_without_neutral"],
+        "the same, judged against it": record["with_neutral"],
     }
 
     def cells(row: dict) -> list[str]:
         some = [row.get(name) for name in titles]
         accuracy = [f"{own['accuracy']:.0f} [{own['interval'][0]:.0f}, {own['interval'][1]:.0f}]" if own else ""
                     for own in some]  # fmt: skip
-        return [f"{some[0]['balanced_common']:.0f}", *accuracy]
+        return [f"{some[0]['balanced_common']:.0f}" if some[0] else "", *accuracy]
 
     head = ["people left out, %", "press, balanced over five words", *titles.values()]
     counted = ", ".join(
@@ -443,8 +444,8 @@ def emotion_table() -> str:
         [
             markdown(head, [[name, *cells(row)] for name, row in rows.items()]),
             f"Faces: {counted}. {record['folds']} folds by person; in brackets the 95 % interval had other people been "
-            "photographed. A face of the web counts as a person of its own. With a neutral face known, only faces "
-            "count of whose person there is another, neutral one.",
+            "photographed. A face of the web counts as a person of its own. In the last two rows only faces count of "
+            "whose person there is another, neutral one.",
             f"Of the press photographs it reads {', '.join(recall)} as they were labelled. The probabilities are off "
             f"by {sure['ece']:.3f} in the mean (ECE, ten bins of equally many faces). {sure['coverage']:.0f} % of the "
             f'faces get a word, of which {sure["right_where_sure"]:.0f} % are right; the others are "unsure", under '
