@@ -65,7 +65,7 @@ class _Track:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels a second
     lost: bool = False
     frames: int = 0  # on which it was seen
-    looks: int = 1  # descriptors in the mean
+    looks: int = 0  # descriptors in the mean; before the first one `look` is that of a face of which not all was seen
     unconfirmed: int = 0  # checks in a row at which the detector did not find it
 
     def predict(self, time: float) -> np.ndarray:
@@ -93,16 +93,19 @@ class _Track:
             return np.inf
         off = float(np.linalg.norm(points.mean(axis=0) - self.predict(time).mean(axis=0))) / own
         motion = off / (REACH[0] + REACH[1] * away) + away / COAST
-        return MOTION * min(1.0, motion) + min(1.0, float(np.square(look - self.look).sum()))
+        unlike, known = min(1.0, float(np.square(look - self.look).sum())), min(1.0, self.looks / LEARNT)
+        return MOTION * min(1.0, motion) + known * unlike + (1 - known) * UNKNOWN + BACK * self.lost
 
 
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
 RECALL = 5.0  # seconds after which somebody who comes back is somebody new
+BACK = 0.1  # more cost of a face that was lost: the parts of two that cover each other may look like a third
 REACH = 0.6, 0.8  # face sizes, and more for each second: farther off the look alone counts
 MOTION = 0.6  # the weight of the motion beside the look
 LIMIT = 1.1  # cost from which no match is made: elsewhere than expected a face must look alike
-LOOKS = 50  # descriptors over which the mean goes back
+UNKNOWN = 0.6  # the cost of a look that is not known, on the way from alike (0.2 in the median) to unlike (1 and more)
+LEARNT, LOOKS = 5, 50  # descriptors in the mean from which a look counts in full; over which the mean goes back
 RESIZED = 1.6  # how much larger or smaller a face may be from one frame to the next
 SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
@@ -113,7 +116,8 @@ LOOK, LOOK_FACE = 16, 56  # pixels: the side of a descriptor; that of the networ
 OVAL = np.hypot(*((np.mgrid[:LOOK, :LOOK] + 0.5) / LOOK - 0.5) / [[[0.5]], [[0.4]]]) < 1
 COLOUR = 3.0  # the weight of the logarithms of red to green and green to blue beside the grey pattern
 CUT = 0.35  # correlation of a frame with the last one below which the scene may be another
-CHANGED = 0.012  # … if the median of the absolute differences of both, of a norm of 1, is higher
+DULL = 100.0  # the norm of a frame's 24 × 24 grey levels below which its contrast is not normalised
+CHANGED = 0.02  # … if the median of the absolute differences of both, of a norm of 1, is higher
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
 PATIENCE = 0.5  # seconds between thorough searches while nobody is found
 
@@ -200,7 +204,7 @@ class FaceTracker:
         missing = any(track.time < time for track in self._tracks if track.id is not None)
         for track, face, look in matches:
             sure = face.score is None or face.score >= SURE
-            if sure and self._alone(track, time):
+            if sure and self._whole(track, image, time):
                 track.remember(look)
             # A candidate may yet prove to be no face, or somebody who was lost.
             if track.id is None and (track.frames >= PROBATION or (sure and not missing)):
@@ -273,12 +277,13 @@ class FaceTracker:
                 self._tracks.append(owner[j])
         return [(owner[j], face, looks[j]) for j, face in enumerate(faces)]
 
-    def _alone(self, track: _Track, time: float) -> bool:
-        """Whether no other face, lost ones included, lies so near that it may cover a part of this one."""
+    def _whole(self, track: _Track, image: np.ndarray, time: float) -> bool:
+        """Whether all of a face is seen: it lies in the image, and no other face, hidden ones included, is near."""
+        points, centre = track.points, track.points.mean(axis=0)
         recent = [one for one in self._tracks if one is not track and time - one.time < COAST]
-        others = [one.predict(time).mean(axis=0) for one in recent]
-        off = np.linalg.norm(np.array(others).reshape(-1, 2) - track.points.mean(axis=0), axis=1)
-        return bool((off > APART * face_size(track.points)).all())
+        off = [np.linalg.norm(one.predict(time).mean(axis=0) - centre) for one in recent]
+        inside = (points >= 0).all() and (points < image.shape[1::-1]).all()
+        return bool(inside and min(off, default=np.inf) > APART * face_size(points))
 
     def _smoother(self) -> Smoother | None:
         if self.smoothing is False:
@@ -359,11 +364,11 @@ def _describe(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _scene(image: np.ndarray) -> np.ndarray:
-    """A frame as a few numbers, (24, 24), without its brightness and contrast."""
+    """A frame as a few numbers, (24, 24), without its brightness and contrast; a plain wall's noise is not raised."""
     step = max(1, min(image.shape[:2]) // 120)
     small = cv2.resize(image[::step, ::step], (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32).mean(axis=2)
     small -= small.mean()
-    return small / max(1e-6, float(np.linalg.norm(small)))
+    return small / max(DULL, float(np.linalg.norm(small)))
 
 
 def _is_cut(scene: np.ndarray, last: np.ndarray) -> bool:
