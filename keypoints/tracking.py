@@ -100,9 +100,9 @@ class _Track:
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
 RECALL = 5.0  # seconds after which somebody who comes back is somebody new
-BACK = 0.1  # more cost of a face that was lost: the parts of two that cover each other may look like a third
+BACK = 0.05  # more cost of a face that was lost: the parts of two that cover each other may look like a third
 REACH = 0.6, 0.8  # face sizes, and more for each second: farther off the look alone counts
-MOTION = 0.6  # the weight of the motion beside the look
+MOTION = 0.5  # the weight of the motion beside the look
 LIMIT = 1.1  # cost from which no match is made: elsewhere than expected a face must look alike
 UNKNOWN = 0.6  # the cost of a look that is not known, on the way from alike (0.2 in the median) to unlike (1 and more)
 LEARNT, LOOKS = 5, 50  # descriptors in the mean from which a look counts in full; over which the mean goes back
@@ -110,7 +110,8 @@ RESIZED = 1.6  # how much larger or smaller a face may be from one frame to the 
 SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
 SURE = 0.8  # score from which a candidate is a face at once: 1 in 500 pictures without a face reaches 0.5, none this
-PROBATION = 5  # frames in a row on which a candidate of a lower score must be followed to become a face
+PROBATION = 8  # frames in a row on which a candidate must be followed to become a face without that score
+EVERY = 5  # a face that is alone is described on one of so many frames
 APART = 1.5  # face sizes: a nearer face may cover a part of this one, whose look is not learnt then
 LOOK, LOOK_FACE = 16, 56  # pixels: the side of a descriptor; that of the network's crop in a picture of 4 times LOOK
 OVAL = np.hypot(*((np.mgrid[:LOOK, :LOOK] + 0.5) / LOOK - 0.5) / [[[0.5]], [[0.4]]]) < 1
@@ -232,6 +233,8 @@ class FaceTracker:
             enough = track.unconfirmed < ODD_ONES if score is None else score >= self.detector.min_score
             if enough and _inside(points, image) and face_size(points) > SMALLEST:
                 followed[track] = Face(box, points, (image.shape[1], image.shape[0]), confidence, score)
+        if len(followed) < 2:
+            return followed
         kept = distinct(list(followed.values()))
         return {track: face for track, face in followed.items() if face in kept}
 
@@ -260,7 +263,11 @@ class FaceTracker:
 
     def _assign(self, image: np.ndarray, faces: list[Face], time: float) -> list[tuple[_Track, Face, np.ndarray]]:
         """Whose each face is, with its descriptor: the cheapest pairs of tracks and faces first, then new tracks."""
-        looks = [_describe(image, face.keypoints) for face in faces]
+        known = [track.look for track in self._tracks if track.looks >= LEARNT and track.frames % EVERY]
+        if len(self._tracks) == len(faces) == len(known) == 1:
+            looks = known
+        else:
+            looks = [_describe(image, face.keypoints) for face in faces]
         pairs = []
         for i, track in enumerate(self._tracks):
             for j, face in enumerate(faces):
