@@ -89,9 +89,9 @@ class _Track:
         """How little a face resembles this one, from 0; infinite where it cannot be the same."""
         away, size, own = time - self.time, float(face_size(points)), float(face_size(self.points))
         resized = RESIZED * (1 + away)
-        if not own / resized < size < own * resized:
-            return np.inf
         off = float(np.linalg.norm(points.mean(axis=0) - self.predict(time).mean(axis=0))) / own
+        if not own / resized < size < own * resized or off > LEAP[0] + LEAP[1] * away:
+            return np.inf
         motion = off / (REACH[0] + REACH[1] * away) + away / COAST
         unlike, known = min(1.0, float(np.square(look - self.look).sum())), min(1.0, self.looks / LEARNT)
         return MOTION * min(1.0, motion) + known * unlike + (1 - known) * UNKNOWN + BACK * self.lost
@@ -102,6 +102,7 @@ INERTIA = 0.06  # seconds: over about so long the velocity is averaged
 RECALL = 5.0  # seconds after which somebody who comes back is somebody new
 BACK = 0.05  # more cost of a face that was lost: the parts of two that cover each other may look like a third
 REACH = 0.6, 0.8  # face sizes, and more for each second: farther off the look alone counts
+LEAP = 1.5, 20.0  # face sizes, and more for each second: nobody gets farther
 MOTION = 0.5  # the weight of the motion beside the look
 LIMIT = 1.1  # cost from which no match is made: elsewhere than expected a face must look alike
 UNKNOWN = 0.6  # the cost of a look that is not known, on the way from alike (0.2 in the median) to unlike (1 and more)
