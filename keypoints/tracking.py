@@ -3,6 +3,10 @@
 A face that was found once is *followed*: its points, moved on as it moved, tell where the network's crop lies (as in
 MediaPipe: Bazarevsky et al., BlazeFace, 2019, https://arxiv.org/abs/1907.05047). The network's score tells when that
 fails. Then the detector runs; it also does at the start and now and then, for faces that come in.
+
+Which face is whose is one assignment over all tracks, by motion, size and look. The look is a small levelled picture of
+the face, averaged over the track's frames. It tells the faces of one video apart for a few seconds. It is not stored,
+and it is no recognition of persons.
 """
 
 from __future__ import annotations
@@ -10,16 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from keypoints.detection import Face, KeypointDetector, candidates
-from keypoints.expression import Emotion, ExpressionSmoother, expression_crop
-from keypoints.geometry import box_iou
+from keypoints.detection import Face, KeypointDetector, candidates, distinct
+from keypoints.expression import Emotion, ExpressionSmoother
+from keypoints.geometry import box_iou, face_crop, five_points, inverse
 from keypoints.images import as_rgb
-from keypoints.landmarks import face_size, nme
+from keypoints.landmarks import face_size
 from keypoints.signals import Signals
 from keypoints.smoothing import Smoother, Smoothing, check_time
 
@@ -52,14 +55,17 @@ class TrackedFace(Face):
 class _Track:
     """What the tracker knows of a face from frame to frame."""
 
-    id: int
     points: np.ndarray  # (68, 2) float64, raw
     time: float  # when they were seen
     smoother: Smoother | None
+    look: np.ndarray  # the mean of descriptors of the face, see `_describe`
+    id: int | None = None  # of a candidate that is no face yet
     face: TrackedFace | None = None
     signals: Signals = field(default_factory=Signals)
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels a second
     lost: bool = False
+    frames: int = 0  # on which it was seen
+    looks: int = 0  # descriptors in the mean; before the first one `look` is that of a face of which not all was seen
     unconfirmed: int = 0  # checks in a row at which the detector did not find it
 
     def predict(self, time: float) -> np.ndarray:
@@ -73,31 +79,47 @@ class _Track:
         elif seconds > 0:
             now = (points.mean(axis=0) - self.points.mean(axis=0)) / seconds
             self.velocity = self.velocity + (1 - np.exp(-seconds / INERTIA)) * (now - self.velocity)
-        self.points, self.time, self.lost = points, time, False
+        self.points, self.time, self.lost, self.frames = points, time, False, self.frames + 1
 
-    @property
-    def size(self) -> float:
-        return float(face_size(self.points))
+    def remember(self, look: np.ndarray) -> None:
+        self.looks += 1
+        self.look = self.look + (look - self.look) / min(self.looks, LOOKS)
 
-
-class _Seen(NamedTuple):
-    """A face found on this frame, and whose it is."""
-
-    track: _Track
-    points: np.ndarray  # (68, 2) float64
-    confidence: np.ndarray | None
-    score: float | None
+    def cost(self, points: np.ndarray, look: np.ndarray, time: float) -> float:
+        """How little a face resembles this one, from 0; infinite where it cannot be the same."""
+        away, size, own = time - self.time, float(face_size(points)), float(face_size(self.points))
+        resized = RESIZED * (1 + away)
+        off = float(np.linalg.norm(points.mean(axis=0) - self.predict(time).mean(axis=0))) / own
+        if not own / resized < size < own * resized or off > LEAP[0] + LEAP[1] * away:
+            return np.inf
+        motion = off / (REACH[0] + REACH[1] * away) + away / COAST
+        unlike, known = min(1.0, float(np.square(look - self.look).sum())), min(1.0, self.looks / LEARNT)
+        return MOTION * min(1.0, motion) + known * unlike + (1 - known) * UNKNOWN + BACK * self.lost
 
 
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
-SAME = 0.35  # face sizes: two faces' centroids nearer than that are one face
-RETURN = 0.6, 0.8  # face sizes, and more for each second: how far from where it is expected a lost face may come back
-RESIZED = 1.6  # how much larger or smaller a face may be from one look to the next
+RECALL = 5.0  # seconds after which somebody who comes back is somebody new
+BACK = 0.05  # more cost of a face that was lost: the parts of two that cover each other may look like a third
+REACH = 0.6, 0.8  # face sizes, and more for each second: farther off the look alone counts
+LEAP = 1.5, 20.0  # face sizes, and more for each second: nobody gets farther
+MOTION = 0.5  # the weight of the motion beside the look
+LIMIT = 1.1  # cost from which no match is made: elsewhere than expected a face must look alike
+UNKNOWN = 0.6  # the cost of a look that is not known, on the way from alike (0.2 in the median) to unlike (1 and more)
+LEARNT, LOOKS = 5, 50  # descriptors in the mean from which a look counts in full; over which the mean goes back
+RESIZED = 1.6  # how much larger or smaller a face may be from one frame to the next
 SMALLEST = 12.0  # pixels: what shrinks below that is no face any more
 FRAMED = 0.5  # intersection over union of the detector's box and a followed face's from which it is that face's
-ASTRAY = 12.0  # percent of the face's size: followed points that are off a fresh look's by more start anew
-CUT = 0.35  # correlation of a frame with the last one below which the scene is another
+SURE = 0.8  # score from which a candidate is a face at once: 1 in 500 pictures without a face reaches 0.5, none this
+PROBATION = 8  # frames in a row on which a candidate must be followed to become a face without that score
+EVERY = 5  # a face that is alone is described on one of so many frames
+APART = 1.5  # face sizes: a nearer face may cover a part of this one, whose look is not learnt then
+LOOK, LOOK_FACE = 16, 56  # pixels: the side of a descriptor; that of the network's crop in a picture of 4 times LOOK
+OVAL = np.hypot(*((np.mgrid[:LOOK, :LOOK] + 0.5) / LOOK - 0.5) / [[[0.5]], [[0.4]]]) < 1
+COLOUR = 3.0  # the weight of the logarithms of red to green and green to blue beside the grey pattern
+CUT = 0.35  # correlation of a frame with the last one below which the scene may be another
+DULL = 100.0  # the norm of a frame's 24 × 24 grey levels below which its contrast is not normalised
+CHANGED = 0.02  # … if the median of the absolute differences of both, of a norm of 1, is higher
 ODD_ONES = 3  # checks that a network without a score lets pass without the detector's assent
 PATIENCE = 0.5  # seconds between thorough searches while nobody is found
 
@@ -111,7 +133,8 @@ class FaceTracker:
     Args:
         detector: a :class:`KeypointDetector`, or its ``model``.
         check: seconds between searches for faces that came in.
-        memory: seconds for which a lost face keeps its id.
+        memory: seconds for which a lost face is reported. Its id is kept longer, for 5 seconds: who comes back by then,
+            anywhere in the picture, gets it again if the face looks alike.
         smoothing: the filters' parameters; False leaves the points as the network places them.
 
     Attributes:
@@ -167,57 +190,64 @@ class FaceTracker:
             return list(self._answer)
         scene = _scene(image)
         before, last = self._time, self._scene
-        if before is not None and last is not None and (time < before or _correlation(scene, last) < CUT):
+        if before is not None and last is not None and (time < before or _is_cut(scene, last)):
             self.reset()
         self._time, self._scene = time, scene
-        seen = self._follow(image, time)
+        followed = self._follow(image, time)
         start = before is None or time <= before
-        seen += self._detect(image, time, seen, start)
-        faces = []
-        for track, points, confidence, score in seen:
+        detected = self._detect(image, time, followed, start)
+        faces = distinct([*followed.values(), *detected]) if detected else list(followed.values())
+        matches = self._assign(image, faces, time)
+        for track, face, _ in matches:
             if track.lost:
                 track.smoother = self._smoother()
-            track.see(points, time)
-            faces.append(self._face(track, image, confidence, score))
-        found = {face.id for face in faces}
-        kept = []
+            track.see(face.keypoints.astype(np.float64), time)
+        answer = []
+        missing = any(track.time < time for track in self._tracks if track.id is not None)
+        for track, face, look in matches:
+            sure = face.score is None or face.score >= SURE
+            if sure and self._whole(track, image, time):
+                track.remember(look)
+            # A candidate may yet prove to be no face, or somebody who was lost.
+            if track.id is None and (track.frames >= PROBATION or (sure and not missing)):
+                track.id, self.faces = self.faces, self.faces + 1
+            if track.id is not None:
+                answer.append(self._face(track, image, face))
         for track in self._tracks:
-            if track.id not in found:
-                track.lost = True
-                if time - track.time > self.memory:
-                    continue
-                faces.append(self._expected(track, time))
-            kept.append(track)
-        self._tracks = kept
-        self._answer = sorted(faces, key=lambda face: face.id)
+            track.lost = track.time < time
+            if track.face is not None and track.lost and time - track.time <= self.memory:
+                answer.append(self._expected(track, time))
+        kept = max(self.memory, RECALL)
+        self._tracks = [one for one in self._tracks if time - one.time <= (0 if one.id is None else kept)]
+        self._answer = sorted(answer, key=lambda face: face.id)
         return list(self._answer)
 
-    def _follow(self, image: np.ndarray, time: float) -> list[_Seen]:
-        """Those of the tracked faces that the network finds where they are expected."""
-        tracks = [track for track in self._tracks if not track.lost]
+    def _follow(self, image: np.ndarray, time: float) -> dict[_Track, Face]:
+        """The faces that the network finds where tracked ones are expected, each once, by the tracks that led there."""
+        tracks = [track for track in self._tracks if not track.lost and _inside(track.predict(time), image)]
         if not tracks:
-            return []
-        expected = np.stack([track.predict(time) for track in tracks])
-        inside = [i for i, points in enumerate(expected) if _inside(points, image)]
-        if not inside:
-            return []
-        tracks = [tracks[i] for i in inside]
-        points, confidence, score = self.detector.network.follow([image] * len(inside), expected[inside])
-        seen = []
-        for one in map(_Seen, tracks, points.astype(np.float64), confidence, score):
-            enough = one.track.unconfirmed < ODD_ONES if one.score is None else one.score >= self.detector.min_score
-            if enough and _likely(one.track, one.points, time) and _inside(one.points, image):
-                seen.append(one)
-        return _each_once(seen, time)
+            return {}
+        found = self.detector.network.follow([image] * len(tracks), np.stack([one.predict(time) for one in tracks]))
+        boxes = self.detector.framing.boxes(found.keypoints)
+        followed: dict[_Track, Face] = {}
+        for track, box, points, confidence, score, crop in zip(tracks, boxes, *found, strict=True):
+            enough = track.unconfirmed < ODD_ONES if score is None else score >= self.detector.min_score
+            if enough and _inside(points, image) and face_size(points) > SMALLEST:
+                followed[track] = Face(box, points, image.shape[1::-1], confidence, score, crop=crop)
+        if len(followed) < 2:
+            return followed
+        kept = distinct(list(followed.values()))
+        return {track: face for track, face in followed.items() if face in kept}
 
-    def _detect(self, image: np.ndarray, time: float, seen: list[_Seen], start: bool) -> list[_Seen]:
-        """Faces that come in or back, and followed ones that a new detection corrects, if it is time to look for them.
+    def _detect(self, image: np.ndarray, time: float, followed: dict[_Track, Face], start: bool) -> list[Face]:
+        """What the detector finds besides the followed faces, if it is time to look for it.
 
         A video's first frame is searched as thoroughly as a still image, others only while nobody is found, now and
         then.
         """
-        regular, thorough = time >= self._next_check, start or (not seen and time >= self._next_far)
-        if not (regular or thorough or len(seen) < max(1, len(self._tracks))):
+        regular, thorough = time >= self._next_check, start or (not followed and time >= self._next_far)
+        expected = sum(time - track.time <= self.memory for track in self._tracks)
+        if not (regular or thorough or len(followed) < max(1, expected)):
             return []
         self.detections += 1
         if regular:
@@ -225,63 +255,60 @@ class FaceTracker:
         if thorough:
             self._next_far = time + PATIENCE
         found = candidates(self.detector.detect if thorough else self._fast, image)
-        strange, confirmed = self._strange(found.boxes, seen)
+        boxes = np.stack([face.box for face in followed.values()]) if followed else np.zeros((0, 4))
+        framed = box_iou(found.boxes, boxes) > FRAMED
         if regular:
-            for track in (one.track for one in seen):
-                track.unconfirmed = 0 if track.id in confirmed else track.unconfirmed + 1
-        return self._place(self.detector.faces(image, found.take(strange)), time, seen)
+            for i, track in enumerate(followed):
+                track.unconfirmed = 0 if framed[:, i].any() else track.unconfirmed + 1
+        return self.detector.faces(image, found.take(np.flatnonzero(~framed.any(axis=1))))
 
-    def _strange(self, boxes: np.ndarray, seen: list[_Seen]) -> tuple[np.ndarray, set[int]]:
-        """Indices of the boxes that frame no followed face as it should be; ids of the faces that are framed so."""
-        if not seen or not len(boxes):
-            return np.arange(len(boxes)), set()
-        known = self.detector.framing.boxes(np.stack([one.points for one in seen]))
-        shared = box_iou(boxes, known)
-        confirmed = {seen[i].track.id for i in np.flatnonzero(shared.max(axis=0) > FRAMED)}
-        return np.flatnonzero(shared.max(axis=1) <= FRAMED), confirmed
+    def _assign(self, image: np.ndarray, faces: list[Face], time: float) -> list[tuple[_Track, Face, np.ndarray]]:
+        """Whose each face is, with its descriptor: the cheapest pairs of tracks and faces first, then new tracks."""
+        known = [track.look for track in self._tracks if track.looks >= LEARNT and track.frames % EVERY]
+        if len(self._tracks) == len(faces) == len(known) == 1:
+            looks = known
+        else:
+            looks = [_describe(image, face.keypoints) for face in faces]
+        pairs = []
+        for i, track in enumerate(self._tracks):
+            for j, face in enumerate(faces):
+                cost = track.cost(face.keypoints.astype(np.float64), looks[j], time)
+                if cost < LIMIT:  # a candidate stands back behind every face that was lost
+                    pairs.append((track.id is None, cost, i, j))
+        owner: dict[int, _Track] = {}
+        for *_, i, j in sorted(pairs):
+            if j not in owner and all(track is not self._tracks[i] for track in owner.values()):
+                owner[j] = self._tracks[i]
+        for j, face in enumerate(faces):
+            if j not in owner:
+                owner[j] = _Track(face.keypoints.astype(np.float64), time, self._smoother(), looks[j])
+                self._tracks.append(owner[j])
+        return [(owner[j], face, looks[j]) for j, face in enumerate(faces)]
 
-    def _place(self, fresh: list[Face], time: float, seen: list[_Seen]) -> list[_Seen]:
-        """Which face is whose: lost ones that are back, and new ones. Followed ones that went astray are put right."""
-        found: list[_Seen] = []
-        missing = [track for track in self._tracks if all(track is not other.track for other in seen)]
-        for face in sorted(fresh, key=lambda face: -(face.score or 0)):
-            points = face.keypoints.astype(np.float64)
-            if _taken(points, found):
-                continue
-            same = [i for i, other in enumerate(seen) if _taken(points, [other])]
-            if same:
-                old = seen[same[0]]
-                if nme(old.points[None], points[None])[0] > ASTRAY and face.score is not None:
-                    seen[same[0]] = _Seen(old.track, points, face.confidence, face.score)
-                continue
-            near = [(_off(track, points, time), track) for track in missing if _likely(track, points, time)]
-            if near:
-                track = min(near, key=lambda pair: pair[0])[1]
-                missing.remove(track)
-            else:
-                track = _Track(self.faces, points, time, self._smoother())
-                self._tracks.append(track)
-                self.faces += 1
-            found.append(_Seen(track, points, face.confidence, face.score))
-        return found
+    def _whole(self, track: _Track, image: np.ndarray, time: float) -> bool:
+        """Whether all of a face is seen: it lies in the image, and no other face, hidden ones included, is near."""
+        points, centre = track.points, track.points.mean(axis=0)
+        recent = [one for one in self._tracks if one is not track and time - one.time < COAST]
+        off = [np.linalg.norm(one.predict(time).mean(axis=0) - centre) for one in recent]
+        inside = (points >= 0).all() and (points < image.shape[1::-1]).all()
+        return bool(inside and min(off, default=np.inf) > APART * face_size(points))
 
     def _smoother(self) -> Smoother | None:
         if self.smoothing is False:
             return None
         return Smoother(None if self.smoothing is True else self.smoothing)
 
-    def _face(
-        self, track: _Track, image: np.ndarray, confidence: np.ndarray | None, score: float | None
-    ) -> TrackedFace:
+    def _face(self, track: _Track, image: np.ndarray, face: Face) -> TrackedFace:
+        assert track.id is not None
         points = track.points if track.smoother is None else track.smoother(track.points, track.time)
         track.signals(track.points, track.time)
         track.face = TrackedFace(
             box=self.detector.framing.boxes(points)[0],
             keypoints=points.astype(np.float32),
             image_size=(image.shape[1], image.shape[0]),
-            confidence=confidence,
-            score=None if score is None else float(score),
-            crop=expression_crop(image, track.points),
+            confidence=face.confidence,
+            score=None if face.score is None else float(face.score),
+            crop=face.crop,
             id=track.id,
             state=NEW if track.face is None else TRACKED,
             time=track.time,
@@ -297,14 +324,14 @@ class FaceTracker:
         moved = (track.predict(time) - track.points).astype(np.float32)[0]
         points = track.face.keypoints + moved
         box = self.detector.framing.boxes(points)[0]
-        return TrackedFace(box, points, track.face.image_size, id=track.id, state=LOST, time=time)
+        return TrackedFace(box, points, track.face.image_size, id=track.face.id, state=LOST, time=time)
 
 
 class Expressions:
     """The expressions of tracked faces, each smoothed over its own time and judged against the face's own rest.
 
     Somebody whose brows lie low looks angry at rest. What a face usually looks like while it is calm and seen from
-    the front is therefore learned, and counts as its neutral face after :data:`LEARNT` seconds.
+    the front is therefore learned, and counts as its neutral face after :data:`RESTED` seconds.
 
     >>> [face] = FaceTracker()("data/photos/grace_hopper.jpg")
     >>> sorted(Expressions()([face])) == [face.id]
@@ -325,7 +352,7 @@ class Expressions:
         return result
 
 
-LEARNT, FORGOTTEN = 3.0, 30.0  # seconds of rest until it counts; the time constant of its average
+RESTED, FORGOTTEN = 3.0, 30.0  # seconds of rest until it counts; the time constant of its average
 CALM, FRONTAL = 0.3, 20.0  # the most that happiness and surprise together may have at rest; degrees of yaw
 
 
@@ -345,30 +372,9 @@ class Rest:
             self._seconds += away
             share = away / min(FORGOTTEN, self._seconds) if self._seconds else 0.0  # at first the mean of all so far
             self._mean = replace(emotion, features=mean + share * (emotion.features - mean))
-        if self._mean is None or self._seconds < LEARNT:
+        if self._mean is None or self._seconds < RESTED:
             return emotion
         return emotion.with_neutral(self._mean)
-
-
-def _off(track: _Track, points: np.ndarray, time: float) -> float:
-    """How far points lie from where the face is expected, in its sizes."""
-    return float(np.linalg.norm(points.mean(axis=0) - track.predict(time).mean(axis=0))) / track.size
-
-
-def _likely(track: _Track, points: np.ndarray, time: float) -> bool:
-    """Whether points may be those of a face, by place and size."""
-    away, size = time - track.time, float(face_size(points))
-    resized = RESIZED * (1 + away)
-    near = _off(track, points, time) < RETURN[0] + RETURN[1] * away
-    return near and size > SMALLEST and track.size / resized < size < track.size * resized
-
-
-def _taken(points: np.ndarray, entries: list[_Seen]) -> bool:
-    """Whether a face is one of those already seen on this frame."""
-    centroid, size = points.mean(axis=0), face_size(points)
-    return any(
-        np.linalg.norm(centroid - one.points.mean(axis=0)) < SAME * min(size, face_size(one.points)) for one in entries
-    )
 
 
 def _inside(points: np.ndarray, image: np.ndarray) -> bool:
@@ -377,22 +383,33 @@ def _inside(points: np.ndarray, image: np.ndarray) -> bool:
     return 0 <= x < image.shape[1] and 0 <= y < image.shape[0]
 
 
-def _each_once(seen: list[_Seen], time: float) -> list[_Seen]:
-    """Where two tracks have come to lie on one face: whom it is nearer to keeps it."""
-    kept: list[_Seen] = []
-    for one in sorted(seen, key=lambda one: _off(one.track, one.points, time)):
-        if not _taken(one.points, kept):
-            kept.append(one)
-    return kept
+def _describe(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The look of a face: an oval of its levelled crop, grey less brightness and contrast, and its mean colour.
+
+    Half the squared distance of two is, for the grey part, one less their correlation.
+
+    Returns:
+        (258,) float32.
+    """
+    matrix = inverse(face_crop(five_points(points)[None], LOOK_FACE))[0]
+    matrix[:, 2] -= matrix[:, :2].sum(axis=1) * (4 * LOOK - LOOK_FACE) / 2
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(image, matrix, (4 * LOOK, 4 * LOOK), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    tones = np.log(cv2.resize(crop, (LOOK, LOOK), interpolation=cv2.INTER_AREA) + np.float32(16))[OVAL]
+    grey = tones.mean(axis=1)
+    grey -= grey.mean()
+    colour = (tones[:, :2] - tones[:, 1:]).mean(axis=0)
+    return np.concatenate([grey / max(1e-6, np.sqrt(2) * float(np.linalg.norm(grey))), COLOUR * colour])
 
 
 def _scene(image: np.ndarray) -> np.ndarray:
-    """A frame as a few numbers, (24, 24), without its brightness and contrast."""
+    """A frame as a few numbers, (24, 24), without its brightness and contrast; a plain wall's noise is not raised."""
     step = max(1, min(image.shape[:2]) // 120)
     small = cv2.resize(image[::step, ::step], (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32).mean(axis=2)
     small -= small.mean()
-    return small / max(1e-6, float(np.linalg.norm(small)))
+    return small / max(DULL, float(np.linalg.norm(small)))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum())
+def _is_cut(scene: np.ndarray, last: np.ndarray) -> bool:
+    """Whether most of the frame changed; before a plain wall a fast face alone changes the correlation."""
+    return float((scene * last).sum()) < CUT and float(np.median(np.abs(scene - last))) > CHANGED

@@ -38,7 +38,7 @@ from keypoints.expression import (
 from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE, flip_keypoints
 from keypoints.pose import estimate_pose
-from keypoints.tracking import LEARNT, Rest
+from keypoints.tracking import RESTED, Rest
 from training import expression as trainer
 from training import figures
 from training.studies.expression import scores
@@ -287,7 +287,7 @@ def test_word_that_was_said_is_kept_until_it_is_improbable(classifier):
 def test_face_at_rest_is_learned_and_a_smile_is_not(classifier):
     low_brows, smile = emotion_of(classifier, "anger", 0.7), emotion_of(classifier, "happiness", 0.9)
     rest = Rest()
-    found = [rest(low_brows, 5.0, frame / 25) for frame in range(int(25 * LEARNT) + 50)]
+    found = [rest(low_brows, 5.0, frame / 25) for frame in range(int(25 * RESTED) + 50)]
     assert found[10] is low_brows and found[-1].probabilities["anger"] < 0.75 * low_brows.probabilities["anger"]
     for emotion, yaw in ((smile, 0.0), (low_brows, 40.0)):
         rest = Rest()

@@ -7,7 +7,8 @@ import os
 import struct
 import time
 from contextlib import closing
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 from helpers import CLIP, face_points, file_names, read_csv, refused, write_clip
 
 from keypoints.commands import _emotion_columns, track_header
-from keypoints.detection import Candidates, KeypointDetector
+from keypoints.detection import Candidates, Face, KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
 from keypoints.geometry import cut_out, with_roll
 from keypoints.network import load_network
@@ -158,6 +159,18 @@ def test_crop_outside_the_image_is_none():
 # Faces in time --------------------------------------------------------------------------------------------------------
 
 
+HEAD = clip()[0][0][70:290, 60:260]
+OTHER = HEAD[:, ::-1] // 2 + 30
+
+
+def scene(*heads: tuple[int, np.ndarray]) -> np.ndarray:
+    """Heads before a plain wall, each by its left edge; later ones cover earlier ones."""
+    canvas = np.full((260, 720, 3), 170, np.uint8)
+    for left, head in heads:
+        canvas[20:240, left : left + 200] = head
+    return canvas
+
+
 def test_face_keeps_its_id_and_the_detector_runs_now_and_then(tracker):
     faces = follow(tracker, range(60))
     assert [[face.id for face in found] for found in faces] == [[0]] * 60
@@ -220,11 +233,47 @@ def test_face_is_recovered_with_its_id_after_a_turn_to_60_degrees(tracker):
     assert ids == {0} and max(errors[back + 5 :]) < 4
 
 
-def test_face_that_is_gone_for_long_is_forgotten_and_gets_another_id(tracker):
-    faces = follow(tracker, range(44), partial(hide_head, until=40))
-    states = [[face.state for face in found] for found in faces]
-    assert states[4] == [TRACKED] and states[5] == [LOST] and states[34] == []
-    assert states[42] == [TRACKED] and faces[42][0].id == 1 and error(faces[43], 43) < 4
+@pytest.mark.parametrize(("seconds", "id"), [(3.0, 0), (6.0, 1)])
+def test_face_that_comes_back_elsewhere_has_its_id_for_five_seconds(tracker, seconds, id):
+    for number in range(5):
+        tracker(scene((60, HEAD)), number / 25)
+    times = 0.2 + np.arange(0, seconds, 0.25)
+    states = [[face.state for face in tracker(scene(), at)] for at in times]
+    assert states[:4] == [[LOST]] * 4 and states[5:] == [[]] * len(states[5:])
+    back = [tracker(scene((420, HEAD)), 0.2 + seconds + number / 25) for number in range(8)]
+    assert [(face.id, face.state) for face in back[-1]] == [(id, TRACKED)] and tracker.faces == id + 1
+
+
+def test_stranger_who_comes_instead_of_somebody_who_left_gets_a_new_id(tracker):
+    for number in range(5):
+        tracker(scene((60, HEAD)), number / 25)
+    for number in range(5, 20):
+        tracker(scene(), number / 25)
+    faces = [tracker(scene((60, OTHER)), number / 25) for number in range(20, 30)]
+    assert {face.id for face in faces[-1] if face.state != LOST} == {1}
+
+
+def test_face_that_moves_by_most_of_its_size_from_frame_to_frame_keeps_its_id(tracker):
+    random, left, ids = np.random.default_rng(0), 260, []
+    for number in range(30):
+        left += 80 * (1 if left < 90 else -1 if left > 420 else random.choice([-1, 1]))  # the face's size is 98
+        ids += [[face.id for face in tracker(scene((left, HEAD)), number / 25) if face.state != LOST]]
+    assert ids == [[0]] * 30
+
+
+def test_candidate_of_a_low_score_that_is_not_seen_again_is_no_face(detector, tracker, monkeypatch):
+    points = face_points(360, 120, 50)
+    candidate = Face(detector.boxes(points)[0], points, score=0.55)
+    calls = itertools.count()
+    monkeypatch.setattr(detector, "faces", lambda *_: [candidate] if next(calls) == 0 else [])
+    assert [tracker(scene(), number / 25) for number in range(3)] == [[], [], []] and tracker.faces == 0
+
+
+def test_candidate_of_a_low_score_that_the_network_confirms_is_a_face(detector, tracker, monkeypatch):
+    [face] = detector(scene((260, HEAD)))
+    monkeypatch.setattr(detector, "faces", lambda *_: [replace(face, score=0.55)])
+    faces = [tracker(scene((260, HEAD)), number / 25) for number in range(3)]
+    assert [[(one.id, one.state) for one in found] for found in faces] == [[], [(0, NEW)], [(0, TRACKED)]]
 
 
 def test_faces_after_a_cut_are_new(tracker):
@@ -259,26 +308,18 @@ def test_face_is_tracked_in_a_video_that_lies_on_its_side(tracker, quarters):
     assert (face.pose.roll + 90 * quarters + 180) % 360 == pytest.approx(180, abs=20)
 
 
-def test_two_faces_that_cross_keep_their_ids(tracker):
-    frames = clip()[0]
-    head = frames[0][70:290, 60:260]
-    behind, before = head[:, ::-1] // 2 + 30, head
-
-    def scene(left: int, right: int) -> np.ndarray:
-        canvas = np.full((260, 720, 3), 170, np.uint8)
-        canvas[20:240, right : right + 200] = behind
-        canvas[20:240, left : left + 200] = before
-        return canvas
-
+@pytest.mark.parametrize("back", [False, True])
+def test_two_faces_that_cross_or_meet_and_go_back_keep_their_ids(tracker, back):
     wall = []
     for number in range(41):
-        faces = tracker(scene(20 + 12 * number, 500 - 12 * number), number / 25)
+        way = 12 * (min(number, 40 - number) if back else number)
+        faces = tracker(scene((500 - way, OTHER), (20 + way, HEAD)), number / 25)
         wall.append({face.id: (face.state, float(face.keypoints[:, 0].mean())) for face in faces})
     start, end = wall[0], wall[-1]
     assert set(start) == set(end) == {0, 1}
     assert LOST in {wall[20][key][0] for key in wall[20]}  # one hides the other in the middle
     first = min(start, key=lambda key: start[key][1])
-    assert end[first][1] > end[1 - first][1] and {end[0][0], end[1][0]} == {TRACKED}
+    assert (end[first][1] > end[1 - first][1]) != back and {end[0][0], end[1][0]} == {TRACKED}
 
 
 def test_gap_and_restart_of_the_clock_are_survived(tracker):
