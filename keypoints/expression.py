@@ -32,7 +32,7 @@ EXPRESSION_MODEL, ACTIONS_MODEL = asset("expressions.onnx"), asset("actions.npz"
 EXPRESSIONS = ("neutral", "happiness", "sadness", "surprise", "anger", "disgust", "fear")
 UNSURE = "unsure"
 THRESHOLD = 0.5  # less probable than all others together is not said
-KEPT = 0.35  # in a video a word that was said stays while it is as probable as this
+KEPT = 0.3  # in a video a word that was said stays while it is as probable as this
 SIDE, CLOSER = 64, 1.4  # of the crop: pixels; how much larger the face is in it than in the keypoint network's
 # Movements after the face units of the rendered heads; * stands for Left and Right.
 ACTIONS: dict[str, str] = {
@@ -145,7 +145,7 @@ class Actions:
             of ACTIONS is, about 0..1.
         movement: (A, F), how an action of strength 1 moves the features.
         usual: (A,), the strengths in the mean over the seven expressions.
-        effects: (A, 7), by how much the network's logits rise with a strength, by least squares.
+        effects: (A, 7), by how much the network's logits rise with a strength, by ridge regression.
         neutral_weights, neutral_bias: (F, 7), (7,): what is added to the network's logits where the person's neutral
             face is known, of the features' differences from it.
     """
@@ -320,7 +320,7 @@ class ExpressionSmoother:
         seconds: the time constant: so much later an old frame counts 1/e as much.
     """
 
-    def __init__(self, seconds: float = 0.5) -> None:
+    def __init__(self, seconds: float = 0.8) -> None:
         if not (np.isfinite(seconds) and seconds > 0):
             raise ValueError(f"got a time constant of {seconds} seconds, expected a number above 0")
         self.seconds = seconds

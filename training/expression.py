@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import log_softmax, softmax
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, r2_score
 from torch import nn
 from torch.nn import functional
@@ -66,6 +66,7 @@ FOLDS = 3
 COMMON = [EXPRESSIONS.index(word) for word in ("neutral", "happiness", "surprise", "anger", "sadness")]
 FALSE_ALARMS, GIVEN_UP = 0.07, 0.035
 NEUTRAL_RIDGE = 0.03  # scikit-learn's C
+REASONS_RIDGE = 0.03  # its alpha: without it, movements that go together get large effects that cancel
 ABSENT = -20.0  # bias of an expression that no face with a known neutral one shows
 HIDDEN, STEPS = 32, 800  # of the network that regresses the strengths of actions
 
@@ -500,7 +501,7 @@ def learn_actions(sets: dict[str, Faces], logits: dict[str, np.ndarray], share: 
     answers -= answers.mean(axis=1, keepdims=True)
     labels = np.concatenate(list(_labels(sets).values()))
     alike = 1 / np.bincount(labels, minlength=len(EXPRESSIONS))[labels]  # all words count alike
-    fitted = LinearRegression().fit(strengths, answers, alike)
+    fitted = Ridge(REASONS_RIDGE).fit(strengths, answers, alike)
     usual = np.mean([strengths[labels == word].mean(axis=0) for word in np.unique(labels)], axis=0)
     explained = r2_score(answers, fitted.predict(strengths), sample_weight=alike, multioutput="variance_weighted")
     return replace(model, usual=usual, effects=fitted.coef_.T), float(explained)
