@@ -37,7 +37,7 @@ class TrackedFace(Face):
         box: as the Haar cascade would frame the points.
         keypoints: (68, 2) float32, steadied; of a lost face, where they are expected.
         id: the same from frame to frame, from 0.
-        state: 'new' on its first frame, 'tracked', or 'lost': hidden or gone, until it is forgotten.
+        state: 'new' on its first frame, 'tracked', or 'lost': hidden or gone, for as long as ``memory`` says.
         time: seconds.
         raw: (68, 2) float32, as the network placed them on this frame.
         blink, mouth_open: whether the eyes are shut, and the mouth is open.
@@ -93,7 +93,7 @@ class _Track:
         if not own / resized < size < own * resized or off > LEAP[0] + LEAP[1] * away:
             return np.inf
         motion = off / (REACH[0] + REACH[1] * away) + away / COAST
-        unlike, known = min(1.0, float(np.square(look - self.look).sum())), min(1.0, self.looks / LEARNT)
+        unlike, known = min(UNLIKE, float(np.square(look - self.look).sum())), min(1.0, self.looks / LEARNT)
         return MOTION * min(1.0, motion) + known * unlike + (1 - known) * UNKNOWN + BACK * self.lost
 
 
@@ -105,7 +105,7 @@ REACH = 0.6, 0.8  # face sizes, and more for each second: farther off the look a
 LEAP = 1.5, 20.0  # face sizes, and more for each second: nobody gets farther
 MOTION = 0.5  # the weight of the motion beside the look
 LIMIT = 1.1  # cost from which no match is made: elsewhere than expected a face must look alike
-UNKNOWN = 0.6  # the cost of a look that is not known, on the way from alike (0.2 in the median) to unlike (1 and more)
+UNLIKE, UNKNOWN = 0.9, 0.6  # the highest cost of a look, and that of one not known; 0.2 is the median of the same face
 LEARNT, LOOKS = 5, 50  # descriptors in the mean from which a look counts in full; over which the mean goes back
 RESIZED = 1.6  # how much larger or smaller a face may be from one frame to the next
 SMALLEST = 12.0  # pixels: what shrinks below that is no face any more

@@ -197,13 +197,14 @@ def measure(tracker: FaceTracker, actors: list[Actor], images: Iterator[np.ndarr
     """Track a scene.
 
     Returns:
-        people: who were found. ids: how many the tracker gave. swapped: people who at the end have an id that was
-        another's first; renewed: those who have one that was nobody's. came_back: people who were away. kept: those of
-        them who have the old id at the end. visible: faces on the frames that nobody covers; found: those that are
-        tracked; foreign: those of them with an id that is not the person's first.
+        people: who were found. ids: how many the tracker gave. swapped: people whose id at the end was another's
+        before; renewed: those whose id is new since the start. came_back: people who were away; kept: those of them
+        who have the old id at the end. visible: faces on the frames that nobody covers; found: those that are tracked;
+        foreign: those of them with an id that is not the person's first.
     """
     first: dict[int, int] = {}
     last: dict[int, int] = {}
+    owner: dict[int, int] = {}  # who was the first with an id
     away, back = set(), set()
     visible = found = foreign = 0
     for number, image in enumerate(images):
@@ -222,12 +223,15 @@ def measure(tracker: FaceTracker, actors: list[Actor], images: Iterator[np.ndarr
             if len(off) and off.min() < 0.4 * actor.size:
                 found += 1
                 last[i] = faces[int(off.argmin())].id
+                if i not in first:
+                    owner.setdefault(last[i], i)
                 foreign += last[i] != first.setdefault(i, last[i])
                 back |= {i} & away
     changed = [i for i in last if last[i] != first[i]]
-    swapped = sum(last[i] in first.values() for i in changed)
     return {
-        "people": len(first), "ids": tracker.faces, "swapped": swapped, "renewed": len(changed) - swapped,
+        "people": len(first), "ids": tracker.faces,
+        "swapped": sum(owner.get(key, i) != i for i, key in last.items()),
+        "renewed": sum(last[i] not in owner for i in changed),
         "came_back": len(back), "kept": len(back - set(changed)),
         "visible": visible, "found": found, "foreign": foreign,
     }  # fmt: skip
@@ -254,7 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--people", type=Path, default=SHARED / "official", metavar="DIR", help="in the official layout"
     )
-    parser.add_argument("--scenes", type=int, default=20, help="of each kind (default: 20)")
+    parser.add_argument("--scenes", type=int, default=10, help="of each kind (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene (default: 0)")
     parser.add_argument("--out", type=Path, default=RESULTS / "ids.json", metavar="FILE")
     options = parser.parse_args(arguments)
