@@ -139,7 +139,9 @@ class CoarseToFine(nn.Module):
     outputs = 4
     spread = 0.27  # root mean square distance of the keypoints from their centroid, as a share of the crop's side
 
-    def __init__(self, sides: tuple[int, int] = (56, 112), stage: Callable[[int], nn.Module] = HeatmapNet) -> None:
+    def __init__(
+        self, sides: tuple[int, int] = (56, 112), stage: Callable[[int], nn.Module] = HeatmapNet
+    ) -> None:
         super().__init__()
         self.arguments = {"sides": list(sides)}
         self.framing: dict | None = None
