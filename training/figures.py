@@ -202,12 +202,12 @@ def show_faces(
         images: by index; predicted, truth: (N, 68, 2), pixels of them.
     """
     columns = max(1, *(len(row) for row in rows))
-    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 2.5, len(rows) * 2.75), squeeze=False)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 2.5, len(rows) * 8 / 3), squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         for ax in line:
             ax.set_axis_off()
         for ax, (title, i) in zip(line, row, strict=False):
-            zoom(draw_keypoints(ax, images[i], predicted[i], truth[i], title, size=5), truth[i], reach=0.7, lift=0.05)
+            zoom(draw_keypoints(ax, images[i], predicted[i], truth[i], title), truth[i], reach=0.7, lift=0.05)
     return figure
 
 
