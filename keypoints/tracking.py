@@ -100,7 +100,7 @@ class _Track:
 COAST = 1.0  # seconds for which a motion is taken to go on
 INERTIA = 0.06  # seconds: over about so long the velocity is averaged
 RECALL = 5.0  # seconds after which somebody who comes back is somebody new
-BACK = 0.05  # more cost of a face that was lost: the parts of two that cover each other may look like a third
+BACK = 0.12  # more cost of a face that was lost: the parts of two that cover each other may look like a third
 REACH = 0.6, 0.8  # face sizes, and more for each second: farther off the look alone counts
 LEAP = 1.5, 20.0  # face sizes, and more for each second: nobody gets farther
 MOTION = 0.5  # the weight of the motion beside the look
