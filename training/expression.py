@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss, r2_score
+from sklearn.metrics import log_loss, r2_score, recall_score
 from torch import nn
 from torch.nn import functional
 
@@ -365,16 +365,17 @@ def calibrate(sets: dict[str, Faces], logits: dict[str, np.ndarray]) -> tuple[fl
     """
     names = ["press"] if "press" in sets else list(sets)
     values, labels = (np.concatenate([of[name] for name in names]) for of in (logits, _labels(sets)))
-    chosen, whole, neutral = [], 0.0, labels == NEUTRAL
+    words = [word for word in COMMON if (labels == word).any()]
+    whole = recall_score(labels, values.argmax(axis=1), labels=words, average="macro")
+    chosen, neutral = [], labels == NEUTRAL
     for bias in np.arange(0, 1.5, 0.1):
         for factor in np.arange(0.5, 2.51, 0.05):
             chances = softmax(calibrated(values, factor, bias), axis=1)
             said, sure = chances.argmax(axis=1), chances.max(axis=1) >= THRESHOLD
             balanced, told = (
-                float(np.mean([right[labels == word].mean() for word in COMMON if (labels == word).any()]))
+                float(np.mean([right[labels == word].mean() for word in words]))
                 for right in (said == labels, (said == labels) & sure)
             )
-            whole = max(whole, balanced)
             alarms = float((sure & (said != NEUTRAL))[neutral].mean()) if neutral.any() else 0.0
             chosen.append((alarms <= FALSE_ALARMS, balanced >= whole - GIVEN_UP, told, float(factor), float(bias)))
     return max(chosen)[3:]

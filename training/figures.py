@@ -377,7 +377,7 @@ def draw_confusion(ax: Axes, confusion: np.ndarray, title: str = "") -> Axes:
     places = range(len(EXPRESSIONS))
     ax.set_xticks(places, EXPRESSIONS, rotation=45, ha="right", fontsize=8)
     ax.set_yticks(places, EXPRESSIONS, fontsize=8)
-    ax.set(title=title, xlabel="called", ylabel="posed")
+    ax.set(title=title, xlabel="called", ylabel="labelled")
     return ax
 
 
