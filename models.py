@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -431,6 +432,37 @@ class ExpressionNet(nn.Module):
             for one in ([crop] if self.training else [crop, crop.flip(3)])
         ]
         return torch.stack(answers).mean(dim=0)
+
+
+class EyeNet(nn.Module):
+    """How far the lids of one eye are apart, over the eye's width; about 0.3 open, below 0.12 closed.
+
+    Input: (N, 1, S, S) float32, grey in [0, 1], cut out by :func:`keypoints.signals.eye_crops`, S a multiple of 16.
+    Output: (N,).
+
+    Args:
+        channels: of the convolutions at strides 1, 2, 4 and 8. side: pixels of the crop.
+
+    >>> EyeNet()(torch.zeros(2, 1, 32, 32)).shape
+    torch.Size([2])
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (16, 32, 48, 64), side: int = 32) -> None:
+        super().__init__()
+        self.side, layers = side, []
+        for inputs, outputs in itertools.pairwise((1, *channels)):
+            layers += [ConvNorm(inputs, outputs, 3), nn.MaxPool2d(2)]
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(channels[-1] * (side // 16) ** 2, 32),
+            nn.ReLU(),
+            nn.Linear(32, 1),
+        )
+
+    def forward(self, crop: torch.Tensor) -> torch.Tensor:
+        return self.layers(functional.instance_norm(crop, eps=1e-3))[:, 0]
 
 
 def double(value: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from keypoints.images import as_rgb
 from keypoints.landmarks import NUM_KEYPOINTS
 from keypoints.network import Crop, CropNetwork, Prediction, StagedNetwork, TorchNetwork, load_network
 from keypoints.pose import Pose, estimate_pose
+from keypoints.signals import eye_openings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,9 +62,23 @@ class Face:
         Raises:
             ValueError: the face has no crop.
         """
+        return default_classifier()(expression_crop(*self._checked_crop()), self.keypoints, self.pose)
+
+    @cached_property
+    def eye_openings(self) -> np.ndarray:
+        """How far the lids of the right and of the left eye are apart, over the eye's width: (2,) float32.
+
+        About 0.3 of an open eye, 0.12 and less of a closed one; see :func:`keypoints.signals.eye_openings`.
+
+        Raises:
+            ValueError: the face has no crop.
+        """
+        return eye_openings(self._checked_crop())
+
+    def _checked_crop(self) -> Crop:
         if self.crop is None:
             raise ValueError("got a face without a crop, expected one that a KeypointDetector found in an image")
-        return default_classifier()(expression_crop(*self.crop), self.keypoints, self.pose)
+        return self.crop
 
     def to_dict(self) -> dict[str, Any]:
         """The face as plain numbers, lists, words and None, for JSON.
@@ -71,17 +86,19 @@ class Face:
         Returns:
             ``box`` (4 numbers), ``box_roll``, ``keypoints`` (68 pairs), ``image_size`` (width and height or None),
             ``confidence`` (68 numbers or None), ``score`` (a number or None), ``yaw``, ``pitch`` and ``roll`` of the
-            head in degrees, ``emotion``, ``emotion_probability`` and ``emotion_probabilities`` (a dict of the seven
-            words; all None where there is no crop); of a :class:`~keypoints.tracking.TrackedFace` its own fields, too.
+            head in degrees, ``emotion``, ``emotion_probability``, ``emotion_probabilities`` (a dict of the seven words)
+            and ``eye_openings`` (2 numbers; all four None where there is no crop); of a
+            :class:`~keypoints.tracking.TrackedFace` its own fields, too.
         """
         plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "crop"}
         plain["box_roll"] = plain.pop("roll")  # in every output "roll" is the head's
         angles = {name: float(getattr(self.pose, name)) for name in ("yaw", "pitch", "roll")}
-        keys = ("emotion", "emotion_probability", "emotion_probabilities")
+        keys = ("emotion", "emotion_probability", "emotion_probabilities", "eye_openings")
         emotion: dict[str, Any] = dict.fromkeys(keys)
         if self.crop is not None:
             found = self.emotion
-            emotion = dict(zip(keys, (found.label, found.probability, found.probabilities), strict=True))
+            values = found.label, found.probability, found.probabilities, _plain(self.eye_openings)
+            emotion = dict(zip(keys, values, strict=True))
         return {**plain, **angles, **emotion}
 
 

@@ -1,53 +1,99 @@
-"""Blink and mouth-open detectors of a face that is followed through a video."""
+"""Closed eyes and the open mouth: of one picture, and of a face that is followed through a video."""
 
 from __future__ import annotations
 
-from collections import deque
+from functools import cache
+from pathlib import Path
 
+import cv2
 import numpy as np
+import onnxruntime
 
+from keypoints.files import asset
+from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points, inverse
 from keypoints.landmarks import LEFT_EYE, MOUTH, NUM_KEYPOINTS, RIGHT_EYE
+from keypoints.network import Crop, open_session, read_metadata
 from keypoints.smoothing import FLAT_FACE
 
+EYE_MODEL = asset("eyes.onnx")
+EYE_SIDE = 32  # pixels of an eye's crop
+EYE_WIDTH = 0.7 * float(REFERENCE_FIVE[1, 0] - REFERENCE_FIVE[0, 0])  # what it shows, in sides of a levelled face
 _TO_AFFINE = np.linalg.pinv(np.column_stack([FLAT_FACE, np.ones(NUM_KEYPOINTS)]))  # points → its matrix, (3, 2)
 
 
-class Signals:
-    """Whether the eyes are shut and the mouth is open, by aspect ratios with hysteresis.
+def eye_crops(image: np.ndarray, keypoints: np.ndarray, side: int = EYE_SIDE, wider: float = 1.0) -> np.ndarray:
+    """Cut out both eyes, levelled and sized by the face: (2, side, side) uint8, the right one mirrored.
 
-    Both are measured on the face's points with turn and foreshortening taken out. How high open eyes are differs from
-    person to person, and predicted points follow a blink only part of the way. So the eyes' ratio (Soukupová and Čech,
-    Real-time eye blink detection using facial landmarks, 2016) is compared with its own median of the last moments.
-    That finds blinks; eyes that stay shut are told only where the ratio falls by half.
+    Args:
+        image: (H, W) uint8 grey. keypoints: (68, 2) pixels of it.
+        wider: how much more of the face the crops show than the network sees.
+    """
+    linear = inverse(face_crop(five_points(keypoints)[None], 1))[0, :, :2] * wider * EYE_WIDTH / side
+    flags, crops = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, []
+    for eye, mirror in ((RIGHT_EYE, -1), (LEFT_EYE, 1)):
+        turned = linear * [mirror, 1]
+        corner = keypoints[eye].mean(axis=0) - turned.sum(axis=1) * (side - 1) / 2
+        matrix = np.column_stack([turned, corner])
+        crops.append(cv2.warpAffine(image, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE))
+    return np.stack(crops)
+
+
+@cache
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    session = open_session(path)
+    if read_metadata(session, path)["network"] != "EyeNet":
+        raise ValueError(f"{path}: expected an eye network exported by training.eyes, got another")
+    return session
+
+
+def eye_openings(crop: Crop) -> np.ndarray:
+    """How far the lids of the right and of the left eye are apart, over the eye's width: (2,) float32.
+
+    About 0.3 of an open eye, 0.12 and less of a closed one. :class:`models.EyeNet` sees the pixels: keypoints follow
+    lids only part of the way.
+    """
+    crops = eye_crops(crop.image, crop.keypoints)[:, None].astype(np.float32) / 255
+    return _session(EYE_MODEL).run(None, {"crop": crops})[0]
+
+
+class Signals:
+    """Which eyes are closed and whether the mouth is open, with hysteresis.
+
+    How wide open eyes are differs from person to person, so an eye's opening is compared with that of the track's own
+    open eyes, which is learned.
 
     Attributes:
-        blink, mouth_open: as of the last frame.
+        closed: of the right and the left eye; mouth_open: both as of the last frame.
     """
 
-    SHUT, AGAIN_OPEN = 0.88, 0.93  # of the median: below the first a blink begins, above the second it ends
-    DEEP = 0.5  # of the open eyes' ratio: below that they are shut however long it lasts
-    LOOK_BACK, LEARN = 0.32, 5.0  # seconds of the median; in which the open eyes' ratio is learned
+    CLOSED, AGAIN_OPEN = 0.5, 0.65  # of the open eye: below the first it closes, above the second it opens
+    USUAL, LEARN = 0.28, 5.0  # the opening that open eyes are taken to have at first; seconds in which it is learned
+    TURNED = 0.75  # an eye whose width is a smaller part of the other's is turned away, and counts as the other
     OPEN, AGAIN_SHUT = 0.12, 0.105  # the mouth: gap to width
 
     def __init__(self) -> None:
-        self.blink = self.mouth_open = False
-        self._past: deque[tuple[float, float]] = deque()  # times and ratios
-        self._open_eyes = 0.0
+        self.closed, self.mouth_open = (False, False), False
+        self._usual, self._time = np.full(2, self.USUAL), 0.0
 
-    def __call__(self, keypoints: np.ndarray, time: float) -> Signals:
-        """Look at the points of the next frame, (68, 2), not smoothed."""
-        own = upright(keypoints)
-        eyes, mouth = eye_ratio(own), mouth_ratio(own)
+    def __call__(self, keypoints: np.ndarray, openings: np.ndarray | None, time: float) -> Signals:
+        """Look at the next frame.
+
+        Args:
+            keypoints: (68, 2), not smoothed.
+            openings: (2,) of :func:`eye_openings`; without them the eyes stay as they were.
+            time: seconds.
+        """
+        mouth = mouth_ratio(upright(keypoints))
         self.mouth_open = mouth > (self.AGAIN_SHUT if self.mouth_open else self.OPEN)
-        last, seconds = (self._past[-1][1], time - self._past[-1][0]) if self._past else (eyes, 0.0)
-        self._past.append((time, eyes))
-        while self._past[0][0] < time - self.LOOK_BACK - 1e-6:
-            self._past.popleft()
-        if eyes > self._open_eyes or not self.blink:
-            self._open_eyes += (1 - np.exp(-seconds / self.LEARN)) * (eyes - self._open_eyes) if seconds else eyes
-        usual, now = float(np.median([ratio for _, ratio in self._past])), (eyes + last) / 2
-        dips = now < (self.AGAIN_OPEN if self.blink else self.SHUT) * usual
-        self.blink = bool(dips or now < self.DEEP * self._open_eyes)
+        if openings is not None:
+            ratios = openings / self._usual
+            closed = ratios < np.where(self.closed, self.AGAIN_OPEN, self.CLOSED)
+            widths = np.linalg.norm([keypoints[eye][0] - keypoints[eye][3] for eye in (RIGHT_EYE, LEFT_EYE)], axis=1)
+            turned = widths < self.TURNED * widths[::-1]
+            share = 1 - np.exp(-np.clip(time - self._time, 0, 0.2) / self.LEARN)
+            self._usual = np.where(closed | turned, self._usual, self._usual * (1 + share * (ratios - 1)))
+            closed = np.where(turned, closed[::-1], closed)
+            self.closed, self._time = (bool(closed[0]), bool(closed[1])), time
         return self
 
 
@@ -55,17 +101,6 @@ def upright(keypoints: np.ndarray) -> np.ndarray:
     """The points (68, 2) in the face's own frame, (68, 2): turned, sized and stretched as the mean face from ahead."""
     affine = _TO_AFFINE @ np.asarray(keypoints, np.float64)
     return (keypoints - affine[2]) @ np.linalg.pinv(affine[:2])
-
-
-def eye_ratio(own: np.ndarray) -> float:
-    """Height of the eyes, both taken together, to the width of the mean face's; of :func:`upright` points.
-
-    >>> eye_ratio(upright(FLAT_FACE)).__round__(2)
-    0.29
-    """
-    eyes, usual = (np.stack([face[RIGHT_EYE], face[LEFT_EYE]]) for face in (own, FLAT_FACE))
-    height = np.linalg.norm(eyes[:, 1:3] - eyes[:, [5, 4]], axis=2).mean()
-    return float(height / np.linalg.norm(usual[:, 0] - usual[:, 3], axis=1).mean())
 
 
 def mouth_ratio(own: np.ndarray) -> float:

@@ -40,13 +40,15 @@ class TrackedFace(Face):
         state: 'new' on its first frame, 'tracked', or 'lost': hidden or gone, for as long as ``memory`` says.
         time: seconds.
         raw: (68, 2) float32, as the network placed them on this frame.
-        blink, mouth_open: whether the eyes are shut, and the mouth is open.
+        closed: whether the right and the left eye are closed; an eye that is turned away counts as the other.
+        blink, mouth_open: whether both eyes are closed, and the mouth is open.
     """
 
     id: int = 0
     state: str = NEW
     time: float = 0.0
     raw: np.ndarray | None = None
+    closed: tuple[bool, bool] = (False, False)
     blink: bool = False
     mouth_open: bool = False
 
@@ -301,7 +303,7 @@ class FaceTracker:
     def _face(self, track: _Track, image: np.ndarray, face: Face) -> TrackedFace:
         assert track.id is not None
         points = track.points if track.smoother is None else track.smoother(track.points, track.time)
-        track.signals(track.points, track.time)
+        track.signals(track.points, None if face.crop is None else face.eye_openings, track.time)
         track.face = TrackedFace(
             box=self.detector.framing.boxes(points)[0],
             keypoints=points.astype(np.float32),
@@ -313,7 +315,8 @@ class FaceTracker:
             state=NEW if track.face is None else TRACKED,
             time=track.time,
             raw=track.points.astype(np.float32),
-            blink=track.signals.blink,
+            closed=track.signals.closed,
+            blink=all(track.signals.closed),
             mouth_open=track.signals.mouth_open,
         )
         return track.face

@@ -24,6 +24,7 @@ from keypoints.commands import _emotion_columns, track_header
 from keypoints.detection import Candidates, Face, KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
 from keypoints.geometry import cut_out, with_roll
+from keypoints.landmarks import LEFT_EYE
 from keypoints.network import load_network
 from keypoints.signals import Signals
 from keypoints.smoothing import FLAT_FACE, OneEuro, Smoother
@@ -355,16 +356,40 @@ def test_image_may_be_grey_and_without_faces(tracker):
 # Signals --------------------------------------------------------------------------------------------------------------
 
 
-def test_blinks_and_open_mouths_of_true_keypoints_are_detected():
-    _, true, table = clip()
-    signals, found = Signals(), []
-    for points, at in zip(true, table.time, strict=True):
-        signals(points, at)
-        found.append((signals.blink, signals.mouth_open))
-    blink, mouth = np.array(found).T
+def test_blinks_and_open_mouths_are_detected(tracker):
+    frames, _, table = clip()
+    faces = [tracker(frame, at)[0] for frame, at in zip(frames, table.time, strict=True)]
+    blink, mouth = np.array([(face.blink, face.mouth_open) for face in faces]).T
     expected, begins = (np.flatnonzero(np.diff(np.r_[0, np.int_(b)]) > 0) for b in (table.blink, blink))
     assert len(begins) == len(expected) == 6 and np.abs(begins - expected).max() <= 2
-    assert (mouth == table.mouth_open).mean() > 0.93
+    assert (blink == (table.blink > 0.5)).mean() > 0.95 and (mouth == table.mouth_open).mean() > 0.9
+
+
+def test_an_eye_that_stays_closed_and_a_wink_are_told_and_narrow_eyes_are_not():
+    face = np.float64(FLAT_FACE * 100)
+    signals, usual = Signals(), np.array([0.2, 0.3])  # a person whose right eye is never wide open
+    for number in range(250):
+        assert signals(face, usual, number / 25).closed == (False, False)
+    for number in range(250, 500):
+        assert signals(face, np.array([0.04, 0.31]), number / 25).closed == (True, False)  # however long it lasts
+    told = [signals(face, usual * part, 20 + number / 25).closed[0] for number, part in enumerate((0.7, 0.6, 0.4, 0.6))]
+    assert told == [False, False, True, True]
+    assert signals(face, None, 21).closed == (True, True) and signals(face, usual, 22).closed == (False, False)
+
+
+def test_an_eye_that_is_turned_away_counts_as_the_other():
+    face = np.float64(FLAT_FACE * 100)
+    face[LEFT_EYE, 0] = face[LEFT_EYE, 0].mean() + (face[LEFT_EYE, 0] - face[LEFT_EYE, 0].mean()) / 2
+    signals = Signals()
+    assert signals(face, np.array([0.04, 0.3]), 0).closed == (True, True)
+    assert signals(face, np.array([0.3, 0.04]), 1).closed == (False, False)
+
+
+def test_eyes_of_a_picture_are_told_apart():
+    openings = KeypointDetector()("data/photos/astronaut.jpg")[0].eye_openings
+    assert openings.shape == (2,) and (openings > 0.2).all()
+    with refused("got a face without a crop"):
+        Face(np.zeros(4), np.zeros((68, 2))).eye_openings  # noqa: B018
 
 
 def test_signals_do_not_flicker_between_the_two_thresholds():
@@ -381,7 +406,8 @@ def test_signals_do_not_flicker_between_the_two_thresholds():
         return lips
 
     between = (Signals.OPEN + Signals.AGAIN_SHUT) / 2
-    told = [signals(gap(r), n / 25).mouth_open for n, r in enumerate((0.02, between, 0.2, between, 0.02, between))]
+    ratios = (0.02, between, 0.2, between, 0.02, between)
+    told = [signals(gap(ratio), None, number / 25).mouth_open for number, ratio in enumerate(ratios)]
     assert told == [False, False, True, True, False, False]
 
 

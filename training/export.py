@@ -15,7 +15,7 @@ from torch import nn
 
 from keypoints.files import check_writable, write_atomically
 from keypoints.network import METADATA, network_files
-from models import CoarseToFine, ExpressionNet, FaceDetector, PhotoNet
+from models import CoarseToFine, ExpressionNet, EyeNet, FaceDetector, PhotoNet
 
 OPSET = 17
 
@@ -37,8 +37,8 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
     Args:
         net: of :mod:`models`; a ``CoarseToFine`` becomes ``<stem>.coarse.onnx`` and ``<stem>.fine.onnx``, another
             ``<stem>.onnx``.
-        path: any file of that stem. The weights of an ``ExpressionNet`` are rounded to 16 bits: the file then packs to
-            half its size.
+        path: any file of that stem. The weights of an ``ExpressionNet`` and an ``EyeNet`` are rounded to 16 bits: the
+            file then packs to half its size.
 
     Returns:
         the files.
@@ -65,10 +65,13 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
         inputs = {"crop": torch.rand(2, 1, net.side, net.side), "features": torch.zeros(2, net.FEATURES)}
         _write(net, inputs, ["logits"], axes, single, about, rounded=True)
         return [single]
+    if isinstance(net, EyeNet):
+        inputs = {"crop": torch.rand(2, 1, net.side, net.side)}
+        _write(net, inputs, ["opening"], axes, single, about, rounded=True)
+        return [single]
     if not isinstance(net, CoarseToFine):
-        raise ValueError(
-            f"got a {type(net).__name__}, expected a CoarseToFine, PhotoNet, FaceDetector or ExpressionNet"
-        )
+        expected = "CoarseToFine, PhotoNet, FaceDetector, ExpressionNet or EyeNet"
+        raise ValueError(f"got a {type(net).__name__}, expected a {expected}")
     about |= {"framing": net.framing, "spread": net.spread}
     for stage, name, path in ((net.coarse, "image", coarse), (net.fine, "crop", fine)):
         graph = _Graph(stage, lambda view, stage=stage: stage.points(view)[-1])

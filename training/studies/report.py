@@ -342,11 +342,14 @@ def tracking_table() -> str:
             rows.append([name, way, *numbers])
     head = ["the rendered clip", "points", "jitter at rest, %", "NME_box, %", "lag on fast moves, frames"]
     blinks = [f"{figures['signals']['blinks_f1']:.2f} ({name})" for name, figures in kinds.items()]
-    mouths = [f"{figures['signals']['mouth_open_frames_f1']:.2f}" for figures in kinds.values()]
+    frames = [
+        " and ".join(f"{figures['signals'][f'{kind}_frames_f1']:.2f}" for figures in kinds.values())
+        for kind in ("closed", "mouth_open")
+    ]
     lines = [
         markdown(head, rows),
         f"F1 of the clip's {next(iter(kinds.values()))['signals']['blinks']:.0f} blinks: {', '.join(blinks)}; of the "
-        f"frames with an open mouth: {', '.join(mouths)}.",
+        f"frames with closed eyes: {frames[0]}; with an open mouth: {frames[1]}.",
     ]
     if "talking" in record:
         real, speed = record["talking"], record["talking"]["frames_per_second"]
@@ -404,6 +407,21 @@ def haar_table() -> str:
     images = [*(str(row["images"]) for row in haar["bins"]), "", str(haar["images"])]
     rows = [["found", *(f"{share:.1f} %" for share in shares)], ["images", *images]]
     return markdown(["yaw, either side", *columns], rows)
+
+
+def eyes_table() -> str:
+    """Tabulate how well closed eyes are told; `python -m training.eyes` measured it."""
+    record = load(MODEL_DIR / "eyes.json")
+    titles = {"wild": "photographs", "frames": "video frames", "rendered": "rendered heads"}
+    rows = []
+    for kind, title in titles.items():
+        figures = record["history"][-1].get(kind)
+        for name, told in (("the network", "network"), ("predicted keypoints", "keypoints")) if figures else ():
+            own, cases = figures[told], f"{figures['eyes']}, {figures['closed']} closed"
+            values = (own[key] for key in ("correlation", "auc", "of_closed", "of_others"))
+            rows.append([title, cases, name, *(f"{value:.2f}" for value in values)])
+    head = ["validation faces", "eyes", "opening by", "correlation", "AUC", "closed eyes, median", "others, median"]
+    return markdown(head, rows)
 
 
 def emotion_table() -> str:
@@ -535,6 +553,7 @@ TABLES = {
         "slices": slices_table,
         "pose": pose_table,
         "emotion": emotion_table,
+        "eyes": eyes_table,
     },
     "results/README.md": {"benchmark": benchmark_table, "tracking": tracking_table, "cost": cost_table},
     "data/README.md": {"sample": sample_text, "haar": haar_table, "alone": alone_text},

@@ -20,7 +20,7 @@ import torch
 from data_load import DATA_DIR, NUM_KEYPOINTS
 from keypoints.detection import KeypointDetector
 from keypoints.files import sha256, write_atomically
-from keypoints.tracking import LOST, FaceTracker, Signals, Smoother, Smoothing
+from keypoints.tracking import LOST, FaceTracker, Smoother, Smoothing
 from keypoints.video import Video
 from training import figures as plots
 from training import metrics
@@ -59,13 +59,17 @@ def one_by_one(detector: KeypointDetector, frames: list[np.ndarray]) -> np.ndarr
     return np.stack([face[0].keypoints if face else np.full((NUM_KEYPOINTS, 2), np.nan) for face in faces])
 
 
-def followed(detector: KeypointDetector, frames: list[np.ndarray], times: np.ndarray) -> np.ndarray:
-    """Track the face without smoothing, (N, 68, 2): the filters' input."""
-    tracker, found = FaceTracker(detector, smoothing=False), []
-    for frame, at in zip(frames, times, strict=True):
+def followed(
+    detector: KeypointDetector, frames: list[np.ndarray], table: pd.DataFrame
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Track the face without smoothing: its keypoints (N, 68, 2), the filters' input, and how well blinks are told."""
+    tracker, found, signals = FaceTracker(detector, smoothing=False), [], np.zeros((len(frames), 2), bool)
+    for number, (frame, at) in enumerate(zip(frames, table.time, strict=True)):
         faces = [face for face in tracker(frame, at) if face.state != LOST]
         found.append(faces[0].keypoints if faces else np.full((NUM_KEYPOINTS, 2), np.nan))
-    return np.stack(found)
+        if faces:
+            signals[number] = faces[0].blink, faces[0].mouth_open
+    return np.stack(found), score(*signals.T, table)
 
 
 def smoothed(points: np.ndarray, times: np.ndarray, smoothing: Smoothing | None = None) -> np.ndarray:
@@ -126,17 +130,19 @@ def rendered(detector: KeypointDetector) -> tuple[dict, list[dict]]:
     }
     kinds = {"as it is": [frames], "noise and compression": (spoilt(frames, seed) for seed in SEEDS)}
     for name, takes in kinds.items():
-        single, raw = [], []
+        single, raw, told = [], [], []
         for images in takes:
             single.append(one_by_one(detector, images))
-            raw.append(followed(detector, images, times))
+            points, signals = followed(detector, images, table)
+            raw.append(points)
+            told.append(signals)
         steady = [smoothed(points, times) for points in raw]
         ways = {"frame by frame": single, "followed": raw, "smoothed": steady}
         result[name] = {way: average([clip(points) for points in found]) for way, found in ways.items()}
         base = result[name]["frame by frame"]["jitter"]
         for figures in result[name].values():
             figures["jitter_ratio"] = figures["jitter"] / base
-        result[name]["signals"] = average([signals(points, table) for points in raw])
+        result[name]["signals"] = average(told)
     grid = []
     for beta, noise, shape_beta in GRID:
         (cutoff, _, d_cutoff, _), (*_, d_shape, shape_noise) = Smoothing().place, Smoothing().shape
@@ -152,16 +158,12 @@ def average(rows: list[dict]) -> dict:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def signals(points: np.ndarray, table: pd.DataFrame) -> dict:
-    """Score the blink and mouth-open detectors: F1 of blinks as events, and of frames."""
-    of_face, said = Signals(), []
-    for face, at in zip(points, table.time, strict=True):
-        of_face(face, at)
-        said.append((of_face.blink, of_face.mouth_open))
-    blink, mouth = np.array(said).T
+def score(blink: np.ndarray, mouth: np.ndarray, table: pd.DataFrame) -> dict[str, float]:
+    """Score what was told of each frame, (N,) bool each: F1 of blinks as events, and of frames."""
     return {
         "blinks": len(events(table.blink)),
         "blinks_f1": f1_of_events(blink, table.blink.to_numpy()),
+        "closed_frames_f1": f1(blink, table.blink.to_numpy() > 0.5),
         "mouth_open_frames_f1": f1(mouth, table.mouth_open.to_numpy() > 0),
     }
 
