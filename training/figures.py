@@ -52,7 +52,7 @@ def use_style() -> None:
     if shell is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})  # a grid of photographs is six times larger as PNG
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75, "optimize": True})  # a grid of photographs is six times larger as PNG
 
 
 def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:

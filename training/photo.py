@@ -26,6 +26,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
@@ -461,11 +462,20 @@ def train(
         return measure(averaged, validation, views.side)
 
     net, record = fit(net, batches, loss_of, figures, recipe, out, clip=5, measure_every=2, minutes=minutes)
+    round_weights(net)
     counts = [{kind: len(some.crops) for kind, some in faces.items()} for faces in (training, validation)]
     record = {"faces": counts[0], "validation": counts[1], **earlier, **record}
     save_model(net, out, record)
     out.with_suffix(".checkpoint").unlink()
     return record
+
+
+@torch.no_grad()
+def round_weights(net: nn.Module) -> None:
+    """Round all weights to bfloat16's precision in place: the files then pack to a third of their size."""
+    for value in net.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.bfloat16())
 
 
 def training_facts(record: dict) -> dict:
