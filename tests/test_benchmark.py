@@ -97,7 +97,7 @@ def test_our_rows_are_measured_as_evaluate_does_and_a_missing_tool_is_left_out(t
     [row] = record["tools"].values()
     test = benchmark.labelled_sets(data, None, 3)["people"][0]
     names = [path.name for path in test.paths]
-    expected = evaluate(SHIPPED, data.csv_file("training"), data.image_dir("training"), "haar", names).figures
+    expected = evaluate(SHIPPED, data.csv_file("test"), data.image_dir("test"), "haar", names).figures
     assert row["own"]["people"]["found"] == row["boxed"]["people"]["found"] == 3
     assert row["own"]["people"]["as_it_is"] == pytest.approx(expected["nme_box"], rel=1e-3)
     assert row["boxed"]["people"]["as_it_is"] == pytest.approx(expected["nme_box"], rel=0.3)

@@ -90,19 +90,24 @@ def spread(length: int, most: int | None) -> list[int]:
 def labelled_sets(data: Data, wild: Path | None, most: int | None = None) -> dict[str, tuple[Labelled, Labelled]]:
     """Return name → images to measure and training images: ``people``, ``wild`` where it is here, and ``heads``.
 
+    The people are the official set's test people of data/splits.json; of other data, the heads stand in for them.
+
     Args:
         most: images of each.
     """
-    sample, people = find_data("sample"), read_labels(data.csv_file("training"), data.image_dir("training"))
-    split = people_split([path.name for path in people.paths])
-    pairs = {"people": (people.take(split["test"]), people.take(split["training"]))}
+    sample = find_data("sample")
+    heads, others = (read_labels(sample.csv_file(part), sample.image_dir(part)) for part in ("test", "training"))
+    pairs = {"people": (heads, others)}
+    if data.name == "official":
+        people = read_labels(data.csv_file("training"), data.image_dir("training"))
+        split = people_split([path.name for path in people.paths])
+        pairs["people"] = people.take(split["test"]), people.take(split["training"])
     if wild is not None:
         groups = wild_groups("validation"), wild_groups("training")
         photos = read_labels(wild / WILD_CSV, wild, (groups[0] | groups[1]).get)
         test, training = ([i for i, path in enumerate(photos.paths) if path.name in part] for part in groups)
-        pairs["wild"] = (photos.take(test), photos.take(training))
-    heads = [read_labels(sample.csv_file(part), sample.image_dir(part)) for part in ("test", "training")]
-    pairs["heads"] = (heads[0], heads[1])
+        pairs["wild"] = photos.take(test), photos.take(training)
+    pairs["heads"] = heads, others
     result = {}
     for name, (test, training) in pairs.items():
         count = min(most or CALIBRATION[name], CALIBRATION[name], len(training.paths))
@@ -262,7 +267,7 @@ def benchmark(options: argparse.Namespace, data: Data) -> dict:
     sets = labelled_sets(data, options.wild, options.images)
     whole = {name.split("_")[0]: images for name, images in detector.labelled_sets(options)}
     whole = {key: [whole[key][i] for i in spread(len(whole[key]), options.images)] for key in WHOLE if key in whole}
-    # Nobody trains on the sample's test heads, so of that data any weights do.
+    # No network of ours was trained on the sample's test heads.
     weights, left_out = own_weights(options.twin, set(sets["people"][0].who) if data.name == "official" else set())
     left_out |= {f"pictures: {key}": "not here (see --help)" for key in WHOLE if key not in whole}
     entries = {title: f"ours:{file}" for title, file in weights.items()} | TOOLS
@@ -309,8 +314,10 @@ def benchmark(options: argparse.Namespace, data: Data) -> dict:
             rows = content["tracking"][kind] = {}
             for title, result in run_all(trackers, [file], options.python.absolute(), left_out):
                 points = predictions(result["clip.points"], result["clip.image"], clip.true)
-                measured = {key: value for key, value in clip(points).items() if key != "lag_frames"}
-                rows[title] = measured | {"of": len(frames), "ms": float(result["clip.ms"][1:].mean())}
+                error = metrics.nme(points, clip.true)
+                rows[title] = {"frames": int(np.isfinite(error).sum()), "of": len(frames)}
+                rows[title] |= {"nme_box": float(np.nanmean(error)), "jitter": clip.jitter(points)}
+                rows[title]["ms"] = float(result["clip.ms"][1:].mean())  # not the median: detectors run now and then
     return rounded(content, ".4g")
 
 
