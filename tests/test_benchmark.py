@@ -43,7 +43,7 @@ def test_of_several_faces_the_one_at_the_true_place_counts(faces):
 
 
 def test_given_boxes_lie_as_the_tool_s_own_whatever_else_it_finds():
-    true = np.array([[10.0, 20, 30, 30], [50, 5, 60, 60], [0, 0, 20, 20]])
+    true = np.array([[25.0, 35, 30], [80, 35, 60], [10, 10, 20]])
     own = benchmark_peers.apply_framing(np.array([0.1, -0.2, 1.5]), true)
     np.testing.assert_allclose(own[0], [25 + 3 - 22.5, 35 - 6 - 22.5, 45, 45])
     found = np.concatenate([own, [[500, 500, 9, 9]]])  # and something that is no face
@@ -54,7 +54,7 @@ def test_given_boxes_lie_as_the_tool_s_own_whatever_else_it_finds():
 class Tool(benchmark_peers.Entry):
     """Finds as many faces as the image's brightness says; places all points at the box's left."""
 
-    framed = False
+    framing = np.array([0, 0, 1])
 
     def detect(self, image):
         return [(i, 0, 1, 1) for i in range(int(image[0, 0, 0]))]
@@ -64,8 +64,8 @@ class Tool(benchmark_peers.Entry):
 
 
 def test_whole_pictures_are_measured_and_labelled_faces_in_their_boxes_too():
-    images, boxes = [np.full((2, 2, 3), number, np.uint8) for number in (2, 0, 1)], np.array([[7, 0, 1, 1]] * 3)
-    result = benchmark_peers.measure(Tool(), {"labelled": (images, boxes), "others": (images, None)})
+    images, places = [np.full((2, 2, 3), number, np.uint8) for number in (2, 0, 1)], np.array([[7.5, 0.5, 1]] * 3)
+    result = benchmark_peers.measure(Tool(), {"labelled": (images, places), "others": (images, None)})
     assert result["labelled.image"].tolist() == [0, 0, 2] and result["labelled.points"][:, 0, 0].tolist() == [0, 1, 0]
     assert result["labelled.boxed"][:, 0, 0].tolist() == [7, 7, 7] and "others.boxed" not in result
     assert len(result["others.ms"]) == 3

@@ -5,7 +5,7 @@ left out with a sentence, and so is a set of images that isn't here. Figures are
 the original images; of several faces in an image the one counts as in training.evaluation: the nearest whose points'
 box holds the true centroid. Every tool has its own idea of where a point lies, so each point's median offset is fitted
 on the same training images for all; ``as_it_is`` is the error without it. ``own`` is measured behind the tool's own
-detector, ``boxed`` in the box that this detector would typically give of the true points.
+detector, ``boxed`` in the box that this detector would typically give: a square around the true points.
 """
 
 from __future__ import annotations
@@ -136,11 +136,11 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def write_set(file: Path, images: Iterable[np.ndarray], keypoints: np.ndarray | None = None) -> Path:
-    """Write images, and the tight boxes of their keypoints, as benchmark_peers reads them."""
-    more = {}
+    """Write images, and the places of their keypoints, as benchmark_peers reads them."""
+    more = {f"image_{i}": image for i, image in enumerate(images)}
     if keypoints is not None:
-        more["boxes"] = np.concatenate([keypoints.min(axis=1), np.ptp(keypoints, axis=1)], axis=1)
-    np.savez(file, **more, **{f"image_{i}": image for i, image in enumerate(images)})
+        more["places"] = np.column_stack([keypoints.mean(axis=1), face_size(keypoints)])
+    np.savez(file, **more)
     return file
 
 
