@@ -128,9 +128,7 @@ def pictures() -> dict[str, np.ndarray]:
         scale = size / (1.8 * face_size(points))
         moved = size / 2 - scale * (points.min(axis=0) + points.max(axis=0)) / 2
         frame = np.array([[scale, 0, moved[0]], [0, scale, moved[1]]])
-        cells[cell] = cv2.warpAffine(
-            read_image(heads.paths[i]), frame, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
-        )
+        cells[cell] = cv2.warpAffine(read_image(heads.paths[i]), frame, (size, size), borderMode=cv2.BORDER_REPLICATE)
     one = cv2.resize(read_image(DATA_DIR / "photos" / "astronaut.jpg")[:384], (640, 480))
     return {"one": one, "ten": np.vstack([np.hstack(cells[row : row + 4]) for row in (0, 4, 8)])}
 
@@ -159,14 +157,8 @@ def run_entry(entry: str, files: Sequence[Path], interpreter: Path) -> dict:
     # OpenMP and the BLAS libraries read their number of threads once, at the start.
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     try:
-        process = subprocess.run(
-            command,
-            cwd=RESULTS.parent,
-            env=os.environ | limits,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        process = subprocess.run(command, cwd=RESULTS.parent, env=os.environ | limits, capture_output=True,
+                                 encoding="utf-8", errors="replace")  # fmt: skip
     except OSError as error:
         raise LeftOut(f"{interpreter}: {error.strerror}; 'make benchmark' sets it up") from None
     if process.returncode:
@@ -236,13 +228,8 @@ def tally(result: dict, key: str, images: list[detector.Labelled], of_points: bo
 
 def timed(result: dict) -> dict:
     """Return the median milliseconds of the pictures that are timed, without the first call, and the faces found."""
-    return {
-        name: {
-            "ms": float(np.median(result[f"{name}.ms"][1:])),
-            "faces": int((result[f"{name}.image"] == 0).sum()),
-        }
-        for name in ("one", "ten")
-    }
+    return {key: {"ms": float(np.median(result[f"{key}.ms"][1:])), "faces": int((result[f"{key}.image"] == 0).sum())}
+            for key in ("one", "ten")}  # fmt: skip
 
 
 # All of them ----------------------------------------------------------------------------------------------------------
