@@ -40,7 +40,7 @@ help:
 	@echo "make twin        the same without 30 % of the people, for figures of people never seen"
 	@echo "make evaluate    measure the shipped weights on every set, write results/evaluation.json"
 	@echo "make failures    a page of the worst faces: build/failures/index.html"
-	@echo "make benchmark   measure dlib, OpenCV's LBF and MediaPipe beside them, in .venv-benchmark"
+	@echo "make benchmark   measure dlib, OpenCV's LBF and MediaPipe beside them (BENCHMARK_OPTIONS='--detection DIR' names sets)"
 	@echo "make refresh     run the notebooks on the sample and keep the outputs in the committed files"
 	@echo "make clean       remove .venv, .venv-benchmark, .venv-demo and build/"
 	@echo "TRAIN_OPTIONS=--bfloat16 trains twice as fast on processors with AVX512_BF16 or AMX, as the shipped weights were"
@@ -154,7 +154,7 @@ PEERS_INSTALL := $(PEERS_PY) -m pip install --quiet --disable-pip-version-check 
 	@touch $@
 
 benchmark: .venv/made .venv-benchmark/made
-	@$(PY) -m training.studies.benchmark --python $(PEERS_PY)
+	@$(PY) -m training.studies.benchmark --python $(PEERS_PY) $(BENCHMARK_OPTIONS)
 	@$(REPORT)
 
 # Gradio beside what .venv holds: a path file shows it those packages, so that PyTorch is not installed twice. Where

@@ -12,7 +12,7 @@ import torch
 from helpers import ROOT, face_points
 from torch.utils.data import Subset
 
-from data_load import find_data, label_offset, read_keypoints, training_transform
+from data_load import find_data, label_offset, training_transform
 from models import CoarseToFine
 from training.evaluation import Evaluation
 from training.recipe import Recipe, fit
@@ -212,15 +212,3 @@ def test_points_turn_with_their_image(degrees):
     assert turned[tuple(points[0, ::-1].astype(int))].tolist() == [255] * 3
     across = points[1] - points[0]
     assert np.degrees(np.arctan2(across[1], across[0])) == pytest.approx(degrees)
-
-
-def test_baselines_that_only_detect_are_measured_in_a_process_of_their_own(tmp_path, monkeypatch, capsys):
-    names, keypoints = read_keypoints(find_data("sample").csv_file("test"))
-    images = [detector._one(find_data("sample").image_dir("test") / names[0], keypoints[0])]
-    monkeypatch.setattr(detector, "labelled_sets", lambda _: [("heads", images)])
-    monkeypatch.setattr(detector, "RESULTS", tmp_path)
-    detector.main(["baselines", "--python", str(tmp_path / "nowhere")])
-    content = json.loads((tmp_path / "detector_baselines.json").read_text())
-    assert content["sets"]["heads"]["ours, full"]["found"] == 1 and content["sets"]["heads"]["ours, full"]["ms"] > 0
-    assert {"OpenCV Haar cascade", "ours, fast"} < set(content["sets"]["heads"])
-    assert set(content["left_out"]) == {name for name in content["left_out"] if name.startswith(("dlib", "MediaPipe"))}

@@ -1,9 +1,9 @@
 """The entries of the benchmark, and the worker that measures one of them in an interpreter of its own.
 
-`python -m training.studies.benchmark_peers PEER IMAGES OUT THREADS`, started by benchmark.py. PEER is a key of PEERS,
-for our networks with ``:FILE`` behind it, the weights. IMAGES is an .npz file with ``boxes`` (N, 4), the true points'
-tight boxes left, top, width, height, and the images ``image_0`` … as (H, W, 3) uint8 RGB, so that all entries get the
-same pixels. OUT is one with what :func:`measure` returns.
+`python -m training.studies.benchmark_peers ENTRY OUT SET ...`, started by benchmark.py. ENTRY is a key of ENTRIES, with
+``:ARGUMENT`` behind it where its class takes one. Each SET is an .npz file with the images ``image_0`` … as (H, W, 3)
+uint8 RGB, so that all entries get the same pixels, and, where each shows one labelled face, ``places`` (N, 3), the true
+points' centroid and size. OUT gets what :func:`measure` returns.
 
 Two environments run this file: ours and the baselines', which has no torch. So the module imports NumPy alone, and each
 entry imports what it needs.
@@ -20,67 +20,66 @@ from pathlib import Path
 
 import numpy as np
 
-WARM_UP = 20  # images before the timing: libraries plan, allocate and compile at their first calls
 # For each of the 68 points the mesh points of which it is the mean.
 MEDIAPIPE_MAP = Path(__file__).resolve().parents[2] / "results" / "benchmark_mediapipe68.json"
+MOST_FACES = 20  # that MediaPipe's face mesh may find in a picture; it has no other way to say "all"
+CLIP_FPS = 25
 
 
-class Ours:
+class Entry:
+    """A tool: ``detect(image)`` returns boxes, and ``keypoints(image, box)`` (68, 2) points in pixels of the image."""
+
+    ours = False
+    framing = None  # how its boxes lie around faces, see fit_framing, where that isn't found out by its own detector
+    keypoints = None  # of detectors alone
+
+    def faces(self, image):
+        """Return the faces of a whole picture: a list of (box, points)."""
+        none = np.full((68, 2), np.nan)
+        return [(box, self.keypoints(image, box) if self.keypoints else none) for box in self.detect(image)]
+
+
+class Ours(Entry):
     """A network of this repository behind its detector, as a user calls it."""
 
-    title = "behind its detector"
     ours = True
-    packages = ("torch", "opencv-python", "numpy")
+    packages = ("onnxruntime", "opencv-python", "numpy")
 
-    def __init__(self, threads, model):
-        import torch
-
+    def __init__(self, model):
         from keypoints.detection import KeypointDetector
 
-        torch.set_num_threads(threads)
         self.detector = KeypointDetector(model)
 
-    def detect(self, image):
-        from keypoints.detection import candidates
-
-        found = candidates(self.detector.detect, image)
-        return [found.take([i]) for i in range(len(found.boxes))]
+    def faces(self, image):
+        return [(face.box, face.keypoints) for face in self.detector(image)]
 
     def keypoints(self, image, box):
-        return self.detector.network.locate([image], box.boxes, box.points).keypoints[0]
+        return self.detector.keypoints(image, box[None])[0]
 
 
-class OursCentre(Ours):
-    """The official protocol: Rescale 250, centre crop 224. Nothing is detected."""
+class OursTracking(Ours):
+    """A network of this repository in a FaceTracker."""
 
-    title = "centre crop"
-    detect = None
+    keypoints = None
 
-    def __init__(self, threads, model):
-        from data_load import Normalize, evaluation_transform
-        from training.prediction import predict
-        from training.weights import load_model
+    def __init__(self, model):
+        from keypoints.tracking import FaceTracker
 
-        super().__init__(threads, model)
-        self.net = load_model(model)
-        self.transform, self.inverse, self.predict = evaluation_transform(), Normalize.inverse, predict
+        super().__init__(model)
+        self.tracker, self.frames = FaceTracker(self.detector), 0
 
-    def keypoints(self, image, box):
-        # The transforms move two corners of the image along, which give the way back to its pixels.
-        size = np.array(image.shape[1::-1], np.float32)
-        sample = self.transform({"image": image, "keypoints": np.stack([0 * size, size]) - 0.5})
-        low, high = self.inverse(sample["keypoints"]).numpy()
-        return (self.predict(self.net, sample["image"][None])[0] - low) / (high - low) * size - 0.5
+    def faces(self, image):
+        self.frames += 1
+        faces = self.tracker(image, self.frames / CLIP_FPS)
+        return [(face.box, face.keypoints) for face in faces if face.state != "lost"]
 
 
-class Dlib:
+class Dlib(Entry):
     """dlib's HOG detector, the image upsampled once, and its ensemble of regression trees."""
 
-    title = "dlib 68, its own HOG detector"
-    ours = False
     packages = ("dlib-bin", "face_recognition_models", "numpy")
 
-    def __init__(self, threads):
+    def __init__(self):
         import dlib
 
         self.rectangle, self.detector = dlib.rectangle, dlib.get_frontal_face_detector()
@@ -92,7 +91,7 @@ class Dlib:
         return [(r.left(), r.top(), r.width(), r.height()) for r in self.detector(image, 1)]
 
     def keypoints(self, image, box):
-        left, top, width, height = box
+        left, top, width, height = np.round(box).astype(int).tolist()
         shape = self.predictor(image, self.rectangle(left, top, left + width - 1, top + height - 1))
         return np.array([(point.x, point.y) for point in shape.parts()], np.float64)
 
@@ -103,20 +102,18 @@ class DlibFaces(Dlib):
     keypoints = None
     packages = ("dlib-bin", "numpy")
 
-    def __init__(self, threads):
+    def __init__(self):
         import dlib
 
         self.detector = dlib.get_frontal_face_detector()
 
 
-class FacemarkLBF:
+class FacemarkLBF(Entry):
     """OpenCV's local binary features in the boxes of the Haar cascade, with the settings of our own HaarDetector."""
 
-    title = "OpenCV FacemarkLBF behind Haar"
-    ours = False
     packages = ("opencv-contrib-python", "GoldenFace", "numpy")
 
-    def __init__(self, threads):
+    def __init__(self):
         import cv2
 
         self.cv2 = cv2
@@ -130,78 +127,105 @@ class FacemarkLBF:
 
     def keypoints(self, image, box):
         grey = self.cv2.cvtColor(image, self.cv2.COLOR_RGB2GRAY)
-        return self.facemark.fit(grey, np.array([box]))[1][0][0]
+        return self.facemark.fit(grey, np.round([box]).astype(np.int32))[1][0][0]
 
 
-class MediaPipe:
-    """The face mesh with refined eyes and lips, on a square of twice the true box's longer side.
+class MediaPipe(Entry):
+    """The face mesh with refined eyes and lips.
 
-    Its own detector runs inside, on that square, and can't be timed apart. Points are share × size, as usual; in this
-    repository's pixels that is half a pixel to the right and below, and here to its advantage.
+    It takes no box: instead of one it gets a square around the face, with a margin, in which it searches itself.
+    Points are share × size, as usual; in this repository's pixels that is half a pixel to the right and below.
     """
 
-    title = "MediaPipe face mesh mapped to 68, given the true box"
-    ours = False
+    framing = np.array([0, 0, 2.4])
     packages = ("mediapipe", "numpy")
-    detect = None
 
-    def __init__(self, threads):
+    def __init__(self, mode="still"):
         import mediapipe
 
-        self.mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True)
+        still = mode == "still"  # else it follows one face; looking for more it would detect on every frame
+        self.mesh = mediapipe.solutions.face_mesh.FaceMesh(
+            static_image_mode=still, max_num_faces=MOST_FACES if still else 1, refine_landmarks=True
+        )
         self.groups = json.loads(MEDIAPIPE_MAP.read_text(encoding="utf-8"))
 
+    def faces(self, image):
+        faces = []
+        for face in self.mesh.process(image).multi_face_landmarks or ():
+            mesh = np.array([(point.x, point.y) for point in face.landmark])
+            points = np.stack([mesh[group].mean(axis=0) for group in self.groups]) * image.shape[1::-1]
+            faces.append((np.concatenate([points.min(axis=0), np.ptp(points, axis=0)]), points))
+        return faces
+
     def keypoints(self, image, box):
-        middle, reach = box[:2] + box[2:] / 2, box[2:].max()
-        left, top = np.maximum(np.round(middle - reach), 0).astype(int)
-        right, bottom = np.minimum(np.round(middle + reach), image.shape[1::-1]).astype(int)
-        crop = np.ascontiguousarray(image[top:bottom, left:right])
-        faces = self.mesh.process(crop).multi_face_landmarks
-        if not faces:
-            return np.full((68, 2), np.nan)
-        mesh = np.array([(point.x, point.y) for point in faces[0].landmark])
-        return np.stack([mesh[group].mean(axis=0) for group in self.groups]) * crop.shape[1::-1] + (left, top)
+        middle = box[:2] + box[2:] / 2
+        left, top = np.maximum(np.round(box[:2]), 0).astype(int)
+        right, bottom = np.minimum(np.round(box[:2] + box[2:]), image.shape[1::-1]).astype(int)
+        crop, none = np.ascontiguousarray(image[top:bottom, left:right]), np.full((68, 2), np.nan)
+        faces = [np.add(points, (left, top)) for _, points in self.faces(crop)]
+        return min(faces, key=lambda points: np.linalg.norm(points.mean(axis=0) - middle), default=none)
 
 
-class MediaPipeFaces:
+class MediaPipeFaces(Entry):
     """MediaPipe's face detection: BlazeFace at 128×128 pixels, ``model`` 0, or at 192×192 for small faces, 1."""
 
-    ours = False
-    keypoints = None
     packages = ("mediapipe", "numpy")
 
-    def __init__(self, threads, model):
+    def __init__(self, model):
         import mediapipe
 
-        self.faces = mediapipe.solutions.face_detection.FaceDetection(model_selection=int(model))
+        self.detector = mediapipe.solutions.face_detection.FaceDetection(model_selection=int(model))
 
     def detect(self, image):
         height, width = image.shape[:2]
-        boxes = [face.location_data.relative_bounding_box for face in self.faces.process(image).detections or ()]
+        boxes = [face.location_data.relative_bounding_box for face in self.detector.process(image).detections or ()]
         return [(box.xmin * width, box.ymin * height, box.width * width, box.height * height) for box in boxes]
 
 
-class OursFaces:
-    """A detector of keypoints.detectors: "haar", or "network" with its effort and lowest score."""
+class YuNet(Entry):
+    """OpenCV's face detector, with its default score, on the image as it is."""
+
+    packages = ("opencv-contrib-python", "numpy")
+
+    def __init__(self, file):
+        import cv2
+
+        self.detector = cv2.FaceDetectorYN.create(file, "", (320, 320))
+
+    def detect(self, image):
+        self.detector.setInputSize(image.shape[1::-1])
+        faces = self.detector.detect(np.ascontiguousarray(image[..., ::-1]))[1]
+        return [] if faces is None else faces[:, :4]
+
+
+class OursFaces(Entry):
+    """A detector of keypoints.detectors: "haar", or the effort and lowest score of the network."""
 
     ours = True
-    keypoints = None
     packages = ("onnxruntime", "opencv-python", "numpy")
 
-    def __init__(self, threads, kind):
+    def __init__(self, kind):
         from keypoints.detectors import HaarDetector, NetworkDetector
 
         if kind == "haar":
             self.detect = HaarDetector()
         else:
-            _, effort, score = kind.split()
-            network = NetworkDetector(effort=effort, min_score=float(score), threads=threads)
+            effort, score = kind.split()
+            network = NetworkDetector(effort=effort, min_score=float(score))
             self.detect = lambda image: network.find(image).boxes
 
 
-# Entries that detect and place no points: training.studies.detector measures them.
-FACES = {"ours_faces": OursFaces, "dlib_faces": DlibFaces, "mediapipe_faces": MediaPipeFaces}
-PEERS = {"ours_centre": OursCentre, "ours_haar": Ours, "dlib": Dlib, "lbf": FacemarkLBF, "mediapipe": MediaPipe}
+ENTRIES = {
+    "ours": Ours,
+    "dlib": Dlib,
+    "lbf": FacemarkLBF,
+    "mediapipe": MediaPipe,
+    "ours_tracking": OursTracking,
+    "ours_faces": OursFaces,
+    "dlib_faces": DlibFaces,
+    "mediapipe_faces": MediaPipeFaces,
+    "yunet": YuNet,
+}
 
 
 def file_of(package: str, name: str) -> Path:
@@ -212,42 +236,64 @@ def file_of(package: str, name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / name
 
 
-def measure(peer, images, boxes: np.ndarray) -> dict:
-    """Measure an entry on the images in turn, after a warm-up.
+def places(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) left, top, width, height → (N, 3) centre and size, the root of the area."""
+    return np.column_stack([boxes[:, :2] + boxes[:, 2:4] / 2, np.sqrt(boxes[:, 2] * boxes[:, 3])])
+
+
+def fit_framing(boxes: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return how a tool's boxes (N, 4) typically lie around faces.
+
+    A box is related to the points' centroid, not to their tight box, which lies to one side of a turned head: on 60
+    training images Haar's and dlib's boxes were off sideways by 0.02 to 0.03 sizes in the median, of the tight box 0.1.
 
     Args:
-        peer: has ``keypoints(image, box)``, which returns (68, 2) in pixels of the image, NaN where it finds none; None
-            where boxes are all it gives. And ``detect(image)``, which returns boxes as its ``keypoints`` takes them;
-            None where it is given the true one.
-        images: N images, by index.
-        boxes: (N, 4) left, top, width, height, pixels.
+        true: (N, 3) the centroids of the true points, and their sizes.
 
     Returns:
-        image: (F,) the image of each of the faces found; points: (F, 68, 2) pixels; detector_ms: (N,), empty where
-        nothing is detected; keypoints_ms: (F,). Without ``keypoints`` box (F, 4) takes the place of the last two, and
-        detector_ms is the time of all the process's threads: other programs don't count.
+        (3,) medians, in sizes of the face: by how much the box's centre is to the right and below, and its side.
     """
-    rows = {"image": [], "box": [], "points": [], "detector_ms": [], "keypoints_ms": []}
-    clock = time.perf_counter if peer.keypoints else time.process_time
-    order = [*range(min(WARM_UP, len(boxes))), *range(len(boxes))]
-    for turn, index in enumerate(order):
-        if turn == len(order) - len(boxes):
-            rows = {name: [] for name in rows}
-        image, found = images[index], [boxes[index]]
-        if peer.detect:
-            began = clock()
-            found = peer.detect(image)
-            rows["detector_ms"].append(1000 * (clock() - began))
-        for box in found:
-            rows["image"].append(index)
-            if not peer.keypoints:
-                rows["box"].append(box)
-            else:
-                began = clock()
-                rows["points"].append(peer.keypoints(image, box))
-                rows["keypoints_ms"].append(1000 * (clock() - began))
-    rows |= {"points": np.reshape(rows["points"], (-1, 68, 2)), "box": np.reshape(rows["box"], (-1, 4))}
-    return rows | {"image": np.array(rows["image"], int)}
+    found = places(boxes)
+    relation = np.column_stack([(found[:, :2] - true[:, :2]) / true[:, 2:], found[:, 2] / true[:, 2]])
+    return np.median(relation[(np.abs(relation[:, :2]) < 0.5).all(axis=1)], axis=0)  # without boxes of other things
+
+
+def apply_framing(framing: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the square boxes (N, 4) that the tool's detector would typically give of faces (N, 3)."""
+    side = framing[2] * true[:, 2:]
+    return np.hstack([true[:, :2] + framing[:2] * true[:, 2:] - side / 2, side, side])
+
+
+def measure(entry, sets: dict) -> dict:
+    """Measure an entry on sets of images; the framing of boxes is fitted on the first labelled one.
+
+    Args:
+        entry: an :class:`Entry`.
+        sets: name → images, a sequence of N, and the faces' places (N, 3) or None.
+
+    Returns:
+        NAME.image: (F,) the image of each of the faces found by the whole pipeline; NAME.box: (F, 4); NAME.points:
+        (F, 68, 2) pixels, NaN of detectors; NAME.ms: (N,) the processor time of each image, all threads added up, so
+        other programs don't count; NAME.boxed: (N, 68, 2) the points in the given boxes, of labelled sets alone.
+    """
+    result, framing = {}, entry.framing
+    for name, (images, true) in sets.items():
+        faces, times = [], []
+        for i in range(len(images)):
+            image = images[i]
+            began = time.process_time()
+            found = entry.faces(image)
+            times.append(1000 * (time.process_time() - began))
+            faces += [(i, *face) for face in found]
+        result[f"{name}.image"] = image_of = np.array([face[0] for face in faces], int)
+        result[f"{name}.box"] = found = np.reshape([face[1] for face in faces], (-1, 4))
+        result[f"{name}.points"] = np.reshape([face[2] for face in faces], (-1, 68, 2))
+        result[f"{name}.ms"] = np.array(times)
+        if true is not None and entry.keypoints:
+            framing = fit_framing(found, true[image_of]) if framing is None else framing
+            given = apply_framing(framing, true)
+            result[f"{name}.boxed"] = np.stack([entry.keypoints(images[i], given[i]) for i in range(len(images))])
+    return result
 
 
 class _Images:
@@ -256,27 +302,25 @@ class _Images:
     def __init__(self, content) -> None:
         self.content = content
 
+    def __len__(self) -> int:
+        return sum(name.startswith("image_") for name in self.content.files)
+
     def __getitem__(self, index: int) -> np.ndarray:
         return self.content[f"image_{index}"]
 
 
-def main(name: str, images: str, out: str, threads: str) -> int:
-    kind, _, model = name.partition(":")
-    # Linux. MediaPipe takes as many threads as it sees cores, and has no option; FACES count the time of all threads.
-    if hasattr(os, "sched_setaffinity") and kind in PEERS:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
-    try:
-        import cv2
+def main(name: str, out: str, *files: str) -> int:
+    kind, _, argument = name.partition(":")
+    if hasattr(os, "sched_setaffinity"):  # Linux. MediaPipe takes as many threads as it sees cores, and has no option
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    import cv2
 
-        cv2.setNumThreads(int(threads))
-        peer = (PEERS | FACES)[kind](int(threads), *([model] if model else []))
-    except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    with np.load(images) as content:
-        rows = measure(peer, _Images(content), content["boxes"])
-    versions = {"python": platform.python_version(), **{package: version(package) for package in peer.packages}}
-    np.savez(out, versions=json.dumps(versions), **rows)
+    cv2.setNumThreads(1)
+    entry = ENTRIES[kind](*([argument] if argument else []))
+    content = {Path(file).stem: np.load(file) for file in files}
+    sets = {name: (_Images(of), of.get("places")) for name, of in content.items()}
+    versions = {"python": platform.python_version(), **{package: version(package) for package in entry.packages}}
+    np.savez(out, versions=json.dumps(versions), **measure(entry, sets))
     return 0
 
 

@@ -1,8 +1,8 @@
-"""What the detectors find and cost: `python -m training.studies.detector found|baselines|scatter|turned|speed|sample`.
+"""What our detectors find and cost: `python -m training.studies.detector found|scatter|turned|sample`.
 
-`found`, `baselines`, `scatter` and `turned` need the official set (`make data`, or --official DIR), the wild set
+`found`, `scatter` and `turned` need the official set (`make data`, or --official DIR), the wild set
 (KEYPOINTS_WILD, or --wild DIR) and, for groups, --detection DIR with boxes.csv beside its pictures; sets that are
-missing are left out. `baselines` runs dlib and MediaPipe in the environment of `make benchmark`.
+missing are left out. `make benchmark` times ours and measures other tools' detectors.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,10 +26,8 @@ from keypoints.geometry import five_points, with_roll
 from keypoints.landmarks import face_size
 from training.detector import face_boxes, held_out_names, read_boxes
 from training.framing import face_at
-from training.recipe import versions
 from training.splits import WILD_CSV, find_wild, people_split, wild_groups
-from training.studies.benchmark import LeftOut, run_peer
-from training.studies.benchmark_peers import FACES
+from training.studies.benchmark_peers import places
 from training.studies.common import RESULTS
 
 LONG_SIDE, SMALLEST = 512, 20  # pixels: a face counts from 20 on, with the image's longer side at 512
@@ -114,11 +109,6 @@ def tally(images: list[Labelled], find: Callable[[int, np.ndarray], np.ndarray])
     return figures | {"images": len(images), "others_an_image": round(others / len(images), 4)}
 
 
-def places(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) left, top, width, height → (N, 3) centre and size."""
-    return np.column_stack([boxes[:, :2] + boxes[:, 2:4] / 2, np.sqrt(boxes[:, 2] * boxes[:, 3])])
-
-
 def found(options: argparse.Namespace) -> None:
     """Count labelled faces that KeypointDetector finds behind each detector, and other faces an image."""
     detectors = {"network": KeypointDetector(), "haar": KeypointDetector(detect="haar")}
@@ -149,39 +139,6 @@ def joint(options: argparse.Namespace) -> None:
     cases, true = np.concatenate(features), np.array(labels)
     fitted = LogisticRegression(C=1e3).fit(cases, true)
     print("JOINT =", *fitted.coef_[0].round(3), fitted.intercept_.round(3), f"of {true.sum()} faces in {len(true)}")
-
-
-def baselines(options: argparse.Namespace) -> None:
-    """Count what detectors alone find, without the keypoint network, and time them: one thread, one process each."""
-    entries = {
-        "ours, full": f"ours_faces:network full {ALONE}",
-        "ours, fast": f"ours_faces:network fast {ALONE}",
-        "OpenCV Haar cascade": "ours_faces:haar",
-        "dlib HOG, image enlarged by 2": "dlib_faces",
-        "MediaPipe, short range": "mediapipe_faces:0",
-        "MediaPipe, full range": "mediapipe_faces:1",
-    }
-    content: dict = {"sets": {}, "left_out": {}, "versions": {}, "processor": versions()["processor"], "score": ALONE}
-    for name, images in labelled_sets(options):
-        rows = content["sets"][name] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "images.npz"
-            arrays = {f"image_{i}": read_image(path) for i, (path, *_) in enumerate(images)}
-            np.savez(file, boxes=np.zeros((len(images), 4)), **arrays)
-            del arrays
-            for title, entry in entries.items():
-                ours = FACES[entry.split(":")[0]].ours
-                try:
-                    result = run_peer(entry, file, 1, Path(sys.executable) if ours else options.python.absolute())
-                except LeftOut as reason:
-                    content["left_out"][title] = str(reason)
-                    continue
-                boxes = result["box"]
-                rows[title] = tally(images, lambda i, _, at=result["image"], boxes=boxes: places(boxes[at == i]))
-                rows[title]["ms"] = round(float(np.median(result["detector_ms"])), 2)
-                content["versions"][title] = result["versions"]
-                print(name, title, json.dumps(rows[title]), flush=True)
-        write_json(RESULTS / "detector_baselines.json", content)
 
 
 # How boxes and points lie around faces --------------------------------------------------------------------------------
@@ -272,26 +229,6 @@ def turned(options: argparse.Namespace) -> None:
     write_json(RESULTS / "detector_turned.json", content | {"roll_error": ROLL_ERROR})
 
 
-def speed(options: argparse.Namespace) -> None:
-    """Time the detectors on 640×480 pixels with one face: median milliseconds of one thread, in turn."""
-    cv2.setNumThreads(1)
-    image = cv2.resize(read_image(DATA_DIR / "photos" / "astronaut.jpg")[:384], (640, 480))
-    full = NetworkDetector()
-    ways = {"haar": HaarDetector(), "network, fast": full.fast(), "network, full": full}
-    keypoints = KeypointDetector()
-    boxes = keypoints.detect(image)[:1]
-    ways["keypoints of one face"] = lambda image: keypoints.keypoints(image, boxes)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(25):
-        for name, detect in ways.items():
-            began = time.thread_time()  # the thread's own time: other programs don't count
-            detect(image)
-            times[name].append(1000 * (time.thread_time() - began))
-    content: dict = {name: {"ms": round(float(np.median(values)), 2)} for name, values in times.items()}
-    print(json.dumps(content))
-    write_json(RESULTS / "detector_speed.json", content | {"processor": versions()["processor"]})
-
-
 def sample(options: argparse.Namespace) -> None:
     """Count how many of the sample's heads the frontal cascade finds, by yaw."""
     data, detect = find_data("sample"), HaarDetector()
@@ -319,16 +256,19 @@ def sample(options: argparse.Namespace) -> None:
     write_json(RESULTS / "sample_haar.json", content)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.studies.detector", description=__doc__.split("\n")[0])
-    commands = {work.__name__: work for work in (found, joint, baselines, scatter, turned, speed, sample)}
-    parser.add_argument("command", choices=list(commands))
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the labelled sets."""
     parser.add_argument("--official", type=Path, default=DATA_DIR, metavar="DIR", help="the official set")
     parser.add_argument("--wild", type=Path, default=find_wild(), metavar="DIR", help="the wild set")
     parser.add_argument("--detection", type=Path, metavar="DIR", help="photographs of groups, with boxes.csv")
     parser.add_argument("--hard", type=Path, metavar="DIR", help="its attributes.csv names the photographs held out")
-    parser.add_argument("--python", type=Path, default=".venv-benchmark/bin/python", metavar="FILE",
-        help="for baselines: the interpreter that 'make benchmark' sets up")  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.studies.detector", description=__doc__.split("\n")[0])
+    commands = {work.__name__: work for work in (found, joint, scatter, turned, sample)}
+    parser.add_argument("command", choices=list(commands))
+    add_sets(parser)
     options = parser.parse_args(arguments)
     with one_sentence():
         commands[options.command](options)
