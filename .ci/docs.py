@@ -25,6 +25,8 @@ import keypoints  # noqa: E402
 
 PAGES = {  # each page's file and its name in the site
     "README.md": "index",
+    "docs/training.md": "docs.training",
+    "docs/course.md": "docs.course",
     "data/README.md": "data.README",
     "saved_models/README.md": "saved_models.README",
     "results/README.md": "results.README",
