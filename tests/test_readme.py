@@ -90,7 +90,7 @@ COMMANDS = {
     (package, arguments.replace("NAME", "tophat"))
     for page in [*PAGES, *NOTEBOOKS]
     for block in blocks(text_of(ROOT / page))
-    for package, arguments in re.findall(r"-m (keypoints|training) (.+)$", block, re.MULTILINE)
+    for package, arguments in re.findall(r"(?:-m |^)(keypoints|training) (.+)$", block, re.MULTILINE)
 }
 
 
