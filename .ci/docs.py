@@ -99,11 +99,12 @@ def broken_links(site: Path) -> list[str]:
     for file, soup in soups.items():
         for tag in soup.find_all(["a", "img", "script", "link", "source", "video"]):
             link = tag.get("href") or tag.get("src") or ""
-            path, _, anchor = unquote(link).partition("#")
+            path, _, anchor = link.partition("#")
             if re.match(r"\w+:", link) or not link:
                 continue
-            target = Path(os.path.normpath(file.parent / path)) if path else file
-            if not target.is_file() or (anchor and anchor not in anchors.get(target, ())):
+            target = Path(os.path.normpath(file.parent / unquote(path))) if path else file
+            # As a browser does: the anchor as it is written, else decoded.
+            if not target.is_file() or (anchor and not {anchor, unquote(anchor)} & anchors.get(target, set())):
                 broken.append(f"{file.relative_to(site)}: {link}")
     return broken
 
