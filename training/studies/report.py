@@ -54,7 +54,7 @@ STEPS = {  # the drawing of the pipeline: two lines of each box, the x of its le
     "boxes": ("face detector", "a box for each face", 155, 100),
     "crops": ("crop", "levelled, grey", 305, 100),
     "points": ("keypoint network", "68 points, confidence", 455, 100),
-    "expression": ("expression network", "one of seven words", 615, 30),
+    "expression": ("expression", "one of seven words", 615, 30),
     "pose": ("head pose", "yaw, pitch, roll", 615, 100),
     "filters": ("filters", "placed in space", 615, 170),
 }
@@ -615,7 +615,7 @@ def pipeline() -> str:
     parts.append(f'<path d="M515 124 V165 H365 V126" stroke-dasharray="4 3" {line}/>')
     parts.append('<text x="440" y="182">in a video: the next crop</text>')
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 750 200" font-family="sans-serif" font-size="12" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 750 200" font-family="sans-serif" font-size="11" '
         'text-anchor="middle" fill="#1b2a38">\n<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
         'markerHeight="8" orient="auto">\n<path d="M0 0 L8 4 L0 8 Z" fill="#30506e"/></marker>\n'
         '<rect width="750" height="200" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
