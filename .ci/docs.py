@@ -11,12 +11,12 @@ import re
 import shutil
 import sys
 import warnings
+from html import unescape
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import quote, unquote
 
 import pdoc
-from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,14 +93,16 @@ def page(file: Path, name: str) -> ModuleType:
 
 def broken_links(site: Path) -> list[str]:
     """The links and pictures inside a site whose file or anchor is missing."""
-    soups = {file: BeautifulSoup(file.read_bytes(), "html.parser") for file in sorted(site.rglob("*.html"))}
-    anchors = {file: {tag["id"] for tag in soup.find_all(id=True)} for file, soup in soups.items()}
+    pages = {
+        file: re.sub(r"<script\b.*?</script>", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for file in sorted(site.rglob("*.html"))
+    }
+    anchors = {file: set(map(unescape, re.findall(r'<\w[^>]* id="([^"]*)"', text))) for file, text in pages.items()}
     broken = []
-    for file, soup in soups.items():
-        for tag in soup.find_all(["a", "img", "script", "link", "source", "video"]):
-            link = tag.get("href") or tag.get("src") or ""
+    for file, text in pages.items():
+        for link in map(unescape, re.findall(r'<\w[^>]* (?:href|src)="([^"]+)"', text)):
             path, _, anchor = link.partition("#")
-            if re.match(r"\w+:", link) or not link:
+            if re.match(r"\w+:", link):
                 continue
             target = Path(os.path.normpath(file.parent / unquote(path))) if path else file
             # As a browser does: the anchor as it is written, else decoded.
