@@ -22,12 +22,13 @@ export PYTHONHASHSEED := 0
 # PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup notebooks test packages soak refresh data verify train photo detector twin evaluate failures benchmark demo lab clean
+.PHONY: help setup notebooks docs test packages soak refresh data verify train photo detector twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make setup       set up .venv and nothing else"
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
+	@echo "make docs        the docstrings, pages and notebooks as a site, its links checked: build/docs/index.html"
 	@echo "make test        set up .venv, check style and types, run pytest and nbval, always on the sample"
 	@echo "make packages    write what is installed, with its licences: tests/constraints.txt, tests/licences.csv"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
@@ -92,6 +93,9 @@ test: .venv/made-for-tests
 	@$(PY) -m mypy
 	@$(PY) -m pytest
 	@KEYPOINTS_DATA=sample $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
+
+docs: .venv/made-for-tests
+	@$(PY) .ci/docs.py build/docs
 
 packages: .venv/made-for-tests
 	@{ echo "# Everything that was installed when the tests last passed; written by make packages."; \

@@ -1,9 +1,29 @@
 """Faces and their 68 keypoints: an image in, :class:`Face` objects out.
 
->>> import keypoints
->>> [face] = keypoints.KeypointDetector()("data/photos/grace_hopper.jpg")
->>> face.keypoints.shape
-(68, 2)
+Detect the faces of an image:
+
+>>> from keypoints import FaceTracker, KeypointDetector, apply_filter, read_image
+>>> detector = KeypointDetector()
+>>> [face] = detector("data/sample/test/person_509_00.jpg")
+>>> face.keypoints.shape, round(face.pose.yaw), face.emotion.label
+((68, 2), -24, 'happiness')
+
+Track the faces of a video; the number of a camera in place of the file reads the webcam:
+
+>>> from keypoints.video import Video
+>>> tracker = FaceTracker()
+>>> frames = [tracker(frame, time) for time, frame in Video("data/sample/turn.mp4")]
+>>> len(frames), {face.id for faces in frames for face in faces}
+(60, {0})
+
+Put a filter on a face; :func:`keypoints.drawing.write_image` saves the picture:
+
+>>> image = read_image("data/sample/test/person_509_00.jpg")
+>>> filtered = apply_filter(image, face.keypoints, "sunglasses", face.pose)
+>>> filtered.shape == image.shape, bool((filtered != image).any())
+(True, True)
+
+``keypoints detect|track|filter`` does the same to files. :mod:`training` shows how to train and export.
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
     if name.endswith(".json"):
         folder, name = Path(name).parent, Path(name).stem
     elif name not in filter_names(folder):
-        raise ValueError(f"got filter {name!r}, expected one of {', '.join(filter_names(folder))}")
+        known = ", ".join(filter_names(folder))
+        raise ValueError(f"got filter {name!r}, expected one of {known}, or the path of a .json file")
     file = Path(folder) / f"{name}.json"
     try:
         content = json.loads(read_bytes(file, MOST_TEXT).decode("utf-8"))

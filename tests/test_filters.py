@@ -260,7 +260,7 @@ def test_file_that_is_no_filter_is_refused_by_name(tmp_path, monkeypatch, made, 
 
 def test_command_lists_the_filters(cli, refusal):
     assert [line.split(":")[0] for line in cli("filter", "--list").out.splitlines()] == NAMES
-    assert f"got filter 'monocle', expected one of {', '.join(NAMES)}" in refusal(
+    assert f"got filter 'monocle', expected one of {', '.join(NAMES)}, or the path of a .json file" in refusal(
         "filter", ASTRONAUT, "--filter", "monocle"
     )
 

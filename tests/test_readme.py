@@ -17,7 +17,8 @@ from training.__main__ import _parser as training_parser
 from training.studies import report
 
 CONTRIBUTING = ".github/CONTRIBUTING.md"
-PAGES = [*report.TABLES, CONTRIBUTING]
+COURSE = "docs/course.md"
+PAGES = [*report.TABLES, CONTRIBUTING, COURSE, "docs/training.md"]
 NOTEBOOKS = [f"{name}.ipynb" for name in report.NOTEBOOKS]
 
 
@@ -47,6 +48,10 @@ def prose(text: str) -> str:
 @pytest.mark.parametrize("page", report.TABLES)
 def test_tables_are_those_of_the_committed_figures(page):
     assert report.filled(page) == (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_drawing_of_the_pipeline_is_the_committed_one():
+    assert report.pipeline() == (ROOT / "results" / "pipeline.svg").read_text(encoding="utf-8")
 
 
 def test_each_file_of_figures_is_named():
@@ -85,7 +90,7 @@ COMMANDS = {
     (package, arguments.replace("NAME", "tophat"))
     for page in [*PAGES, *NOTEBOOKS]
     for block in blocks(text_of(ROOT / page))
-    for package, arguments in re.findall(r"-m (keypoints|training) (.+)$", block, re.MULTILINE)
+    for package, arguments in re.findall(r"(?:-m |^)(keypoints|training) (.+)$", block, re.MULTILINE)
 }
 
 
@@ -184,8 +189,8 @@ def cells_under(notebook: Path, anchor: str) -> list[int]:
 
 
 def test_rubric_names_the_cells_of_each_section():
-    table = (ROOT / "README.md").read_text(encoding="utf-8").split("| criterion | where |")[1].split("\n## ")[0]
-    told = re.findall(r"\]\((\d_[^#)]+)#([^)]+)\), cells? (\d+)(?:–(\d+))?", table)
+    table = (ROOT / COURSE).read_text(encoding="utf-8").split("| criterion | where |")[1].split("\n## ")[0]
+    told = re.findall(r"\]\(\.\./(\d_[^#)]+)#([^)]+)\), cells? (\d+)(?:–(\d+))?", table)
     assert len(told) == table.count(".ipynb#") > 8
     for notebook, anchor, first, last in told:
         found = cells_under(ROOT / notebook, unquote(anchor))

@@ -49,6 +49,16 @@ FACES = {  # what the first picture shows, and what each wears
     "sample/test/person_519_03.jpg": ["sunglasses", "moustache"],
     "sample/test/person_523_03.jpg": ["smile"],
 }
+STEPS = {  # the drawing of the pipeline: two lines of each box, the x of its left and the y of its middle
+    "image": ("image", "or a video's frame", 5, 100),
+    "boxes": ("face detector", "a box for each face", 155, 100),
+    "crops": ("crop", "levelled, grey", 305, 100),
+    "points": ("keypoint network", "68 points, confidence", 455, 100),
+    "expression": ("expression", "one of seven words", 615, 30),
+    "pose": ("head pose", "yaw, pitch, roll", 615, 100),
+    "filters": ("filters", "placed in space", 615, 170),
+}
+ARROWS = ("image boxes", "boxes crops", "crops points", "points expression", "points pose", "pose filters")
 FILM = (["sunglasses"], ["cat"])  # what the moving head wears, beside its keypoints
 
 
@@ -564,7 +574,7 @@ def soak_table() -> str:
 
 
 TABLES = {
-    "README.md": {"peers": peers_table, "printed": printed_text, "page": page_text, "notebooks": notebooks_table},
+    "README.md": {"peers": peers_table, "printed": printed_text, "notebooks": notebooks_table},
     "saved_models/README.md": {
         "detector": detector_table,
         "results": results_table,
@@ -575,7 +585,12 @@ TABLES = {
         "emotion": emotion_table,
         "eyes": eyes_table,
     },
-    "results/README.md": {"benchmark": benchmark_table, "tracking": tracking_table, "cost": cost_table},
+    "results/README.md": {
+        "benchmark": benchmark_table,
+        "tracking": tracking_table,
+        "page": page_text,
+        "cost": cost_table,
+    },
     "data/README.md": {"sample": sample_text, "haar": haar_table, "alone": alone_text},
     "tests/soak/README.md": {"soak": soak_table},
 }
@@ -625,10 +640,32 @@ def draw_film(path: Path) -> None:
     plots.write_film(path, frames, video.fps)
 
 
+def pipeline() -> str:
+    """Return a drawing of the way from an image to pose, expression and filters, as SVG."""
+    parts, line = [], 'fill="none" stroke="#30506e" stroke-width="1.5" marker-end="url(#tip)"'
+    for title, about, x, y in STEPS.values():
+        parts.append(f'<rect x="{x}" y="{y - 24}" width="130" height="48" rx="6" fill="#eef4fb" stroke="#30506e"/>')
+        parts.append(f'<text x="{x + 65}" y="{y - 4}" font-weight="bold">{title}</text>')
+        parts.append(f'<text x="{x + 65}" y="{y + 13}">{about}</text>')
+    for arrow in ARROWS:
+        (*_, x0, y0), (*_, x1, y1) = (STEPS[name] for name in arrow.split())
+        ends = f"M{x0 + 65} {y0 + 24} V{y1 - 26}" if x0 == x1 else f"M{x0 + 130} {y0} L{x1 - 2} {y1}"
+        parts.append(f'<path d="{ends}" {line}/>')
+    parts.append(f'<path d="M515 124 V165 H365 V126" stroke-dasharray="4 3" {line}/>')
+    parts.append('<text x="440" y="182">in a video: the next crop</text>')
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 750 200" font-family="sans-serif" font-size="11" '
+        'text-anchor="middle" fill="#1b2a38">\n<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
+        'markerHeight="8" orient="auto">\n<path d="M0 0 L8 4 L0 8 Z" fill="#30506e"/></marker>\n'
+        '<rect width="750" height="200" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     make_parser("report", __doc__).parse_args(arguments)
     for page in TABLES:
         (ROOT / page).write_text(filled(page), encoding="utf-8")
+    (RESULTS / "pipeline.svg").write_text(pipeline(), encoding="utf-8")
     draw_faces(RESULTS / "faces.jpg")
     draw_film(RESULTS / "turn.webp")
     draw_failures(RESULTS / "failures.jpg", [DATA_DIR / name for name in list(FACES)[:2]])
