@@ -115,8 +115,8 @@ packages: .venv/made-for-tests
 	@PYTHONPATH=build/pip-licenses $(PY) -m piplicenses --format=csv --from=mixed --output-file tests/licences.csv \
 	  --ignore-packages pip-licenses prettytable tomli
 	@$(PIP_INSTALL) --target build/cyclonedx cyclonedx-bom==7.5.0
-	@PYTHONPATH=build/cyclonedx $(PY) -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible \
-	  --output-file build/sbom.json .venv
+	@$(PY) -c "import runpy, sys; sys.path.insert(0, 'build/cyclonedx'); runpy.run_module('cyclonedx_py.__main__', run_name='__main__')" \
+	  environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json .venv
 
 soak: .venv/made-for-tests
 	@$(PIP_INSTALL) -r tests/soak/requirements.txt

@@ -337,6 +337,13 @@ def test_another_layout_is_refused_in_one_sentence(refusal, tmp_path, bad):
     assert sentence in refusal("evaluate", "--set", name, tmp_path / "set")
 
 
+@pytest.mark.parametrize("given", [("300w", "--csv"), ("wflw", "--wild"), ("wider", "--model")])
+def test_options_that_a_set_has_no_use_for_are_refused(refusal, tmp_path, given):
+    name, option = given
+    sentence = refusal("evaluate", "--set", name, tmp_path, option, tmp_path)
+    assert sentence == f"got {option} with --set {name}, expected none of these"
+
+
 def change(file: str, old: str, new: str):
     def write(root: Path) -> None:
         path = root / file

@@ -116,6 +116,10 @@ def _labelled(options: argparse.Namespace, split: str) -> LabelledSet:
 
 def run_standard(options: argparse.Namespace) -> int:
     name, root = options.set
+    given = [f"--{key}" for key in ("csv", "images", "wild") if getattr(options, key)]
+    given += ["--model"] * (name == "wider" and bool(options.model))
+    if given:
+        raise ValueError(f"got {', '.join(given)} with --set {name}, expected none of these")
     out = options.json or BUILD / f"set_{name}.json"
     models = options.model or [DEFAULT_MODEL]
     check_out("--json", out, models)
