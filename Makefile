@@ -22,7 +22,7 @@ export PYTHONHASHSEED := 0
 # PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup notebooks docs test packages soak refresh data verify train photo detector twin evaluate failures benchmark demo lab clean
+.PHONY: help setup notebooks docs test lock packages soak refresh data verify train photo detector twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,7 +30,8 @@ help:
 	@echo "make notebooks   set up .venv, run the four notebooks; the results lie in build/notebooks/"
 	@echo "make docs        the docstrings, pages and notebooks as a site, its links checked: build/docs/index.html"
 	@echo "make test        set up .venv, check style and types, run pytest and nbval, always on the sample"
-	@echo "make packages    write what is installed, with its licences: tests/constraints.txt, tests/licences.csv"
+	@echo "make lock        write requirements.lock: versions and hashes of all packages of make notebooks and make test"
+	@echo "make packages    write the licences of what is installed, tests/licences.csv, and an SBOM, build/sbom.json"
 	@echo "make soak        an hour of damaged files, kills, many callers and mutants: results/soak.json"
 	@echo "make demo        a page for photos and the webcam on this machine, in .venv-demo"
 	@echo "make lab         open the notebooks in JupyterLab"
@@ -45,12 +46,22 @@ help:
 	@echo "make refresh     run the notebooks on the sample and keep the outputs in the committed files"
 	@echo "make clean       remove .venv, .venv-benchmark, .venv-demo and build/"
 	@echo "TRAIN_OPTIONS=--bfloat16 trains twice as fast on processors with AVX512_BF16 or AMX, as the shipped weights were"
+	@echo "LOCKED=1 installs exactly the files of requirements.lock"
 	@echo "PYTHON=python3.12 picks a Python (3.11 to 3.14, but not 3.14.1);"
 	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's small CPU build"
 
+# requirements.lock holds the packages of both stamps below, for every platform and Python; pip refuses other files.
+ifdef LOCKED
+ifdef TORCH_INDEX
+$(error got LOCKED and TORCH_INDEX, expected one of them: requirements.lock has the hashes of PyPI's files)
+endif
+INSTALL := --require-hashes -r requirements.lock
+LOCK := requirements.lock
+endif
+
 # A stamp that is newer than the requirements means that the environment holds them.
 # The pinned packages have wheels for these: NumPy none for 3.15, and torchvision excludes 3.14.1.
-.venv/made: requirements.txt
+.venv/made: requirements.txt $(LOCK)
 	@$(PYTHON) -c "import sys; v = sys.version_info[:3]; sys.exit(not (3, 11) <= v < (3, 15) or v == (3, 14, 1))" \
 	  || { echo "got $$($(PYTHON) --version 2>&1) as '$(PYTHON)', expected Python 3.11 to 3.14, but not 3.14.1:" \
 	       "make PYTHON=..." >&2; exit 1; }
@@ -59,11 +70,11 @@ help:
 ifdef TORCH_INDEX
 	@$(PIP_INSTALL) --index-url $(TORCH_INDEX) $$(grep -o '^torch[^ ]*' requirements.txt)
 endif
-	@$(PIP_INSTALL) -r requirements.txt
+	@$(PIP_INSTALL) $(or $(INSTALL),-r requirements.txt)
 	@touch $@
 
 .venv/made-for-tests: tests/requirements.txt .venv/made
-	@$(PIP_INSTALL) -r tests/requirements.txt
+	@$(PIP_INSTALL) $(or $(INSTALL),-r tests/requirements.txt)
 	@touch $@
 
 setup: .venv/made
@@ -97,12 +108,19 @@ test: .venv/made-for-tests
 docs: .venv/made-for-tests
 	@$(PY) .ci/docs.py build/docs
 
+# uv keeps the versions that are in the file; `rm requirements.lock` first takes the newest. 3.11.5: soupsieve needs it.
+lock: .venv/made
+	@$(PIP_INSTALL) --target build/uv uv==0.13.9
+	@PYTHONPATH=build/uv $(PY) -m uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes \
+	  --no-annotate --custom-compile-command "make lock" requirements.txt tests/requirements.txt -o requirements.lock
+
 packages: .venv/made-for-tests
-	@{ echo "# Everything that was installed when the tests last passed; written by make packages."; \
-	  $(PY) -m pip freeze --exclude pip | sed 's/+[^ ;]*//'; } > tests/constraints.txt
-	@$(PY) -m pip install --quiet --target build/pip-licenses pip-licenses
+	@$(PIP_INSTALL) --target build/pip-licenses pip-licenses
 	@PYTHONPATH=build/pip-licenses $(PY) -m piplicenses --format=csv --from=mixed --output-file tests/licences.csv \
 	  --ignore-packages pip-licenses prettytable tomli
+	@$(PIP_INSTALL) --target build/cyclonedx cyclonedx-bom==7.5.0
+	@$(PY) -c "import runpy, sys; sys.path.insert(0, 'build/cyclonedx'); runpy.run_module('cyclonedx_py.__main__', run_name='__main__')" \
+	  environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json .venv
 
 soak: .venv/made-for-tests
 	@$(PIP_INSTALL) -r tests/soak/requirements.txt
@@ -162,16 +180,14 @@ benchmark: .venv/made .venv-benchmark/made
 	@$(REPORT)
 
 # Gradio beside what .venv holds: a path file shows it those packages, so that PyTorch is not installed twice. Where
-# Gradio wants another version (of Pillow), that one lies in .venv-demo and comes first.
+# Gradio wants another version (of Pillow), that one lies in .venv-demo and comes first. requirements.lock has no Gradio.
 .venv-demo/made: demo/requirements.txt .venv/made
 	@echo "setting up .venv-demo (a minute and 0.2 GB) ..."
 	@$(PY) -m venv --clear --without-pip .venv-demo
 	@$(DEMO_PY) -c "import pathlib, sys, sysconfig; \
 	  (pathlib.Path(sysconfig.get_path('purelib')) / 'venv.pth').write_text(sys.argv[1])" \
 	  "$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
-	@if [ -f "$$PIP_CONSTRAINT" ]; then sed '/^pillow==/d' "$$PIP_CONSTRAINT"; fi > .venv-demo/constraints.txt
-	@PIP_CONSTRAINT=.venv-demo/constraints.txt \
-	  $(PY) -m pip --python $(DEMO_PY) install --quiet --disable-pip-version-check -r $<
+	@$(PY) -m pip --python $(DEMO_PY) install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 demo: .venv-demo/made

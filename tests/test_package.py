@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -101,3 +103,24 @@ def test_the_wheel_works_alone_from_any_folder_and_without_pytorch(wheel, tmp_pa
     run(bin_dir / "keypoints", "filter", photo, "--filter", "sunglasses", "--out", "worn.png")
     assert (work / "worn.png").stat().st_size > 10_000
     assert {path: path.stat().st_mtime_ns for path in [package, *package.rglob("*")]} == files  # root may write all
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_agrees_with_the_requirements_and_the_licences():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entry = r"^([\w.-]+)==([^\s;]+)(?: ;[^\n\\]*)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$"
+    lock = {name: version for name, version, _ in re.findall(entry, text, re.M)}
+    lines = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert len(lock) == len(lines) > 100  # each package once, and none without a hash
+    pins = []
+    for file in ("requirements.txt", "tests/requirements.txt"):
+        pins += re.findall(r"^([\w.-]+)==(\S+)", (ROOT / file).read_text(encoding="utf-8"), re.M)
+    assert len(pins) > 20
+    for name, version in pins:
+        assert lock.get(canonical(name)) == version, f"{name}: run 'make lock'"
+    with open(ROOT / "tests" / "licences.csv", newline="", encoding="utf-8") as file:
+        for name, version, licence in list(csv.reader(file))[1:]:
+            assert lock.get(canonical(name)) == version and licence, f"{name}: run 'make packages'"

@@ -21,6 +21,7 @@ from training.export import export_onnx
 from training.failures import write_page
 from training.recipe import Recipe
 from training.splits import find_wild
+from training.standard_sets import SETS, measure, standard_table
 from training.train import LabelledSet, labelled_set, train
 from training.weights import DEFAULT_MODEL, MODEL_DIR, load_model
 
@@ -56,9 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     add = command(
         "evaluate", run_evaluate, "measure weights on labelled images",
         "Measure weights on the official test set (the sample's where that is missing), on unseen people (by the "
-        "records of by-person models) and on photos in the wild; or, with --csv, on images of your own.",
+        "records of by-person models) and on photos in the wild; with --csv on images of your own; with --set on a "
+        "standard set.",
     )
     add_set(add)
+    add("--set", nargs=2, metavar=("NAME", "DIR"),
+        help=f"a standard test set in its published layout, beside the published figures of others: {', '.join(SETS)}")
     add("--model", type=Path, nargs="+", metavar="FILE",
         help="weights (default: all shipped keypoints_model_*.safetensors)")
     add("--framing", choices=FRAMINGS, nargs="+", default=list(FRAMINGS), help=f"(default: all) {framings}")
@@ -110,7 +114,27 @@ def _labelled(options: argparse.Namespace, split: str) -> LabelledSet:
     return labelled_set(split, options.csv, options.images, **how)
 
 
+def run_standard(options: argparse.Namespace) -> int:
+    name, root = options.set
+    given = [f"--{key}" for key in ("csv", "images", "wild") if getattr(options, key)]
+    given += ["--model"] * (name == "wider" and bool(options.model))
+    if given:
+        raise ValueError(f"got {', '.join(given)} with --set {name}, expected none of these")
+    out = options.json or BUILD / f"set_{name}.json"
+    models = options.model or [DEFAULT_MODEL]
+    check_out("--json", out, models)
+    check_writable(out)
+    content = measure(name, Path(root), models)
+    print(standard_table(content))
+    print("\nFaces are given by the box of their labels; 'lost': those that the whole pipeline does not find.")
+    write_json(out, content)
+    print(f"wrote {out}")
+    return 0
+
+
 def run_evaluate(options: argparse.Namespace) -> int:
+    if options.set:
+        return run_standard(options)
     data = _labelled(options, "test")
     shipped = sorted(MODEL_DIR.glob("keypoints_model_*.safetensors"))
     models = options.model or shipped

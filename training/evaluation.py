@@ -275,5 +275,10 @@ def table(content: dict) -> str:
     """Return the table of an evaluation as text."""
     lines = [["set", "weights", "framing", *COLUMNS]]
     lines += [[*names, *table_cells(figures)] for *names, figures in table_rows(content)]
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]]) -> str:
+    """Return rows of cells as text in columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines)
