@@ -271,8 +271,8 @@ def candidates(detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray, ro
 BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no more
 # Weights of the keypoint network's and of the detector's log-odds, and the bias; `python -m training.studies.detector
 # joint` fits them on the photographs of WIDER FACE and of people in the wild that are kept for validation.
-JOINT = 0.274, 0.575, 0.053
-ALONE = 0.88  # log-odds from which a detection counts that no other score confirms
+JOINT = 0.287, 0.535, 0.042
+ALONE = 0.118  # log-odds from which a detection counts that no other score confirms
 
 
 def score_features(scores: Sequence | np.ndarray, detected: np.ndarray) -> np.ndarray:

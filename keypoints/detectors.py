@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from keypoints.files import asset
-from keypoints.geometry import BOX, NETWORK_FIVE, from_five_points, nms
+from keypoints.geometry import BOX, NETWORK_FIVE, box_iou, from_five_points, nms
 from keypoints.network import open_session
 
 
@@ -26,7 +26,8 @@ class Detections:
     """What a detector found, the most certain face first.
 
     Attributes:
-        scores: (N,) float32 in [0, 1].
+        scores: (N,) float32 in [0, 1]: the geometric mean of the two searches, at different scales, that are most
+            certain of the face.
         boxes: (N, 4) float32, pixels: left, top, width, height, from the hairline to the chin.
         points: (N, 5, 2) float32, pixels: right eye, left eye, nose tip, right and left corner of the mouth.
     """
@@ -58,6 +59,7 @@ TILE, SHARED = 1280, 192  # pixels of a tile of a larger image, and those that n
 BORDER = 0.3  # longer sides of the image, around it: the network was trained on faces within a picture
 SMALLEST = 12  # pixels of a face in the image: of less no network tells a face from a letter
 SAME_BOX = 0.45  # intersection over union from which two boxes are of one face
+FAINT, UNSEEN = 0.1, 0.02  # score from which a search confirms another one; score of a face that it does not see
 INSIDE = 0.75  # part of the smaller box that lies in the other one, from which it is a part of that face
 STRIDES = (8, 16, 32)
 ROLLS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
@@ -71,7 +73,7 @@ class NetworkDetector:
         effort: "fast" searches with the image's longer side at 160 and 320 pixels: faces from a fifteenth of it on.
             "full" searches the image with a border, too, for faces that fill it, and at twice its size, at least 640
             and at most 1,280 pixels a side, in tiles where it is larger.
-        min_score: from which on a face counts, in [0, 1].
+        min_score: that one search at least must give a face, in [0, 1].
         threads: of onnxruntime.
 
     >>> from keypoints.images import read_image
@@ -80,7 +82,7 @@ class NetworkDetector:
     """
 
     def __init__(
-        self, model: str | Path | None = None, effort: str = "full", min_score: float = 0.3, threads: int = 1
+        self, model: str | Path | None = None, effort: str = "full", min_score: float = 0.2, threads: int = 1
     ) -> None:
         if effort not in ("fast", "full"):
             raise ValueError(f"got the effort {effort!r}, expected 'fast' or 'full'")
@@ -125,9 +127,14 @@ class NetworkDetector:
                     tile = grey[top : top + round(TILE / scale), left : left + round(TILE / scale)]
                     found.append(self._search(tile, scale, np.array([left, top], np.float32)))
         scores, boxes, points = (np.concatenate([getattr(some, name) for some in found]) for name in FIELDS)
+        search = np.repeat(np.arange(len(found)), [len(some) for some in found])
         order = np.argsort(-scores, kind="stable")
         kept = order[nms(boxes[order], SAME_BOX, INSIDE)]
-        return Detections(scores[kept], boxes[kept], points[kept])
+        kept = kept[scores[kept] >= self.min_score]
+        same = (box_iou(boxes[kept], boxes) > SAME_BOX) & (search[kept, None] != search)
+        second = np.max(np.where(same, scores, UNSEEN), axis=1, initial=UNSEEN)
+        scores, order = np.sqrt(scores[kept] * second), np.argsort(-scores[kept] * second, kind="stable")
+        return Detections(scores[order], boxes[kept][order], points[kept][order])
 
     def _search(self, grey: np.ndarray, scale: float, origin: np.ndarray | float = 0.0) -> Detections:
         size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
@@ -139,7 +146,7 @@ class NetworkDetector:
         scores, boxes, points = decode(output, *padded.shape)
         middle = boxes[:, :2] + boxes[:, 2:] / 2
         large = boxes[:, 2:].prod(axis=1) >= (SMALLEST * scale) ** 2
-        kept = large & (scores >= self.min_score) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
+        kept = large & (scores >= min(FAINT, self.min_score)) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
         ratio = np.divide(grey.shape[::-1], size).astype(np.float32)
         boxes, points = boxes[kept] * np.tile(ratio, 2), points[kept] * ratio + origin
         boxes[:, :2] += origin

@@ -48,6 +48,7 @@ DETECTORS = {
     "MediaPipe (BlazeFace), short range": "mediapipe_faces:0",
     "MediaPipe (BlazeFace), full range": "mediapipe_faces:1",
 }
+MODEL_2, TWIN = "ours, model 2", "ours, model 1's twin"
 WHOLE = ("groups", "wild")  # whole pictures in which detectors alone are counted
 
 
@@ -239,7 +240,7 @@ def own_weights(twin: Path, people: set[str]) -> tuple[dict[str, Path], dict[str
     """Return our networks that saw none of the people in training, title → weights, and why the others are left out."""
     weights, left_out = {}, {}
     shipped = MODEL_DIR / "keypoints_model_2.safetensors"
-    for title, file in {"ours, model 2": shipped, "ours, model 1's twin": twin}.items():
+    for title, file in {MODEL_2: shipped, TWIN: twin}.items():
         if not file.exists():
             left_out[title] = f"{file.name} is missing: 'make twin' trains it"
         elif people - set(json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["held_out_people"]):
@@ -257,8 +258,11 @@ def benchmark(options: argparse.Namespace, data: Data) -> dict:
     # No network of ours was trained on the sample's test heads.
     weights, left_out = own_weights(options.twin, set(sets["people"][0].who) if data.name == "official" else set())
     left_out |= {f"pictures: {key}": "not here (see --help)" for key in WHOLE if key not in whole}
-    entries = {title: f"ours:{file}" for title, file in weights.items()} | TOOLS
-    detectors, trackers = dict(DETECTORS), {title: f"ours_tracking:{file}" for title, file in weights.items()}
+    entries = {title: f"ours:full {file}" for title, file in weights.items()}
+    if MODEL_2 in weights:
+        entries[f"{MODEL_2}, fast search"] = f"ours:fast {weights[MODEL_2]}"
+    entries |= TOOLS
+    detectors, trackers = dict(DETECTORS), {title: f"ours_tracking:full {file}" for title, file in weights.items()}
     trackers["MediaPipe face mesh"] = "mediapipe:tracking"
     if options.yunet:
         detectors["OpenCV YuNet"] = f"yunet:{options.yunet.absolute()}"

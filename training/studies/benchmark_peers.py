@@ -40,15 +40,17 @@ class Entry:
 
 
 class Ours(Entry):
-    """A network of this repository behind its detector, as a user calls it."""
+    """A network of this repository behind its detector, as a user calls it: ``EFFORT FILE``."""
 
     ours = True
     packages = ("onnxruntime", "opencv-python", "numpy")
 
-    def __init__(self, model):
+    def __init__(self, argument):
         from keypoints.detection import KeypointDetector
+        from keypoints.detectors import NetworkDetector
 
-        self.detector = KeypointDetector(model)
+        effort, model = argument.split(" ", 1)
+        self.detector = KeypointDetector(model, detect=NetworkDetector(effort=effort))
 
     def faces(self, image):
         return [(face.box, face.keypoints) for face in self.detector(image)]
@@ -62,10 +64,10 @@ class OursTracking(Ours):
 
     keypoints = None
 
-    def __init__(self, model):
+    def __init__(self, argument):
         from keypoints.tracking import FaceTracker
 
-        super().__init__(model)
+        super().__init__(argument)
         self.tracker, self.frames = FaceTracker(self.detector), 0
 
     def faces(self, image):

@@ -183,6 +183,8 @@ def peers_table() -> str:
     record = load(RESULTS / "benchmark.json")
     rows = []
     for title, row in record["tools"].items():
+        if "twin" in title:
+            continue
         own = row["own"]["people"]
         name = f"**{title}**" if title.startswith("ours") else title
         errors = [_error(own), f"{own['as_it_is']:.2f}", f"{row['boxed']['people']['nme_box']:.2f}"]
