@@ -52,7 +52,8 @@ def use_style() -> None:
     if shell is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75, "optimize": True})  # a grid of photographs is six times larger as PNG
+        # A grid of photographs is six times larger as PNG.
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75, "optimize": True})
 
 
 def draw_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:

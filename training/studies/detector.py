@@ -35,7 +35,6 @@ BINS = ((20, 40), (40, 80), (80, 1000))
 FACE_SIZES = (0, 80, 120, 160, 200, 1000)  # pixels of the image: bins of the five points' error
 ROLL_ERROR = 20  # degrees: a face found with more is turned wrongly
 ALONE = 0.45  # of the network's score: from which on KeypointDetector counts what no keypoint network confirms
-OTHERS_COUNT = 1.6  # what is no face beside a face, so that less than one picture in ten shows a false one at 0.5
 
 Labelled = tuple[Path, np.ndarray, np.ndarray]  # an image, boxes (M, 4) left, top, right, bottom, which of them count
 
@@ -138,7 +137,7 @@ def joint(options: argparse.Namespace) -> None:
             features.append(score_features(scores, some.scores))
             labels += [matches(np.array(centre), size, boxes).any() for *centre, size in places(some.boxes)]
     cases, true = np.concatenate(features), np.array(labels)
-    fitted = LogisticRegression(C=1e3).fit(cases, true, np.where(true, 1, OTHERS_COUNT))
+    fitted = LogisticRegression(C=1e3).fit(cases, true)
     print("JOINT =", *fitted.coef_[0].round(3), fitted.intercept_.round(3), f"of {true.sum()} faces in {len(true)}")
 
 
