@@ -59,7 +59,8 @@ TILE, SHARED = 1280, 192  # pixels of a tile of a larger image, and those that n
 BORDER = 0.3  # longer sides of the image, around it: the network was trained on faces within a picture
 SMALLEST = 12  # pixels of a face in the image: of less no network tells a face from a letter
 SAME_BOX = 0.45  # intersection over union from which two boxes are of one face
-FAINT, UNSEEN = 0.1, 0.05  # score from which a search confirms another one; score of a face that it does not see
+CANDIDATE = 0.15  # score of what the keypoint network may prove to be a face
+FAINT, UNSEEN = 0.1, 0.05  # score from which one search confirms another; that of a face which it does not see
 INSIDE = 0.75  # part of the smaller box that lies in the other one, from which it is a part of that face
 STRIDES = (8, 16, 32)
 ROLLS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
@@ -73,7 +74,7 @@ class NetworkDetector:
         effort: "fast" searches with the image's longer side at 160 and 320 pixels: faces from a fifteenth of it on.
             "full" searches the image with a border, too, for faces that fill it, and at twice its size, at least 640
             and at most 1,280 pixels a side, in tiles where it is larger.
-        min_score: that one search at least must give a face, in [0, 1].
+        min_score: from which on a face counts where no keypoint network confirms it, in [0, 1].
         threads: of onnxruntime.
 
     >>> from keypoints.images import read_image
@@ -82,7 +83,7 @@ class NetworkDetector:
     """
 
     def __init__(
-        self, model: str | Path | None = None, effort: str = "full", min_score: float = 0.2, threads: int = 1
+        self, model: str | Path | None = None, effort: str = "full", min_score: float = 0.45, threads: int = 1
     ) -> None:
         if effort not in ("fast", "full"):
             raise ValueError(f"got the effort {effort!r}, expected 'fast' or 'full'")
@@ -97,46 +98,50 @@ class NetworkDetector:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB or (H, W) grey → (N, 5) float32 boxes with the roll, as the Haar cascade frames faces."""
-        return self.find(image).haar_boxes()
+        found = self.find(image)
+        return found.haar_boxes()[found.scores >= self.min_score]
 
-    def find(self, image: np.ndarray, roll: int = 0) -> Detections:
-        """The faces of an image.
+    def find(self, image: np.ndarray, roll: int = 0, least: float = CANDIDATE) -> Detections:
+        """What may be a face in an image.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) grey.
             roll: 0, 90, -90 or 180: by how many degrees the image is turned anticlockwise before the search.
+            least: the lowest score that counts.
         """
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-        found = _turned_back(self._upright(cv2.rotate(grey, ROLLS[roll])), roll, grey) if roll else self._upright(grey)
+        found = self._upright(cv2.rotate(grey, ROLLS[roll]) if roll else grey, least)
+        found = _turned_back(found, roll, grey) if roll else found
         return replace(found, points=found.points - 0.5)  # until here a pixel's edge is at 0, now its centre
 
-    def _upright(self, grey: np.ndarray) -> Detections:
+    def _upright(self, grey: np.ndarray, least: float) -> Detections:
         longer = max(grey.shape)
-        found = [self._search(grey, side / longer) for side in FAST_SIDES]
+        found = [self._search(grey, least, side / longer) for side in FAST_SIDES]
         if self.effort == "full":
             border = round(BORDER * longer)  # faces that fill the image
             framed = cv2.copyMakeBorder(grey, border, border, border, border, cv2.BORDER_REPLICATE)
-            found.append(self._search(framed, FAST_SIDES[0] / max(framed.shape), np.full(2, -border, np.float32)))
+            found.append(self._search(framed, least, FAST_SIDES[0] / max(framed.shape), -border))
             scale = float(np.clip(2 * longer, *FULL_SIDES)) / longer
             if longer > 4 * FULL_SIDES[1]:  # faces of such an image may have thousands of pixels
-                found.append(self._search(grey, scale))
+                found.append(self._search(grey, least, scale))
             scale = max(scale, min(1, math.sqrt(FINEST_PIXELS / grey.size)))
             step = round((TILE - SHARED) / scale)
             for top in range(0, max(1, grey.shape[0] - round(SHARED / scale)), step):
                 for left in range(0, max(1, grey.shape[1] - round(SHARED / scale)), step):
                     tile = grey[top : top + round(TILE / scale), left : left + round(TILE / scale)]
-                    found.append(self._search(tile, scale, np.array([left, top], np.float32)))
+                    found.append(self._search(tile, least, scale, np.array([left, top], np.float32)))
         scores, boxes, points = (np.concatenate([getattr(some, name) for some in found]) for name in FIELDS)
         search = np.repeat(np.arange(len(found)), [len(some) for some in found])
         order = np.argsort(-scores, kind="stable")
         kept = order[nms(boxes[order], SAME_BOX, INSIDE)]
-        kept = kept[scores[kept] >= self.min_score]
+        kept = kept[haar_boxes(points[kept])[:, 2] >= SMALLEST / 2]  # else the points are in one place
         same = (box_iou(boxes[kept], boxes) > SAME_BOX) & (search[kept, None] != search)
         second = np.max(np.where(same, scores, UNSEEN), axis=1, initial=UNSEEN)
-        scores, order = np.sqrt(scores[kept] * second), np.argsort(-scores[kept] * second, kind="stable")
+        scores = np.sqrt(scores[kept] * second)
+        order = np.argsort(-scores, kind="stable")[: int((scores >= least).sum())]
         return Detections(scores[order], boxes[kept][order], points[kept][order])
 
-    def _search(self, grey: np.ndarray, scale: float, origin: np.ndarray | float = 0.0) -> Detections:
+    def _search(self, grey: np.ndarray, least: float, scale: float, origin: np.ndarray | float = 0.0) -> Detections:
         size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         values = small.astype(np.float32)
@@ -146,7 +151,7 @@ class NetworkDetector:
         scores, boxes, points = decode(output, *padded.shape)
         middle = boxes[:, :2] + boxes[:, 2:] / 2
         large = boxes[:, 2:].prod(axis=1) >= (SMALLEST * scale) ** 2
-        kept = large & (scores >= min(FAINT, self.min_score)) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
+        kept = large & (scores >= min(FAINT, least)) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
         ratio = np.divide(grey.shape[::-1], size).astype(np.float32)
         boxes, points = boxes[kept] * np.tile(ratio, 2), points[kept] * ratio + origin
         boxes[:, :2] += origin

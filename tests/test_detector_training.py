@@ -136,7 +136,7 @@ def test_a_detector_trained_on_the_sample_finds_faces_without_pytorch(tmp_path, 
     assert record["network"] == "FaceDetector" and record["images"] == {"heads": 600} and record["seconds"] > 0
     assert record["sha256"] == sha256(out) and record["history"][-1]["heads"]["faces"] == 150
     image = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
-    found = NetworkDetector(model=out.with_suffix(".onnx"), min_score=0.0).find(image)
+    found = NetworkDetector(model=out.with_suffix(".onnx")).find(image, least=0.0)
     assert len(found) and found.points.shape == (len(found), 5, 2)
     export_onnx(load_model(out), tmp_path / "again")
     assert (tmp_path / "again.onnx").read_bytes() == out.with_suffix(".onnx").read_bytes()

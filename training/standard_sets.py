@@ -282,10 +282,10 @@ def measure_wider(root: Path) -> dict[str, dict]:
     for difficulty in DIFFICULTIES:
         file = _only(root, f"wider_{difficulty}_val.mat")
         lists[difficulty] = list(_wider_list(file, *_mat(file, "event_list", "file_list", "face_bbx_list", "gt_list")))
-    images, detector, detected = _only(root, "WIDER_val") / "images", NetworkDetector(min_score=SMALLEST_SCORE), []
+    images, detector, detected = _only(root, "WIDER_val") / "images", NetworkDetector(), []
     require_images([name for name, *_ in lists["easy"]], images)
     for name, faces, _ in tqdm(lists["easy"], unit="images", disable=None):
-        found = detector.find(read_image(images / name))
+        found = detector.find(read_image(images / name), least=SMALLEST_SCORE)
         detected.append((found.scores, found.boxes, faces))
     figures = {}
     for difficulty, rows in lists.items():

@@ -213,8 +213,8 @@ class OursFaces(Entry):
             self.detect = HaarDetector()
         else:
             effort, score = kind.split()
-            network = NetworkDetector(effort=effort, min_score=float(score))
-            self.detect = lambda image: network.find(image).boxes
+            network = NetworkDetector(effort=effort)
+            self.detect = lambda image: network.find(image, least=float(score)).boxes
 
 
 ENTRIES = {
