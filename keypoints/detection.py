@@ -271,7 +271,7 @@ def candidates(detect: Callable[[np.ndarray], np.ndarray], image: np.ndarray, ro
 BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no more
 # Weights of the keypoint network's and of the detector's log-odds, and the bias; `python -m training.studies.detector
 # joint` fits them on the photographs of WIDER FACE and of people in the wild that are kept for validation.
-JOINT = 0.274, 0.887, 0.779
+JOINT = 0.274, 0.887, 0.579
 ALONE = 0.118  # log-odds from which a detection counts that no other score confirms
 
 

@@ -47,6 +47,7 @@ class Detections:
 def haar_boxes(points: np.ndarray) -> np.ndarray:
     """Five points (N, 5, 2) → (N, 5) float32 boxes with the roll, as the Haar cascade frames faces, in whole pixels."""
     boxes = from_five_points(points, *NETWORK_FIVE).round()  # finer than any detector can tell
+    boxes[:, 2:BOX] = np.maximum(boxes[:, 2:BOX], 1)  # the points of what is no face may lie in one place
     boxes[np.abs(boxes[:, BOX]) < TILTED, BOX] = 0
     return boxes
 
@@ -134,7 +135,6 @@ class NetworkDetector:
         search = np.repeat(np.arange(len(found)), [len(some) for some in found])
         order = np.argsort(-scores, kind="stable")
         kept = order[nms(boxes[order], SAME_BOX, INSIDE)]
-        kept = kept[haar_boxes(points[kept])[:, 2] >= SMALLEST / 2]  # else the points are in one place
         same = (box_iou(boxes[kept], boxes) > SAME_BOX) & (search[kept, None] != search)
         second = np.max(np.where(same, scores, UNSEEN), axis=1, initial=UNSEEN)
         scores = np.sqrt(scores[kept] * second)

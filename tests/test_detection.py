@@ -282,7 +282,7 @@ def test_faces_below_the_least_score_are_dropped():
 
 def test_a_score_of_both_networks_rises_with_either():
     rising = [0.01, 0.2, 0.5, 0.8, 1.0]
-    half = np.full(5, 0.35)
+    half = np.full(5, 0.3)
     for scores in (joint_scores(rising, half), joint_scores(half, rising), joint_scores([None] * 5, rising)):
         assert scores == sorted(scores) and scores[0] < 0.3 and scores[-1] > 0.7
     assert joint_scores([], np.zeros(0)) == []

@@ -81,7 +81,7 @@ class ExpressionRecipe(LoopRecipe):
     average: float = 0.995
     smoothing: float = 0.1  # of the labels, many of which are arguable
     mixup: float = 0.2  # of the beta distribution: how much of a second face is mixed into a batch's faces
-    repeats: tuple[tuple[str, float], ...] = (("press", 4), ("jaffe", 4), ("ck48", 3))
+    repeats: tuple[tuple[str, float], ...] = (("press", 4), ("jaffe", 3), ("ck48", 1))
 
 
 @dataclass(frozen=True, eq=False)
