@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
+from torch.nn import functional
 
 from keypoints.landmarks import complete_keypoints
 from training import metrics
@@ -97,3 +100,20 @@ def occlude(image: np.ndarray, rng: np.random.Generator) -> None:
     left, top = np.maximum(0, [x - size[0] / 2, y - size[1] / 2]).astype(int)
     part = image[top : int(y + size[1] / 2), left : int(x + size[0] / 2)]
     part[:] = rng.integers(0, 256) if rng.random() < 0.5 else rng.integers(0, 256, part.shape)
+
+
+def roughened(views: torch.Tensor, share: float, sides: Sequence[int], random: torch.Generator) -> torch.Tensor:
+    """Darken or lighten views (N, 1, S, S) in [0, 1], blur a share of them, and add noise.
+
+    Args:
+        share: of the views, that are blurred.
+        sides: pixels to which these are reduced and enlarged again, one of them for all.
+    """
+    count = len(views)
+    views = views.clamp(1e-3, 1) ** torch.exp(0.25 * torch.randn(count, 1, 1, 1, generator=random))
+    coarse = torch.rand(count, generator=random) < share
+    small = sides[int(torch.randint(len(sides), (1,), generator=random))]
+    reduced = functional.interpolate(views[coarse], size=(small, small), mode="bilinear", antialias=True)
+    views[coarse] = functional.interpolate(reduced, size=views.shape[2:], mode="bilinear")
+    noise = 0.04 * torch.rand(count, 1, 1, 1, generator=random)
+    return views + noise * torch.randn(views.shape, generator=random)

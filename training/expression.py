@@ -52,6 +52,7 @@ from keypoints.expression import (
 from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.geometry import cut_out, face_crop, five_points, inverse, with_roll
 from models import ExpressionNet
+from training.augmentation import roughened
 from training.export import export_onnx
 from training.loop import LoopRecipe, fit
 from training.records import write_arrays
@@ -251,13 +252,7 @@ def view(crops: torch.Tensor, random: torch.Generator | None = None) -> torch.Te
     views = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if random is None:
         return views
-    views = views.clamp(1e-3, 1) ** torch.exp(0.25 * torch.randn(count, 1, 1, 1, generator=random))
-    coarse = torch.rand(count, generator=random) < 0.35
-    small = [20, 28, 36, 48][int(torch.randint(4, (1,), generator=random))]
-    blurred = functional.interpolate(views[coarse], size=(small, small), mode="bilinear", antialias=True)
-    views[coarse] = functional.interpolate(blurred, size=(SIDE, SIDE), mode="bilinear")
-    noise = 0.04 * torch.rand(count, 1, 1, 1, generator=random)
-    return views + noise * torch.randn(views.shape, generator=random)
+    return roughened(views, 0.35, (20, 28, 36, 48), random)
 
 
 def train(sets: dict[str, Faces], recipe: ExpressionRecipe, out: Path) -> tuple[ExpressionNet, dict]:

@@ -25,6 +25,7 @@ from keypoints.geometry import with_roll
 from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 from keypoints.signals import EYE_MODEL, EYE_SIDE, eye_crops
 from models import EyeNet
+from training.augmentation import roughened
 from training.export import export_onnx
 from training.loop import LoopRecipe, fit
 from training.splits import labelled_faces
@@ -99,13 +100,7 @@ def view(crops: torch.Tensor, random: torch.Generator | None = None) -> torch.Te
     views = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if random is None:
         return views
-    views = views.clamp(1e-3, 1) ** torch.exp(0.25 * torch.randn(count, 1, 1, 1, generator=random))
-    coarse = torch.rand(count, generator=random) < 0.4
-    small = [6, 8, 12, 16][int(torch.randint(4, (1,), generator=random))]
-    blurred = functional.interpolate(views[coarse], size=(small, small), mode="bilinear", antialias=True)
-    views[coarse] = functional.interpolate(blurred, size=(EYE_SIDE, EYE_SIDE), mode="bilinear")
-    noise = 0.04 * torch.rand(count, 1, 1, 1, generator=random)
-    return views + noise * torch.randn(views.shape, generator=random)
+    return roughened(views, 0.4, (6, 8, 12, 16), random)
 
 
 def train(eyes: dict[tuple[str, str], Eyes], recipe: EyeRecipe, out: Path) -> tuple[EyeNet, dict]:
@@ -130,12 +125,15 @@ def train(eyes: dict[tuple[str, str], Eyes], recipe: EyeRecipe, out: Path) -> tu
         return loss, {"loss": loss}
 
     held = {kind: faces for (part, kind), faces in eyes.items() if part == "validation"}
-    figures = lambda net: {kind: measure(net, faces) for kind, faces in held.items()}  # noqa: E731
+
+    def figures(net: nn.Module) -> dict:
+        return {kind: measure(net, faces) for kind, faces in held.items()}
+
     return fit(EyeNet(), batches, loss_of, figures, recipe, out, clip=5, measure_every=5)
 
 
 @torch.no_grad()
-def measure(net: EyeNet, eyes: Eyes) -> dict:
+def measure(net: nn.Module, eyes: Eyes) -> dict:
     """Return how well openings are told, of the network and of the predicted keypoints alone: correlation with the
     labels, area under the ROC curve for closed eyes, and the median opening of closed and of other eyes."""
     told = torch.cat([net(view(part)) for part in torch.from_numpy(eyes.crops).split(512)]).numpy()
