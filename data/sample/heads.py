@@ -229,8 +229,11 @@ def random_shape(rng: np.random.Generator, origin: dict[str, float], male: float
     return shape
 
 
-def random_pose(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Yaw, pitch, roll in degrees: bell-shaped as in real video, yaw with wide tails, to ±60."""
+def random_pose(rng: np.random.Generator, varied: bool = False) -> tuple[float, float, float]:
+    """Yaw, pitch, roll in degrees: bell-shaped as in real video, yaw with wide tails, to ±60; varied: to ±80."""
+    if varied:
+        yaw = rng.uniform(30, 80) * rng.choice([-1, 1]) if rng.random() < 0.25 else np.clip(rng.normal(0, 20), -50, 50)
+        return float(yaw), float(np.clip(rng.normal(0, 12), -35, 35)), float(np.clip(rng.normal(0, 8), -25, 25))
     yaw = rng.uniform(25, 60) * rng.choice([-1, 1]) if rng.random() < 0.16 else np.clip(rng.normal(0, 15), -38, 38)
     return float(yaw), float(np.clip(rng.normal(0, 7), -18, 18)), float(np.clip(rng.normal(0, 5), -14, 14))
 
@@ -285,14 +288,19 @@ class Camera:
         return self.focal * points[:, :2] / points[:, 2:] + self.centre
 
 
-def frame_face(rng: np.random.Generator, keypoints: np.ndarray) -> Camera:
-    """A camera that shows the 68 points (68, 3) at a size and place drawn like those of the official data."""
+def frame_face(rng: np.random.Generator, keypoints: np.ndarray, varied: bool = False) -> Camera:
+    """A camera that shows the 68 points (68, 3) at a size and place drawn like those of the official data.
+
+    varied: 1.5 times as large, with as much detail as a photograph has.
+    """
     side = np.exp(np.clip(rng.normal(*LOG_SIDE), np.log(SIDES[0]), np.log(SIDES[1])))
+    if varied:
+        side = rng.uniform(215, 265)
     aspect = np.exp(np.clip(rng.normal(*LOG_ASPECT), -0.35, 0.25))
     width, height = np.clip(np.round([side * aspect ** 0.5, side / aspect ** 0.5]), *SIDES).astype(int)
     flat = keypoints[:, :2] / keypoints[:, 2:]
     low, high = flat.min(0), flat.max(0)
-    ratio = np.clip(rng.normal(*BOX_RATIO[:2]), *BOX_RATIO[2:])
+    ratio = np.clip(rng.normal(*BOX_RATIO[:2]), *BOX_RATIO[2:]) * (1.25 if varied else 1)
     focal = ratio * np.sqrt(width * height / np.prod(high - low))
     place = np.clip(rng.normal(*BOX_CENTRE), (0.35, 0.42), (0.65, 0.68)) * (width, height) - 0.5
     return Camera(focal, place - focal * (low + high) / 2, int(width), int(height))

@@ -89,8 +89,8 @@ def random_traits(rng: np.random.Generator) -> tuple[dict[str, float], float, fl
     return origin, male, old, shape, np.float32(tone + rng.normal(0, 3, 3)).clip(40, 245)
 
 
-def make_person(model: HeadModel, skull: h.Skull, rng: np.random.Generator) -> Person:
-    """A random person."""
+def make_person(model: HeadModel, skull: h.Skull, rng: np.random.Generator, varied: bool = False) -> Person:
+    """A random person; varied: now and then with sunglasses."""
     origin, male, old, shape, skin = random_traits(rng)
     dark = np.float32(HAIR[rng.integers(len(HAIR) if origin["caucasian"] > 0.6 else 2)]) * rng.uniform(0.8, 1.2)
     grey = (rng.random() < 0.8 * old) * rng.uniform(0.3, 1)
@@ -134,6 +134,8 @@ def make_person(model: HeadModel, skull: h.Skull, rng: np.random.Generator) -> P
         frame = rng.choice([[0.012, 0.012, 0.012], [0.05, 0.025, 0.012], [0.35, 0.33, 0.3], [0.4, 0.3, 0.12]])
         glasses = {"half_width": rng.uniform(0.225, 0.265), "half_height": rng.uniform(0.15, 0.21),
                    "square": rng.choice([2.0, 2.6, 3.5]), "thick": rng.choice([0.011, 0.016, 0.024]), "colour": frame}
+        if varied and rng.random() < 0.3:
+            glasses["tint"] = rng.uniform(0.5, 0.95)
     return Person(shape, to_linear(image.clip(0, 255)), bump, float(to_linear(skin) @ (0.21, 0.72, 0.07)),
                   skin_angle(skin), paint_eye(rng, origin), strands, covers, outfit, glasses)
 
@@ -202,8 +204,8 @@ def build_surfaces(model: HeadModel, person: Person, vertices: np.ndarray, place
     return surfaces, lenses
 
 
-def add_lenses(image: np.ndarray, lenses: list, camera, scale: int, lights, strength: float) -> None:
-    """Lay the tint and the mirror image of lenses over a picture of `render_surfaces`, in place."""
+def add_lenses(image: np.ndarray, lenses: list, camera, scale: int, lights, strength: float, tint: float) -> None:
+    """Lay the tint (the share of the light that the lenses keep back) and the mirror image of lenses over a picture of `render_surfaces`, in place."""
     for lens in lenses:
         outline = (camera.project(lens) + 0.5) * scale - 0.5
         mask = np.zeros(image.shape[:2], np.uint8)
@@ -214,8 +216,8 @@ def add_lenses(image: np.ndarray, lenses: list, camera, scale: int, lights, stre
         across = (x - low[0]) / (high[0] - low[0]) - 0.7 * (y - low[1]) / (high[1] - low[1])
         streak = np.exp(-((across - 0.12) / 0.16) ** 2)[..., None]
         light = 0.015 + strength * (0.02 + 0.16 * streak)
-        image[..., :3] += seen * (light * np.float32(lights.around["above"]) * 2 - 0.07 * image[..., :3])
-        image[..., 3:4] = np.maximum(image[..., 3:4], seen * 0.1)
+        image[..., :3] += seen * (light * np.float32(lights.around["above"]) * 2 - tint * image[..., :3])
+        image[..., 3:4] = np.maximum(image[..., 3:4], seen * (tint + 0.03))
 
 
 def meter(image: np.ndarray, skin: np.ndarray, brightness: float) -> float:
@@ -264,5 +266,6 @@ def draw(model, person, vertices, place_points, gaze, camera, lights, mirror: fl
     least = 0.9 * distance / camera.focal / scale
     surfaces, lenses = build_surfaces(model, person, vertices, place_points, gaze, least)
     head = render_surfaces([*surfaces, *extra], camera, lights, scale, person.skin_at, person.eye)
-    add_lenses(head, lenses, camera, scale, lights, mirror)
+    tint = (person.glasses or {}).get("tint", 0.07)
+    add_lenses(head, lenses, camera, scale, lights, mirror, tint)
     return shrink(head, camera.width, camera.height)

