@@ -95,6 +95,9 @@ def features_of(net: PhotoNet, crops: np.ndarray) -> tuple[torch.Tensor, torch.T
     return points, widths, face
 
 
+Cases = tuple[np.ndarray, np.ndarray, np.ndarray]  # crops of faces, their keypoints in crop units, crops of no face
+
+
 def calibrate(net: PhotoNet, folder: Path) -> dict:
     """Fit both regressions in place, on the validation people and photos.
 
@@ -106,20 +109,29 @@ def calibrate(net: PhotoNet, folder: Path) -> dict:
     """
     sets, _, _ = read_faces(folder)
     folders = {"wild": folder / "wild", "official": folder / "official" / "training"}
-    cases = {}
+    cases = []
     for part, kinds, negatives in (("validation", ("frames", "wild"), "training"), ("test", ("frames",), "validation")):
         found = [crops_of(sets[part][kind], net.side) for kind in kinds if kind in sets[part]]
         crops, true = (np.concatenate(values) for values in zip(*found, strict=True))
+        cases.append((crops, true, negative_crops(negatives, folders, net.side)))
+    figures = fit_regressions(net, *cases)
+    figures["confidence"]["test_people"] = len({person_of(name) for name in sets["test"]["frames"].names})
+    return figures
+
+
+def fit_regressions(net: PhotoNet, validation: Cases, test: Cases) -> dict:
+    """Fit both regressions of a network in place on the ones, and measure them on the others."""
+    found = []
+    for crops, true, others in (validation, test):
         points, widths, face = features_of(net, crops)
         errors = torch.from_numpy(metrics.point_errors(points.numpy(), true))
-        others = features_of(net, negative_crops(negatives, folders, net.side))[2]
-        cases[part] = widths, errors, face, others
-    widths, errors, face, others = cases["validation"]
+        found.append((widths, errors, face, features_of(net, others)[2]))
+    widths, errors, face, others = found[0]
     net.confidence_weights.copy_(fit_logistic(widths, (errors < RIGHT_BELOW).float()))
     good = (errors.mean(dim=1) < 100 * MISPLACED).float()
     features, labels = torch.cat([face, others]), torch.cat([good, torch.zeros(len(others))])
     net.score_weights.copy_(fit_logistic(features[:, None], labels[:, None])[0])
-    widths, errors, face, others = cases["test"]
+    widths, errors, face, others = found[1]
     right = (errors < RIGHT_BELOW).numpy()
     error, bins = metrics.calibration_error(logistic(widths, net.confidence_weights).numpy().ravel(), right.ravel())
     score, none = (logistic(values, net.score_weights).numpy() for values in (face, others))
@@ -127,10 +139,9 @@ def calibrate(net: PhotoNet, folder: Path) -> dict:
     return {
         "confidence": {
             "right_below_percent": RIGHT_BELOW,
-            "fitted_on_crops": len(cases["validation"][0]),
+            "fitted_on_crops": len(validation[0]),
             "ece_test_people": round(error, 4),
             "reliability_test_people": [[round(value, 4) for value in row[1:]] for row in bins],
-            "test_people": len({person_of(name) for name in sets["test"]["frames"].names}),
         },
         "face_score": {
             "negatives": len(none),

@@ -8,12 +8,13 @@ network or an earlier one of the same size:
     python -m training.photo train --folder FOLDER --out build/photo.safetensors --teacher build/teacher.safetensors
     python -m training.confidence --model build/photo.safetensors
 
-A training that was cut off goes on. FOLDER holds wild/, official/, rendered/ and unlabelled/, each optional; without
-any of them the sample's rendered heads are learned.
+A training that was cut off goes on. FOLDER holds wild/, official/, ccby/, rendered/ and unlabelled/, each optional;
+without any of them the sample's rendered heads are learned.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -38,11 +39,13 @@ from models import PhotoNet, expected_points
 from training import metrics
 from training.augmentation import damage, source_crop, warp
 from training.detector import grey_image, held_out_names, read_boxes
+from training.detector_data import face_boxes
 from training.loop import LoopRecipe, fit, make_parser
 from training.splits import labelled_faces, wild_groups
 from training.weights import load_model, save_model
 
 TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
+LABEL_MAP = "rendered_labels.npy"  # (68, 2): how far labels of rendered heads are moved, see moved_labels
 MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face
 
 
@@ -97,17 +100,37 @@ def read_faces(folder: Path, hard: Path | None = None) -> tuple[dict[str, dict[s
         for name, points in zip(*read_keypoints(hard / "keypoints.csv"), strict=True):
             chosen["validation", "hard"].append((folder / "hard" / name, points))
     sets: dict[str, dict[str, Faces]] = {"training": {}, "validation": {}, "test": {}}
+    if (folder / LABEL_MAP).exists():
+        moved = np.load(folder / LABEL_MAP)
+        for faces in (chosen["training", "rendered"], chosen["validation", "rendered"]):
+            faces[:] = [(file, moved_labels(points, moved)) for file, points in faces]
     for (part, kind), faces in chosen.items():
         with ThreadPoolExecutor() as pool:
             made = list(pool.map(lambda face: source_crop(read_image(face[0]), face[1]), faces))
         sets[part][kind] = Faces([c for c, _ in made], np.stack([p for _, p in made]), [p.name for p, _ in faces])
-    empty = []
+    # Where no picture has the boxes of all its faces, those of one face serve.
+    single = [faces[:: len(faces) // 1500 + 1] for (part, _), faces in chosen.items() if part == "training"]
+    empty = [(grey_image(file), face_boxes(points + 0.5)) for file, points in itertools.chain(*single)]
     if (folder / "detection").exists():
+        empty = []
         held, wild = held_out_names(hard), wild_groups("validation")
         for name, (boxes, _, _) in read_boxes(folder / "detection").items():
             if name not in held and name.split("/")[1] not in wild:
                 empty.append((grey_image(folder / "detection" / name), boxes))
     return sets, empty, [grey_image(path) for path in sorted((folder / "false").glob("*"))]
+
+
+def moved_labels(keypoints: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Keypoints (68, 2) moved to where people label them, by (68, 2) sides of the levelled crop of a frontal face.
+
+    Sideways they move less where the face is turned away, as far as its eyes are nearer to each other.
+    """
+    matrix = crop_units(face_crop(five_points(keypoints)[None], 100)[0], 100)
+    points = (keypoints + 0.5) @ matrix[:, :2].T + matrix[:, 2]
+    right, left = five_points(points)[:2]
+    frontal = np.linalg.norm(REFERENCE_FIVE[1] - REFERENCE_FIVE[0])
+    points = points + by * [min(1.0, np.linalg.norm(left - right) / frontal), 1]
+    return ((points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - 0.5).astype(np.float32)
 
 
 class PhotoViews(Dataset):
@@ -127,6 +150,7 @@ class PhotoViews(Dataset):
     SHARES: ClassVar = {
         "wild": 0.33,
         "frames": 0.27,
+        "studio": 0.02,
         "rendered": 0.08,
         "unlabelled": 0.2,
         "expressions": 0.06,
@@ -152,7 +176,7 @@ class PhotoViews(Dataset):
             source = self.false[rng.integers(len(self.false))]
             matrix = jittered(np.eye(2, 3) / len(source), rng)
         elif self.empty and rng.random() < self.recipe.negatives:
-            source, matrix = self._without_face(rng)
+            source, matrix = self.without_face(rng)
         else:
             kind = self.kinds[rng.choice(len(self.kinds), p=self.shares)]
             faces = self.faces[kind]
@@ -169,9 +193,9 @@ class PhotoViews(Dataset):
             crop = low_light(damage(crop, rng), rng)
         crop, clean = torch.from_numpy(np.ascontiguousarray(crop)), torch.from_numpy(np.ascontiguousarray(clean))
         truth = torch.from_numpy(keypoints.astype(np.float32))
-        return crop[None], clean[None], truth, kind in ("wild", "frames", "rendered")
+        return crop[None], clean[None], truth, kind in ("wild", "frames", "studio", "rendered")
 
-    def _without_face(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def without_face(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A picture and a window of it that holds no face, or the smaller part of one."""
         grey, boxes = self.empty[rng.integers(len(self.empty))]
         for _ in range(20):

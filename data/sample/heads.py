@@ -291,13 +291,14 @@ class Camera:
 def frame_face(rng: np.random.Generator, keypoints: np.ndarray, varied: bool = False) -> Camera:
     """A camera that shows the 68 points (68, 3) at a size and place drawn like those of the official data.
 
-    varied: 1.5 times as large, with as much detail as a photograph has.
+    varied: with as much detail as a photograph has, large enough to be drawn without subpixels and shrunk at use.
     """
     side = np.exp(np.clip(rng.normal(*LOG_SIDE), np.log(SIDES[0]), np.log(SIDES[1])))
     if varied:
-        side = rng.uniform(215, 265)
+        side = rng.uniform(340, 420)
     aspect = np.exp(np.clip(rng.normal(*LOG_ASPECT), -0.35, 0.25))
-    width, height = np.clip(np.round([side * aspect ** 0.5, side / aspect ** 0.5]), *SIDES).astype(int)
+    sides = (300, 480) if varied else SIDES
+    width, height = np.clip(np.round([side * aspect ** 0.5, side / aspect ** 0.5]), *sides).astype(int)
     flat = keypoints[:, :2] / keypoints[:, 2:]
     low, high = flat.min(0), flat.max(0)
     ratio = np.clip(rng.normal(*BOX_RATIO[:2]), *BOX_RATIO[2:]) * (1.25 if varied else 1)

@@ -205,7 +205,10 @@ def build_surfaces(model: HeadModel, person: Person, vertices: np.ndarray, place
 
 
 def add_lenses(image: np.ndarray, lenses: list, camera, scale: int, lights, strength: float, tint: float) -> None:
-    """Lay the tint (the share of the light that the lenses keep back) and the mirror image of lenses over a picture of `render_surfaces`, in place."""
+    """Lay the tint and the mirror image of lenses over a picture of `render_surfaces`, in place.
+
+    tint: the share of the light that the lenses keep back.
+    """
     for lens in lenses:
         outline = (camera.project(lens) + 0.5) * scale - 0.5
         mask = np.zeros(image.shape[:2], np.uint8)
@@ -261,7 +264,8 @@ def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def draw(model, person, vertices, place_points, gaze, camera, lights, mirror: float, extra=()) -> np.ndarray:
     """The head without its background: (H, W, 6), see `render_surfaces`; extra: more surfaces."""
-    scale = 3 if camera.width * camera.height < 32000 else 2
+    area = camera.width * camera.height
+    scale = 3 if area < 32000 else 2 if area < 90000 else 1
     distance = place_points(np.array([[0.0, 7, 0]]), np.ones(1))[0, 2]
     least = 0.9 * distance / camera.focal / scale
     surfaces, lenses = build_surfaces(model, person, vertices, place_points, gaze, least)

