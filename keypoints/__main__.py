@@ -28,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str, more: str) -> Callable:
         add = commands.add_parser(name, help=text, description=more).add_argument
-        add("--model", type=Path, metavar="FILE", help="a network's ONNX file (default: our own)")
+        which = "a network's ONNX file, or 'free': weights for any purpose, without expressions (default: our own)"
+        add("--model", type=Path, metavar="FILE", help=which)
         if name != "filter":
             add("--no-emotion", action="store_true", help="leave out the expression and its probability")
         return add

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from keypoints import drawing, filters
 from keypoints.command import check_out, printable, sentence
-from keypoints.detection import Face, KeypointDetector
+from keypoints.detection import FREE, Face, KeypointDetector
 from keypoints.expression import Emotion
 from keypoints.files import check_writable, lock
 from keypoints.images import find_images, read_image
@@ -33,6 +33,7 @@ EMOTION_KEYS = {*EMOTION_COLUMNS, "emotion_probabilities"}  # of the JSON lines
 
 def run_detect(options: argparse.Namespace) -> int:
     options.images = find_images(options.images)
+    options.no_emotion |= str(options.model) == FREE
     for option, file in (("--csv", options.csv), ("--json", options.json)):
         if file:
             check_out(option, file, [*options.images, options.model])
@@ -118,6 +119,7 @@ def track_header(emotion: bool) -> list[str]:
 
 
 def run_track(options: argparse.Namespace) -> int:
+    options.no_emotion |= str(options.model) == FREE
     for option, file in (("--out", options.out), ("--csv", options.csv)):
         if file:
             check_out(option, file, [options.source, options.model])

@@ -77,7 +77,7 @@ class Face:
 
     def _checked_crop(self) -> Crop:
         if self.crop is None:
-            raise ValueError("got a face without a crop, expected one that a KeypointDetector found in an image")
+            raise ValueError("got a face without a crop, expected one of a KeypointDetector, not of model='free'")
         return self.crop
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,6 +114,7 @@ def _plain(value: Any) -> Any:
 
 
 DETECTORS = {"network": NetworkDetector, "haar": HaarDetector}
+FREE = "free"  # names the weights that anyone may use
 NO_PREDICTION = Prediction(np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], [], [])
 
 
@@ -122,7 +123,9 @@ class KeypointDetector:
 
     Args:
         model: the stem of a network's ONNX files or one of them (see :func:`keypoints.network.load_network`), or a
-            PyTorch network with a ``framing``; by default the network for photographs.
+            PyTorch network with a ``framing``; by default the network for photographs. "free": detector and keypoint
+            network that are trained on rendered heads and photographs under CC BY alone, for any purpose; less exact,
+            and their faces have no expression and no eye openings.
         detect: "network", "haar", or a function that takes an (H, W, 3) uint8 RGB image and returns (N, 4) boxes left,
             top, width, height as the Haar cascade gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`.
         device: where a PyTorch network runs; ONNX files run on the CPU.
@@ -143,8 +146,11 @@ class KeypointDetector:
         threads: int = 1,
     ) -> None:
         self.network: CropNetwork | StagedNetwork | TorchNetwork
+        free = isinstance(model, (str, Path)) and str(model) == FREE
         if model is None or isinstance(model, (str, Path)):
-            self.network = load_network(asset("keypoints_model_2.onnx") if model is None else model, threads)
+            own = asset("keypoints_free.onnx" if free else "keypoints_model_2.onnx")
+            self.network = load_network(own if model is None or free else model, threads)
+            self.network.keeps_crops = not free  # the networks of expressions and eyes are not free
         else:
             self.network = TorchNetwork(model, device)
         self.framing = self.network.framing
@@ -152,7 +158,8 @@ class KeypointDetector:
         if isinstance(detect, str):
             if detect not in DETECTORS:
                 raise ValueError(f"got the detector {detect!r}, expected {' or '.join(map(repr, DETECTORS))}")
-            self.detect = NetworkDetector(threads=threads) if detect == "network" else HaarDetector()
+            weights = asset("detector_free.onnx") if free else None
+            self.detect = NetworkDetector(weights, threads=threads) if detect == "network" else HaarDetector()
         else:
             self.detect = detect
         self.min_score = min_score

@@ -208,6 +208,7 @@ class CropNetwork:
     """
 
     framing, has_score = CROP_FRAMING, True
+    keeps_crops = True  # or its predictions have none
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         self._session = open_session(path, threads)
@@ -254,7 +255,7 @@ class CropNetwork:
             pixels = _pixels(units, self.side)
             points[todo] = transform(pixels, matrices[todo])
             for i, crop, own in zip(todo.tolist(), crops, pixels, strict=True):
-                seen[i] = Crop(crop, own)
+                seen[i] = Crop(crop, own) if self.keeps_crops else None
             todo = todo[_misplaced(five_points(units)) > AGAIN]
             matrices[todo] = inverse(face_crop(five_points(points[todo]), self.side))
         return Prediction(points.astype(np.float32), confidence, score.tolist(), seen)
@@ -270,7 +271,7 @@ def _misplaced(five: np.ndarray) -> np.ndarray:
 class StagedNetwork:
     """:class:`models.CoarseToFine` as the ONNX graphs of its two stages; see :mod:`training.export`."""
 
-    has_score = False
+    has_score, keeps_crops = False, True
 
     def __init__(self, coarse: str | Path, fine: str | Path, threads: int = 1) -> None:
         self._coarse, self._fine = open_session(coarse, threads), open_session(fine, threads)

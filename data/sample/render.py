@@ -166,7 +166,7 @@ def find_anny(given: Path | None):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="folder to write into")
-    parser.add_argument("--training", type=int, default=600, help="number of training images, four to a person (varied: eight)")
+    parser.add_argument("--training", type=int, default=600, help="number of training images")
     parser.add_argument("--test", type=int, default=150, help="number of test images, four to a person")
     parser.add_argument("--first", type=int, default=0, help="number of the first training person")
     parser.add_argument("--closed-eyes", type=float, nargs=2, default=CLOSED_EYES, metavar=("SHARE", "LEAST"),

@@ -1,0 +1,93 @@
+"""The free weights: what they learned from, how their pictures are made, and their use."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from helpers import HOPPER, ROOT, command_line, face_points
+
+from keypoints import FaceTracker, KeypointDetector
+from keypoints.geometry import five_points
+from keypoints.landmarks import FLIP_INDEX
+from models import PhotoNet
+from training import free
+from training.detector import read_folder
+from training.photo import Faces, moved_labels
+from training.weights import MODEL_DIR
+
+FREE_KINDS = {"rendered", "studio", "heads", "collage"}
+
+
+@pytest.mark.parametrize("name", ["keypoints_free", "detector_free"])
+def test_the_free_weights_learned_from_nothing_but_what_is_free(name):
+    record = json.loads((MODEL_DIR / f"{name}.json").read_text())
+    counts = record["faces"]
+    assert set(counts) <= FREE_KINDS and "teacher" not in json.dumps(record)
+    start = record.get("start", {"faces": {}})
+    assert set(start["faces"]) <= FREE_KINDS and "start" not in start
+    folders = {source["folder"]: source for source in record["sources"]}
+    kinds = {folder.split("/")[0] for folder in folders}
+    assert kinds == {"sample", "rendered", "false", "ccby", "detection"}
+    heads = [folder for folder in folders if folder.startswith(("sample", "rendered"))]
+    pictures = sum(folders[folder]["pictures"] for folder in heads)
+    assert counts.get("rendered", counts.get("heads")) == pictures
+    assert folders["sample/training"] == free.source(ROOT / "data" / "sample" / "training", ROOT / "data")
+
+
+def test_a_source_is_told_by_its_pictures_and_labels(tmp_path):
+    folder = tmp_path / "heads" / "training"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"a picture")
+    (tmp_path / "heads" / "keypoints.csv").write_text("labels")
+    first = free.source(folder, tmp_path)
+    assert (first["folder"], first["pictures"]) == ("heads/training", 1)
+    (tmp_path / "heads" / "keypoints.csv").write_text("others")
+    assert free.source(folder, tmp_path)["sha256"] != first["sha256"]
+
+
+def test_labels_move_by_as_much_as_people_place_them_elsewhere(monkeypatch):
+    rng = np.random.default_rng(0)
+    by = rng.normal(0, 0.02, (68, 2))
+    by = (by + by[FLIP_INDEX] * [-1, 1]) / 2  # as on a symmetric face
+    drawn = np.stack([face_points(160, 160, 120)] * 4).astype(np.float32)
+    people = np.stack([moved_labels(points, by) for points in drawn])
+    assert np.abs(people - drawn).max() > 0.5
+    faces = Faces([None] * len(drawn), people, [""] * len(drawn))
+    monkeypatch.setattr(free, "predict", lambda net, faces, side: drawn)
+    monkeypatch.setattr(free, "read_faces", lambda folder: ({"training": {"studio": faces}}, [], []))
+    assert free.label_difference(PhotoNet(), ROOT) == pytest.approx(by, abs=2e-3)
+
+
+def test_collages_say_where_their_faces_are_and_which_are_covered(tmp_path):
+    (tmp_path / "false").mkdir()
+    for number in range(600):
+        (tmp_path / "false" / f"{number}.jpg").symlink_to(HOPPER)
+    stripes = np.tile(np.uint8([[0, 255] * 80]), (120, 1))
+    free.compose(tmp_path, [stripes], 4)
+    with open(tmp_path / "detection" / "boxes.csv") as table:
+        rows = list(csv.DictReader(table))
+    assert {row["source"] for row in rows} == {"drawn", "teacher0"}
+    pictures = read_folder(tmp_path, set())[0]["collage"]
+    sure = np.concatenate([picture.sure for picture in pictures])
+    assert sure.sum() == sum(row["source"] == "drawn" for row in rows) and 0 < sure.sum() < len(sure)
+    for picture in pictures:
+        inside = (picture.points > picture.boxes[:, None, :2]) & (picture.points < picture.boxes[:, None, 2:])
+        assert inside.mean() > 0.9  # of turned heads a corner of the mouth may lie outside
+
+
+def test_the_free_weights_find_a_face_that_has_no_expression(capsys):
+    [face] = KeypointDetector(model="free")(HOPPER)
+    [usual] = KeypointDetector()(HOPPER)
+    size = np.ptp(usual.keypoints, axis=0).max()
+    assert np.abs(five_points(face.keypoints) - five_points(usual.keypoints)).max() < 0.06 * size
+    assert face.crop is None and face.to_dict()["emotion"] is None
+    with pytest.raises(ValueError, match="model='free'"):
+        _ = face.emotion
+    assert command_line("detect --model free", HOPPER) == 0
+    assert capsys.readouterr().out.count("face 0 at") == 1
+    [tracked] = FaceTracker("free")(cv2.imread(str(HOPPER))[..., ::-1])
+    assert tracked.crop is None and not tracked.blink
