@@ -22,7 +22,7 @@ export PYTHONHASHSEED := 0
 # PyTorch's threads sleep while they wait; spinning, as by default, they are very slow beside another program.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup notebooks docs test lock packages soak refresh data verify train photo detector twin evaluate failures benchmark demo lab clean
+.PHONY: help setup notebooks docs test lock packages soak refresh data verify train photo detector free twin evaluate failures benchmark demo lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "make train       run the recipe outside a notebook: saved_models/mine.safetensors"
 	@echo "make photo       the network for photographs: build/keypoints_model_2.safetensors (PHOTO_OPTIONS='--folder DIR' names its data)"
 	@echo "make detector    the face detector: build/detector.onnx (DETECTOR_OPTIONS='--folder DIR' names photographs, else heads)"
+	@echo "make free        detector and keypoint network of what is free alone, in build/ (FREE_OPTIONS='--photos DIR': docs/training.md)"
 	@echo "make twin        the same without 30 % of the people, for figures of people never seen"
 	@echo "make evaluate    measure the shipped weights on every set, write results/evaluation.json"
 	@echo "make failures    a page of the worst faces: build/failures/index.html"
@@ -145,6 +146,14 @@ photo: .venv/made
 
 detector: .venv/made
 	@$(PY) -m training.detector train $(DETECTOR_OPTIONS)
+
+free: .venv/made build/render/made
+	@$(PY) -m training.free $(FREE_OPTIONS)
+
+build/render/made: data/sample/requirements.txt
+	@$(PYTHON) -m venv build/render
+	@build/render/$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 twin: .venv/made
 	@$(PY) -m training train --twin $(TRAIN_OPTIONS) --out build/keypoints_model_1_twin.safetensors

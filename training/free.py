@@ -1,11 +1,12 @@
-"""Train the free weights: the network for photographs from rendered heads and photographs under CC BY alone.
+"""Train the free weights: detector and keypoint network from rendered heads and photographs under CC BY alone.
 
-    python -m training.free --folder build/free --photos DIR
+    python -m training.free --photos DIR
 
-renders heads (``data/sample/render.py``, its packages in ``--python``), learns from them alone, measures how their
-labels differ from those of the photographs, moves them by that, and learns from both. DIR holds the photographs and
-their keypoints.csv, see data/README.md. No other picture, label or network takes part, and the record lists every
-folder that did, with its hash.
+renders heads (``data/sample/render.py``, its packages in ``--python``); puts many together before pictures in the
+public domain; learns to find keypoints from the heads alone, measures how their labels differ from those of the
+photographs, moves them by that, and learns from both; and learns to find faces. DIR holds the photographs and their
+keypoints.csv, see data/README.md. No other picture, label or network takes part, and the records list every folder that
+did, with its hash.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import math
 import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,10 +27,11 @@ import numpy as np
 import torch
 
 from data_load import DATA_DIR
-from keypoints.files import one_sentence
+from keypoints.files import one_sentence, write_json
 from keypoints.geometry import face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
 from models import PhotoNet
+from training import detector
 from training.augmentation import warp
 from training.confidence import Cases, crops_of, fit_regressions
 from training.detector import POINTS_FILE, grey_image
@@ -84,6 +87,13 @@ def read_backgrounds(wheel: Path) -> list[np.ndarray]:
     with zipfile.ZipFile(wheel) as archive:
         files = [np.frombuffer(archive.read(f"skimage/data/{name}"), np.uint8) for name in BACKGROUNDS]
     return [cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files]
+
+
+def fetch_wheel(folder: Path) -> Path:
+    """scikit-image's wheel, from the Python package index."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    subprocess.run([*command, "scikit-image==0.26.0"], check=True)
+    return next(folder.glob("scikit_image-*.whl"))
 
 
 def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> None:
@@ -204,9 +214,9 @@ def train_free(folder: Path, out: Path, recipe: PhotoRecipe, workers: int = 1, m
         workers, minutes: see :func:`training.photo.train`.
     """
     alone = out.with_name(out.stem + "_alone.safetensors")
-    if not (folder / LABEL_MAP).exists():
-        if not alone.exists():
-            train(folder, alone, ALONE, PhotoNet(), workers=workers, without=["studio"])
+    if not alone.exists():
+        train(folder, alone, ALONE, PhotoNet(), workers=workers, without=["studio"])
+    if (folder / "ccby").exists() and not (folder / LABEL_MAP).exists():
         np.save(folder / LABEL_MAP, label_difference(load_model(alone), folder))
     record = train(folder, out, recipe, PhotoNet(), workers=workers, minutes=minutes, start=alone)
     net = load_model(out)
@@ -220,12 +230,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.free", description=__doc__.split("\n\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("build/free"), help="where heads are rendered to")
     parser.add_argument("--photos", type=Path, help="photographs under CC BY and their keypoints.csv")
-    parser.add_argument("--out", type=Path, default=Path("build/keypoints_free.safetensors"))
+    parser.add_argument("--out", type=Path, default=Path("build"), help="folder for the weights")
     parser.add_argument("--heads", type=int, default=9_600, help="number of rendered pictures")
-    parser.add_argument("--views", type=int, default=PhotoRecipe.views)
+    parser.add_argument("--views", type=int, default=PhotoRecipe.views, help="of the keypoint network")
+    parser.add_argument("--detector-views", type=int, default=80_000)
     parser.add_argument("--python", type=Path, default=Path("build/render/bin/python"), help="with VTK")
     parser.add_argument("--jobs", type=int, default=1, help="processes that render, and that make the views")
-    parser.add_argument("--minutes", type=float, help="end the training after this time")
+    parser.add_argument("--wheel", type=Path, help="scikit-image's; by default pip fetches it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -233,9 +244,13 @@ def main(arguments: list[str] | None = None) -> None:
     photos = options.folder / "ccby"
     if options.photos and not photos.exists():
         photos.symlink_to(options.photos.resolve())
-    recipe = PhotoRecipe(views=options.views)
-    record = train_free(options.folder, options.out, recipe, options.jobs, options.minutes)
-    print(json.dumps({name: record[name] for name in ("faces", "confidence", "face_score")}, indent=1))
+    if not (options.folder / "detection").exists():
+        compose(options.folder, read_backgrounds(options.wheel or fetch_wheel(options.folder)))
+    keypoints, faces = options.out / "keypoints_free.safetensors", options.out / "detector_free.safetensors"
+    train_free(options.folder, keypoints, PhotoRecipe(views=options.views), options.jobs)
+    detector.train(options.folder, faces, detector.DetectorRecipe(views=options.detector_views), workers=options.jobs)
+    record = json.loads(faces.with_suffix(".json").read_text(encoding="utf-8"))
+    write_json(faces.with_suffix(".json"), record | {"sources": sources(options.folder)})
 
 
 if __name__ == "__main__":
