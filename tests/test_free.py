@@ -8,30 +8,30 @@ import json
 import cv2
 import numpy as np
 import pytest
-from helpers import HOPPER, ROOT, command_line, face_points
+from helpers import HOPPER, ROOT, command_line, face_points, write_labels
 
-from keypoints import FaceTracker, KeypointDetector
+from keypoints import Face, FaceTracker, KeypointDetector
 from keypoints.geometry import five_points
-from keypoints.landmarks import FLIP_INDEX
+from keypoints.landmarks import FLIP_INDEX, JAW
 from models import PhotoNet
 from training import free
 from training.detector import read_folder
-from training.photo import Faces, moved_labels
+from training.photo import LABEL_MAP, TAUGHT_FILE, moved_labels
 from training.weights import MODEL_DIR
 
-FREE_KINDS = {"rendered", "studio", "heads", "collage"}
+FREE_KINDS = {"rendered", "ccby", "heads", "collage"}
 
 
 @pytest.mark.parametrize("name", ["keypoints_free", "detector_free"])
 def test_the_free_weights_learned_from_nothing_but_what_is_free(name):
     record = json.loads((MODEL_DIR / f"{name}.json").read_text())
     counts = record["faces"]
-    assert set(counts) <= FREE_KINDS and "teacher" not in json.dumps(record)
+    assert set(counts) <= FREE_KINDS and "taught" not in json.dumps(record)
     start = record.get("start", {"faces": {}})
     assert set(start["faces"]) <= FREE_KINDS and "start" not in start
     folders = {source["folder"]: source for source in record["sources"]}
     kinds = {folder.split("/")[0] for folder in folders}
-    assert kinds == {"sample", "rendered", "false", "ccby", "detection"}
+    assert kinds <= {"sample", "rendered", "false", "ccby", "detection"} and {"sample", "rendered"} <= kinds
     heads = [folder for folder in folders if folder.startswith(("sample", "rendered"))]
     pictures = sum(folders[folder]["pictures"] for folder in heads)
     assert counts.get("rendered", counts.get("heads")) == pictures
@@ -49,17 +49,25 @@ def test_a_source_is_told_by_its_pictures_and_labels(tmp_path):
     assert free.source(folder, tmp_path)["sha256"] != first["sha256"]
 
 
-def test_labels_move_by_as_much_as_people_place_them_elsewhere(monkeypatch):
-    rng = np.random.default_rng(0)
-    by = rng.normal(0, 0.02, (68, 2))
+def test_photographs_teach_their_own_jaw_and_what_a_network_of_rendered_heads_finds_beside(tmp_path, monkeypatch):
+    drawn = face_points(160, 160, 120).astype(np.float32)
+    by = np.random.default_rng(0).normal(0, 0.02, (68, 2))
     by = (by + by[FLIP_INDEX] * [-1, 1]) / 2  # as on a symmetric face
-    drawn = np.stack([face_points(160, 160, 120)] * 4).astype(np.float32)
-    people = np.stack([moved_labels(points, by) for points in drawn])
+    people = moved_labels(drawn, by)
     assert np.abs(people - drawn).max() > 0.5
-    faces = Faces([None] * len(drawn), people, [""] * len(drawn))
-    monkeypatch.setattr(free, "predict", lambda net, faces, side: drawn)
-    monkeypatch.setattr(free, "read_faces", lambda folder: ({"training": {"studio": faces}}, [], []))
-    assert free.label_difference(PhotoNet(), ROOT) == pytest.approx(by, abs=2e-3)
+    (tmp_path / "ccby" / "neutral").mkdir(parents=True)
+    (tmp_path / "ccby" / "neutral" / "a.jpg").symlink_to(HOPPER)
+    write_labels(tmp_path / "ccby" / "keypoints.csv", ["neutral/a.jpg"], people[None])
+    face = Face(np.zeros(4, np.float32), drawn, score=1.0)
+    monkeypatch.setattr(free, "KeypointDetector", lambda file, detect: lambda image: [face])
+    monkeypatch.setattr(free, "load_model", lambda file: PhotoNet())
+    found = {"ccby/neutral/a.jpg": drawn}
+    monkeypatch.setattr(free, "label", lambda folder, *_: np.savez(folder / TAUGHT_FILE, **found))
+    free.teach(tmp_path, tmp_path / "alone.safetensors")
+    taught = np.load(tmp_path / TAUGHT_FILE)["ccby/neutral/a.jpg"]
+    assert taught[JAW] == pytest.approx(people[JAW], abs=0.01) and np.array_equal(taught[17:], drawn[17:])
+    moved = np.load(tmp_path / LABEL_MAP)
+    assert moved[JAW] == pytest.approx(by[JAW], abs=1e-3) and not moved[17:].any()
 
 
 def test_collages_say_where_their_faces_are_and_which_are_covered(tmp_path):

@@ -35,7 +35,7 @@ from training.weights import load_model, save_model
 POINTS_FILE = "detection_points.npz"
 FOUND_FILE = "found.json"  # by file: boxes that an earlier detector found
 SHARES = {"wider": 0.6, "photos": 0.13, "wild": 0.14, "frames": 0.08, "heads": 0.05}  # of the views, by kind
-SHARES |= {"collage": 0.6, "studio": 0.05}  # of the free detector's, beside heads; see training.free
+SHARES["collage"] = 0.6  # of the free detector's, beside heads; see training.free
 SAMPLE_VIEWS = 16_000  # where there is nothing but the sample
 SURE_SCORE = 0.9  # of the points network: from which on a drawn box gets its five points
 

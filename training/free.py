@@ -3,10 +3,9 @@
     python -m training.free --photos DIR
 
 renders heads (``data/sample/render.py``, its packages in ``--python``); puts many together before pictures in the
-public domain; learns to find keypoints from the heads alone, measures how their labels differ from those of the
-photographs, moves them by that, and learns from both; and learns to find faces. DIR holds the photographs and their
-keypoints.csv, see data/README.md. No other picture, label or network takes part, and the records list every folder that
-did, with its hash.
+public domain; learns to find keypoints from the heads alone, finds those of the photographs with that, and learns from
+both; and learns to find faces. DIR holds the photographs, neutral/ and smiling/, and their keypoints.csv. No other
+picture, label or network takes part, and the records list every folder that did, with its hash.
 """
 
 from __future__ import annotations
@@ -26,10 +25,11 @@ import cv2
 import numpy as np
 import torch
 
-from data_load import DATA_DIR
+from data_load import DATA_DIR, NUM_KEYPOINTS, read_keypoints
+from keypoints.detection import KeypointDetector
 from keypoints.files import one_sentence, write_json
 from keypoints.geometry import face_crop, five_points
-from keypoints.landmarks import FLIP_INDEX
+from keypoints.landmarks import FLIP_INDEX, JAW
 from models import PhotoNet
 from training import detector
 from training.augmentation import warp
@@ -38,11 +38,12 @@ from training.detector import POINTS_FILE, grey_image
 from training.detector_data import face_boxes
 from training.photo import (
     LABEL_MAP,
+    TAUGHT_FILE,
     Faces,
     PhotoRecipe,
     PhotoViews,
     crop_units,
-    predict,
+    label,
     read_faces,
     train,
     warp_averaged,
@@ -162,19 +163,31 @@ def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> N
     np.savez_compressed(folder / POINTS_FILE, allow_pickle=False, **points)
 
 
-def label_difference(net: PhotoNet, folder: Path) -> np.ndarray:
-    """Where people label the photographs, from where a network of rendered heads finds the same keypoints.
+def teach(folder: Path, weights: Path) -> None:
+    """Find the keypoints of the photographs in FOLDER/ccby with a network of rendered heads, and move its jaw labels.
 
-    Returns:
-        (68, 2): the mean over the training photographs, and over both halves of the face, in sides of the crop.
+    The photographs' own labels follow the jaw's outline well, but not the lids and lips; there the network's points,
+    kept where its views agree, are better. How far the two jaws lie apart moves the labels of the rendered heads.
     """
-    faces = read_faces(folder)[0]["training"]["studio"]
-    moved = []
-    for true, found in zip(faces.keypoints, predict(net.eval(), faces, net.side), strict=True):
-        matrix = crop_units(face_crop(five_points(found)[None], 100)[0], 100)
-        moved.append((true - found) @ matrix[:, :2].T)
+    find, starts = KeypointDetector(weights.with_suffix(".onnx"), detect="haar"), {}
+    for file in sorted((folder / "ccby").glob("*/*.jpg")):
+        if faces := find(file):
+            name = file.relative_to(folder).as_posix()
+            starts[name] = five_points(faces[0].keypoints).ravel()
+    np.savez_compressed(folder / "starts.npz", allow_pickle=False, **starts)
+    label(folder, None, load_model(weights).eval())
+    taught, moved = dict(np.load(folder / TAUGHT_FILE)), []
+    for name, true in zip(*read_keypoints(folder / "ccby" / "keypoints.csv"), strict=True):
+        found = taught.get(f"ccby/{name}")
+        if found is not None:
+            matrix = crop_units(face_crop(five_points(found)[None], 100)[0], 100)
+            moved.append((true - found) @ matrix[:, :2].T)
+            found[JAW] = true[JAW]
+    np.savez_compressed(folder / TAUGHT_FILE, allow_pickle=False, **taught)
     mean = np.mean(moved, axis=0)
-    return (mean + mean[FLIP_INDEX] * [-1, 1]) / 2
+    by = np.zeros((NUM_KEYPOINTS, 2))
+    by[JAW] = ((mean + mean[FLIP_INDEX] * [-1, 1]) / 2)[JAW]
+    np.save(folder / LABEL_MAP, by)
 
 
 def source(folder: Path, root: Path) -> dict:
@@ -192,20 +205,19 @@ def sources(folder: Path) -> list[dict]:
 
 
 def cases(folder: Path, side: int) -> tuple[Cases, Cases]:
-    """Validation faces for fitting confidence and score, and others for measuring them; windows without a face."""
+    """Validation heads for fitting confidence and score, and others for measuring them; windows without a face."""
     sets, empty, false = read_faces(folder)
     views, rng = PhotoViews(sets["training"], empty, false, PhotoRecipe(), side), np.random.default_rng(0)
     windows = np.stack([warp_averaged(*views.without_face(rng), side)[None] for _ in range(2000)])
-    halves = []
+    faces, halves = sets["validation"]["rendered"], []
     for half in (0, 1):
-        kinds = [Faces(f.crops[half::2], f.keypoints[half::2], f.names[half::2]) for f in sets["validation"].values()]
-        crops, true = (np.concatenate(part) for part in zip(*(crops_of(faces, side) for faces in kinds), strict=True))
-        halves.append((crops, true, windows[half::2]))
+        part = Faces(faces.crops[half::2], faces.keypoints[half::2], faces.names[half::2])
+        halves.append((*crops_of(part, side), windows[half::2]))
     return halves[0], halves[1]
 
 
 def train_free(folder: Path, out: Path, recipe: PhotoRecipe, workers: int = 1, minutes: float | None = None) -> dict:
-    """Both trainings, the labels' difference between them, the calibration, and the record with the sources.
+    """Train from rendered heads alone, then from photographs, too; calibrate; and list the sources in the record.
 
     Args:
         folder: holds rendered/ and false/ of :func:`render`, and ccby/.
@@ -215,9 +227,9 @@ def train_free(folder: Path, out: Path, recipe: PhotoRecipe, workers: int = 1, m
     """
     alone = out.with_name(out.stem + "_alone.safetensors")
     if not alone.exists():
-        train(folder, alone, ALONE, PhotoNet(), workers=workers, without=["studio"])
+        train(folder, alone, ALONE, PhotoNet(), workers=workers)
     if (folder / "ccby").exists() and not (folder / LABEL_MAP).exists():
-        np.save(folder / LABEL_MAP, label_difference(load_model(alone), folder))
+        teach(folder, alone)
     record = train(folder, out, recipe, PhotoNet(), workers=workers, minutes=minutes, start=alone)
     net = load_model(out)
     record |= fit_regressions(net, *cases(folder, net.side)) | {"sources": sources(folder)}

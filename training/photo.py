@@ -8,8 +8,8 @@ network or an earlier one of the same size:
     python -m training.photo train --folder FOLDER --out build/photo.safetensors --teacher build/teacher.safetensors
     python -m training.confidence --model build/photo.safetensors
 
-A training that was cut off goes on. FOLDER holds wild/, official/, ccby/, rendered/ and unlabelled/, each optional;
-without any of them the sample's rendered heads are learned.
+A training that was cut off goes on. FOLDER holds wild/, official/, rendered/ and unlabelled/, each optional; without
+any of them the sample's rendered heads are learned.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class PhotoViews(Dataset):
     SHARES: ClassVar = {
         "wild": 0.33,
         "frames": 0.27,
-        "studio": 0.02,
+        "ccby": 0.02,
         "rendered": 0.08,
         "unlabelled": 0.2,
         "expressions": 0.06,
@@ -193,7 +193,7 @@ class PhotoViews(Dataset):
             crop = low_light(damage(crop, rng), rng)
         crop, clean = torch.from_numpy(np.ascontiguousarray(crop)), torch.from_numpy(np.ascontiguousarray(clean))
         truth = torch.from_numpy(keypoints.astype(np.float32))
-        return crop[None], clean[None], truth, kind in ("wild", "frames", "studio", "rendered")
+        return crop[None], clean[None], truth, kind in ("wild", "frames", "rendered")
 
     def without_face(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A picture and a window of it that holds no face, or the smaller part of one."""

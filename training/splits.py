@@ -140,13 +140,12 @@ def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
     """List the faces with 68 points that PhotoNet and the face detector learn from.
 
     Args:
-        folder: holds wild/ (photos and their wild_keypoints.csv), official/, ccby/ (studio photos and their
-            keypoints.csv) and rendered/ (folders of data/sample/render.py), each optional. The sample's heads are
-            always there.
+        folder: holds wild/ (photos and their wild_keypoints.csv), official/ and rendered/ (folders of
+            data/sample/render.py), each optional. The sample's heads are always there.
 
     Yields:
-        part ('training', 'validation' or 'test'), kind ('wild', 'frames', 'studio' or 'rendered'), image file, and
-        keypoints (68, 2) float32, pixels, those of the official set without their offset.
+        part ('training', 'validation' or 'test'), kind ('wild', 'frames' or 'rendered'), image file, and keypoints
+        (68, 2) float32, pixels, those of the official set without their offset.
     """
     if (folder / "wild").exists():
         held = wild_groups("validation")
@@ -158,9 +157,6 @@ def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
         names, keypoints = read_keypoints(data.csv_file("training"))
         for name, points in zip(names, keypoints - label_offset(keypoints)[:, None], strict=True):
             yield people.get(person_of(name), "training"), "frames", data.image_dir("training") / name, points
-    if (folder / "ccby").exists():  # one photo of each person
-        for number, (name, points) in enumerate(zip(*read_keypoints(folder / "ccby" / "keypoints.csv"), strict=True)):
-            yield "training" if number % 4 else "validation", "studio", folder / "ccby" / name, points
     sample = find_data("sample")
     more = [Data("rendered", path) for path in sorted((folder / "rendered").glob("*"))]
     for data, split in [*((data, "training") for data in (sample, *more)), (sample, "test")]:

@@ -113,7 +113,7 @@ def _training(model: dict) -> str:
     return text
 
 
-FREE_SETS = {"people": "official, test people", "wild": "wild photos", "heads": "sample, test heads", "hard": "hard faces"}
+FREE_SETS = {"people": "official, test people", "wild": "wild photos", "heads": "sample's heads", "hard": "hard faces"}
 
 
 def free_table() -> str:
@@ -134,8 +134,8 @@ def free_table() -> str:
     times = [(one["history"][-1]["views"], one["seconds"] / 60) for one in records]
     return (
         f"{markdown(head, rows)}\n\n{heads:,} rendered heads; {times[0][0]:,} views of the keypoint network in "
-        f"{times[0][1]:.0f} minutes of a core, {times[1][0]:,} of the detector in {times[1][1]:.0f}. *Fitted*: each point's "
-        "median offset from the labels, fitted on 400 training images, is taken off, for both weights alike."
+        f"{times[0][1]:.0f} minutes of a core, {times[1][0]:,} of the detector in {times[1][1]:.0f}. *Fitted*: each "
+        "point's median offset from the labels, fitted on 400 training images, is taken off, for both weights alike."
     )
 
 
