@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from data_load import DATA_DIR, Data, find_data, label_offset, read_image, read_keypoints
-from keypoints.detection import KeypointDetector, candidates, score_features
+from keypoints.detection import FREE, KeypointDetector, candidates, score_features
 from keypoints.detectors import ROLLS, HaarDetector, NetworkDetector
 from keypoints.files import one_sentence, write_json
 from keypoints.geometry import five_points, with_roll
@@ -111,8 +111,8 @@ def tally(images: list[Labelled], find: Callable[[int, np.ndarray], np.ndarray])
 
 
 def found(options: argparse.Namespace) -> None:
-    """Count labelled faces that KeypointDetector finds behind each detector, and other faces an image."""
-    detectors = {"network": KeypointDetector(), "haar": KeypointDetector(detect="haar")}
+    """Count labelled faces that KeypointDetector finds behind each detector and with the free weights, and others."""
+    detectors = {"network": KeypointDetector(), "haar": KeypointDetector(detect="haar"), FREE: KeypointDetector(FREE)}
     content: dict = {}
     for name, images in labelled_sets(options):
         content[name] = {}
