@@ -283,7 +283,7 @@ def score_features(scores: Sequence | np.ndarray, detected: np.ndarray) -> np.nd
     return np.log(probability / (1 - probability))
 
 
-def joint_scores(scores: Sequence, detected: np.ndarray) -> list[float]:
+def joint_scores(scores: Sequence | np.ndarray, detected: np.ndarray) -> list[float]:
     """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1]."""
     if not len(scores) or scores[0] is None:
         return _sigmoid(score_features(detected, detected)[:, 1] - ALONE).tolist()

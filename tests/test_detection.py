@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 from torch import nn
 
 from data_load import KEYPOINT_MEAN, KEYPOINT_STD, find_data, read_image
-from keypoints.detection import Face, KeypointDetector, distinct, joint_scores
+from keypoints import detection
+from keypoints.detection import Candidates, Face, KeypointDetector, attainable_score, distinct, joint_scores
 from keypoints.detectors import HaarDetector
 from keypoints.geometry import crop_view, transform
 from keypoints.images import as_rgb
@@ -568,6 +570,36 @@ def test_the_group_picture_of_notebook_3_shows_all_of_its_faces(shipped):
     pictures = [read_image(PHOTOS / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
     pictures += [sample[0]["image"], sample[len(sample) // 2]["image"]]
     assert len(shipped(np.hstack([cv2.resize(p, (round(p.shape[1] * 360 / p.shape[0]), 360)) for p in pictures]))) == 4
+
+
+@pytest.mark.parametrize(("scores", "looks"), [((1e-6,), 1), ((1e-3, 1e-4), 2), ((1e-3, 1e-2, 1.0), 3)])
+def test_what_is_hopeless_is_not_cut_out_again(shipped, astronaut, monkeypatch, scores, looks):
+    points, left = np.random.default_rng(0).uniform(0.3, 0.7, (1, 68, 2)).astype(np.float32), list(scores)
+
+    def run(names: None, inputs: dict) -> list[np.ndarray]:
+        return [points, np.zeros((1, 68), np.float32), np.array([left.pop(0)], np.float32)]
+
+    monkeypatch.setattr(shipped.network, "_session", SimpleNamespace(run=run))
+    prediction = shipped.network.locate([astronaut], np.array([[150, 50, 140, 140, 0]], np.float32))
+    assert len(scores) - len(left) == looks and prediction.score == [pytest.approx(scores[looks - 1])]
+
+
+@pytest.mark.parametrize(("detected", "looks"), [(0.7, 1), (0.8, 4)])
+def test_a_turned_search_is_looked_into_only_where_a_face_could_be_certain(shipped, monkeypatch, detected, looks):
+    found = Candidates(np.array([[10, 10, 40, 40, 0]]), np.array([detected]), np.zeros((1, 5, 2)))
+    rolls, looked = [], []
+    monkeypatch.setattr(detection, "candidates", lambda detect, image, roll=0: rolls.append(roll) or found)
+    monkeypatch.setattr(shipped, "faces", lambda image, some: looked.append(some) or [])
+    assert shipped(np.zeros((100, 100, 3), np.uint8)) == []
+    assert rolls == [0, 90, -90, 180] and len(looked) == looks
+
+
+def test_the_attainable_score_is_never_surpassed():
+    detected = np.linspace(0, 1, 21)
+    for scores in ([0.3] * 21, [1.0] * 21, [None] * 21):
+        for joint, one in zip(joint_scores(scores, detected), detected, strict=True):
+            assert joint <= attainable_score(Candidates(np.zeros((1, 5)), np.array([one])))
+    assert attainable_score(Candidates(np.zeros((0, 5)), np.zeros(0))) == 0
 
 
 def off(points: np.ndarray, true: np.ndarray) -> float:
