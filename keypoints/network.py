@@ -198,9 +198,7 @@ def read_metadata(session: onnxruntime.InferenceSession, path: Path) -> dict:
 # The Haar box of a face, and the crop that is right for an upright neutral face with that box.
 CROP_FRAMING = Framing(1 / (FACE_SHARE * 1.18), 0.0, 0.196 / 1.18, 1.18, 0.0, -0.196)
 AGAIN = 0.08  # of the crop's side: a face that lies farther from where it should, at a point of it, is cut out again
-# Scores from which it is cut out a second and a third time. The lowest from which a face of the validation sets came
-# back were 7.6e-5 and 7.7e-4; what is no face often scores less.
-HOPEFUL = 5e-5, 5e-4
+PASSES = 3  # at most
 
 
 class CropNetwork:
@@ -247,7 +245,7 @@ class CropNetwork:
         confidence, score = np.zeros((count, NUM_KEYPOINTS), np.float32), np.zeros(count, np.float32)
         matrices, todo = np.array(matrices, np.float64), np.arange(count)
         seen: list[Crop | None] = [None] * count
-        for hopeful in (*HOPEFUL, 1.0):
+        for _ in range(PASSES):
             cut = [cut_out(images[i], matrices[i], self.side) for i in todo.tolist()]
             todo, crops = todo[[crop is not None for crop in cut]], [crop for crop in cut if crop is not None]
             if not len(todo):
@@ -257,7 +255,7 @@ class CropNetwork:
             points[todo] = transform(pixels, matrices[todo])
             for i, crop, own in zip(todo.tolist(), crops, pixels, strict=True):
                 seen[i] = Crop(crop, own)
-            todo = todo[(_misplaced(five_points(units)) > AGAIN) & (score[todo] >= hopeful)]
+            todo = todo[_misplaced(five_points(units)) > AGAIN]
             matrices[todo] = inverse(face_crop(five_points(points[todo]), self.side))
         return Prediction(points.astype(np.float32), confidence, score.tolist(), seen)
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import tracemalloc
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -570,18 +569,6 @@ def test_the_group_picture_of_notebook_3_shows_all_of_its_faces(shipped):
     pictures = [read_image(PHOTOS / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
     pictures += [sample[0]["image"], sample[len(sample) // 2]["image"]]
     assert len(shipped(np.hstack([cv2.resize(p, (round(p.shape[1] * 360 / p.shape[0]), 360)) for p in pictures]))) == 4
-
-
-@pytest.mark.parametrize(("scores", "looks"), [((1e-6,), 1), ((1e-3, 1e-4), 2), ((1e-3, 1e-2, 1.0), 3)])
-def test_what_is_hopeless_is_not_cut_out_again(shipped, astronaut, monkeypatch, scores, looks):
-    points, left = np.random.default_rng(0).uniform(0.3, 0.7, (1, 68, 2)).astype(np.float32), list(scores)
-
-    def run(names: None, inputs: dict) -> list[np.ndarray]:
-        return [points, np.zeros((1, 68), np.float32), np.array([left.pop(0)], np.float32)]
-
-    monkeypatch.setattr(shipped.network, "_session", SimpleNamespace(run=run))
-    prediction = shipped.network.locate([astronaut], np.array([[150, 50, 140, 140, 0]], np.float32))
-    assert len(scores) - len(left) == looks and prediction.score == [pytest.approx(scores[looks - 1])]
 
 
 @pytest.mark.parametrize(("detected", "looks"), [(0.7, 1), (0.8, 4)])
