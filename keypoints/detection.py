@@ -193,9 +193,10 @@ class KeypointDetector:
         if isinstance(self.detect, NetworkDetector) and self.detect.effort == "full" and best_score(faces) < SETTLED:
             # An image lies one way: what another way shows must be more certain, and then counts alone.
             for roll in (90, -90, 180):
-                turned = self.faces(image, candidates(self.detect, image, roll))
-                if best_score(turned) > max(SETTLED, best_score(faces)):
-                    faces = turned
+                found, enough = candidates(self.detect, image, roll), max(SETTLED, best_score(faces))
+                if attainable_score(found) > enough:
+                    turned = self.faces(image, found)
+                    faces = turned if best_score(turned) > enough else faces
         return faces
 
     def faces(self, image: np.ndarray, found: Candidates) -> list[Face]:
@@ -289,11 +290,17 @@ def score_features(scores: Sequence | np.ndarray, detected: np.ndarray) -> np.nd
     return np.log(probability / (1 - probability))
 
 
-def joint_scores(scores: Sequence, detected: np.ndarray) -> list[float]:
+def joint_scores(scores: Sequence | np.ndarray, detected: np.ndarray) -> list[float]:
     """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1]."""
     if not len(scores) or scores[0] is None:
         return _sigmoid(score_features(detected, detected)[:, 1] - ALONE).tolist()
     return _sigmoid(score_features(scores, detected) @ JOINT[:2] + JOINT[2]).tolist()
+
+
+def attainable_score(found: Candidates) -> float:
+    """The best score that a candidate could get, if the keypoint network were certain of it; 0 where there are none."""
+    detected = np.zeros(0) if found.scores is None else found.scores
+    return max(joint_scores(np.ones(len(detected)), detected), default=0.0)
 
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:

@@ -61,6 +61,7 @@ BORDER = 0.3  # longer sides of the image, around it: the network was trained on
 SMALLEST = 12  # pixels of a face in the image: of less no network tells a face from a letter
 SAME_BOX = 0.45  # intersection over union from which two boxes are of one face
 CANDIDATE = 0.15  # score of what the keypoint network may prove to be a face
+CERTAIN = 0.24  # … and that one search gives it at least: what several see faintly is no face
 FAINT, UNSEEN = 0.1, 0.05  # score from which one search confirms another; that of a face which it does not see
 INSIDE = 0.75  # part of the smaller box that lies in the other one, from which it is a part of that face
 STRIDES = (8, 16, 32)
@@ -135,23 +136,27 @@ class NetworkDetector:
         search = np.repeat(np.arange(len(found)), [len(some) for some in found])
         order = np.argsort(-scores, kind="stable")
         kept = order[nms(boxes[order], SAME_BOX, INSIDE)]
-        same = (box_iou(boxes[kept], boxes) > SAME_BOX) & (search[kept, None] != search)
-        second = np.max(np.where(same, scores, UNSEEN), axis=1, initial=UNSEEN)
+        same = box_iou(boxes[kept], boxes) > SAME_BOX
+        best = np.max(np.where(same, scores, 0), axis=1, initial=0)
+        second = np.max(np.where(same & (search[kept, None] != search), scores, UNSEEN), axis=1, initial=UNSEEN)
         scores = np.sqrt(scores[kept] * second)
-        order = np.argsort(-scores, kind="stable")[: int((scores >= least).sum())]
+        enough = (scores >= least) & (best >= min(1, least / CANDIDATE) * CERTAIN)
+        order = np.argsort(-scores, kind="stable")
+        order = order[enough[order]]
         return Detections(scores[order], boxes[kept][order], points[kept][order])
 
     def _search(self, grey: np.ndarray, least: float, scale: float, origin: np.ndarray | float = 0.0) -> Detections:
         size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         values = small.astype(np.float32)
+        levels = (np.arange(256, dtype=np.float32) - values.mean()) / (values.std() + 1)
         padded = np.zeros((-(-size[1] // 32) * 32, -(-size[0] // 32) * 32), np.float32)
-        padded[: size[1], : size[0]] = (values - values.mean()) / (values.std() + 1)
+        padded[: size[1], : size[0]] = cv2.LUT(small, levels)
         output = self._session.run(None, {"image": padded[None, None]})[0][0]
-        scores, boxes, points = decode(output, *padded.shape)
+        scores, boxes, points = decode(output, padded.shape[0], padded.shape[1], min(FAINT, least))
         middle = boxes[:, :2] + boxes[:, 2:] / 2
         large = boxes[:, 2:].prod(axis=1) >= (SMALLEST * scale) ** 2
-        kept = large & (scores >= min(FAINT, least)) & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
+        kept = large & (middle < size).all(axis=1) & (middle >= 0).all(axis=1)
         ratio = np.divide(grey.shape[::-1], size).astype(np.float32)
         boxes, points = boxes[kept] * np.tile(ratio, 2), points[kept] * ratio + origin
         boxes[:, :2] += origin
@@ -161,16 +166,20 @@ class NetworkDetector:
 FIELDS = ("scores", "boxes", "points")
 
 
-def decode(output: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (A,), boxes (A, 4) left, top, width, height and points (A, 5, 2), pixels, of the network's (A, 15).
+def decode(
+    output: np.ndarray, height: int, width: int, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (N,), boxes (N, 4) left, top, width, height and points (N, 5, 2), pixels, of the network's (A, 15).
 
-    :class:`models.FaceDetector` says what the 15 numbers of a cell are.
+    :class:`models.FaceDetector` says what the 15 numbers of a cell are. Cells that score below ``least`` are left out.
     """
-    centres, strides = cells(height, width)
+    scores = 1 / (1 + np.exp(-np.clip(output[:, 0], -50, 50)))
+    chosen = np.flatnonzero(scores >= least)
+    output, (centres, strides) = output[chosen], (part[chosen] for part in cells(height, width))
     size = np.exp(np.clip(output[:, 3:5], -4, 6)) * strides
     boxes = np.concatenate([centres + output[:, 1:3] * strides - size / 2, size], axis=1)
     points = centres[:, None] + output[:, 5:].reshape(-1, 5, 2) * strides[:, None]
-    return 1 / (1 + np.exp(-np.clip(output[:, 0], -50, 50))), boxes, points
+    return scores[chosen], boxes, points
 
 
 @lru_cache(maxsize=8)

@@ -87,12 +87,11 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union: boxes left, top, width, height, (N, 4) and (M, 4) → (N, M) float64 in [0, 1]."""
-    a, b = (np.asarray(side, np.float64)[:, :BOX] for side in (boxes, others))
-    a, b = a[:, None], b[None]
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
-    return shared / (a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared)
+    a, b = (np.asarray(side, np.float64)[:, :BOX].T for side in (boxes, others))
+    a = a[:, :, None]  # by column: NumPy is slow over axes of two numbers
+    width, height = (np.minimum(a[i] + a[i + 2], b[i] + b[i + 2]) - np.maximum(a[i], b[i]) for i in (0, 1))
+    shared = np.clip(width, 0, None) * np.clip(height, 0, None)
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
 def nms(boxes: np.ndarray, threshold: float, within: float = 1.0) -> np.ndarray:
@@ -103,14 +102,15 @@ def nms(boxes: np.ndarray, threshold: float, within: float = 1.0) -> np.ndarray:
         threshold: intersection over union above which a box is suppressed.
         within: the same for the intersection over the smaller one's area: a box inside another.
     """
-    iou = box_iou(boxes, boxes)
     area = np.asarray(boxes[:, 2] * boxes[:, 3], np.float64)
-    shared = iou / (1 + iou) * (area[:, None] + area) / np.minimum(area[:, None], area)
-    overlaps = (iou > threshold) | (shared > within)
     kept: list[int] = []
-    for i in range(len(boxes)):
-        if not overlaps[i, kept].any():
-            kept.append(i)
+    left = np.arange(len(boxes))
+    while len(left):
+        first, left = left[0], left[1:]
+        kept.append(first)
+        [iou] = box_iou(boxes[[first]], boxes[left])
+        shared = iou / (1 + iou) * (area[first] + area[left]) / np.minimum(area[first], area[left])
+        left = left[~((iou > threshold) | (shared > within))]
     return np.array(kept, int)
 
 

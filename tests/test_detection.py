@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from data_load import KEYPOINT_MEAN, KEYPOINT_STD, find_data, read_image
-from keypoints.detection import Face, KeypointDetector, distinct, joint_scores
+from keypoints import detection
+from keypoints.detection import Candidates, Face, KeypointDetector, attainable_score, distinct, joint_scores
 from keypoints.detectors import HaarDetector
 from keypoints.geometry import crop_view, transform
 from keypoints.images import as_rgb
@@ -568,6 +569,24 @@ def test_the_group_picture_of_notebook_3_shows_all_of_its_faces(shipped):
     pictures = [read_image(PHOTOS / name) for name in ("grace_hopper.jpg", "astronaut.jpg")]
     pictures += [sample[0]["image"], sample[len(sample) // 2]["image"]]
     assert len(shipped(np.hstack([cv2.resize(p, (round(p.shape[1] * 360 / p.shape[0]), 360)) for p in pictures]))) == 4
+
+
+@pytest.mark.parametrize(("detected", "looks"), [(0.7, 1), (0.8, 4)])
+def test_a_turned_search_is_looked_into_only_where_a_face_could_be_certain(shipped, monkeypatch, detected, looks):
+    found = Candidates(np.array([[10, 10, 40, 40, 0]]), np.array([detected]), np.zeros((1, 5, 2)))
+    rolls, looked = [], []
+    monkeypatch.setattr(detection, "candidates", lambda detect, image, roll=0: rolls.append(roll) or found)
+    monkeypatch.setattr(shipped, "faces", lambda image, some: looked.append(some) or [])
+    assert shipped(np.zeros((100, 100, 3), np.uint8)) == []
+    assert rolls == [0, 90, -90, 180] and len(looked) == looks
+
+
+def test_the_attainable_score_is_never_surpassed():
+    detected = np.linspace(0, 1, 21)
+    for scores in ([0.3] * 21, [1.0] * 21, [None] * 21):
+        for joint, one in zip(joint_scores(scores, detected), detected, strict=True):
+            assert joint <= attainable_score(Candidates(np.zeros((1, 5)), np.array([one])))
+    assert attainable_score(Candidates(np.zeros((0, 5)), np.zeros(0))) == 0
 
 
 def off(points: np.ndarray, true: np.ndarray) -> float:

@@ -51,6 +51,18 @@ def test_nms_suppresses_a_box_within_another_where_it_is_told_to():
     assert nms(boxes, 0.3).tolist() == [0, 1, 2] and nms(boxes, 0.3, within=0.7).tolist() == [0, 2]
 
 
+def test_nms_keeps_each_box_that_overlaps_no_better_kept_one():
+    random = np.random.default_rng(0)
+    boxes = np.column_stack([random.uniform(0, 100, (80, 2)), random.uniform(5, 60, (80, 2))])
+    iou, area = box_iou(boxes, boxes), boxes[:, 2:].prod(axis=1)
+    inside = iou / (1 + iou) * (area + area[:, None]) / np.minimum(area, area[:, None])
+    kept: list[int] = []
+    for i in range(len(boxes)):
+        if not any(iou[i, k] > 0.4 or inside[i, k] > 0.7 for k in kept):
+            kept.append(i)
+    assert nms(boxes, 0.4, within=0.7).tolist() == kept and 10 < len(kept) < 70
+
+
 def test_boxes_without_a_roll_get_one_of_zero():
     assert with_roll([(1, 2, 3, 4)]).tolist() == [[1, 2, 3, 4, 0]] == with_roll((1, 2, 3, 4)).tolist()
     assert with_roll([(1, 2, 3, 4, 5)]).tolist() == [[1, 2, 3, 4, 5]]
@@ -70,6 +82,25 @@ def test_the_library_decodes_as_the_training_does():
     np.testing.assert_allclose(boxes[:, :2] + boxes[:, 2:], corners[:, 2:], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(points, expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(scores, output[:, 0].sigmoid(), rtol=1e-5)
+    certain = scores >= 0.6
+    assert 0 < certain.sum() < len(scores)
+    for part, whole in zip(decode(output.numpy(), 96, 64, 0.6), (scores, boxes, points), strict=True):
+        np.testing.assert_allclose(part, whole[certain], rtol=1e-6)
+
+
+CASES = [((0.2, 0.2), 0.15, 0), ((0.3, 0.1), 0.15, 1), ((0.3, 0.05), 0.15, 0), ((0.2, 0.2), 0.02, 1)]
+
+
+@pytest.mark.parametrize(("scores", "least", "count"), CASES)
+def test_one_search_at_least_must_be_certain_of_a_candidate(network, monkeypatch, scores, least, count):
+    fast, left = network.fast(), list(scores)
+
+    def search(*_: object) -> detectors.Detections:
+        box, points = np.array([[10, 10, 40, 40]], np.float32), np.zeros((1, 5, 2), np.float32)
+        return detectors.Detections(np.array([left.pop()], np.float32), box, points)
+
+    monkeypatch.setattr(fast, "_search", search)
+    assert len(fast.find(np.zeros((100, 100), np.uint8), least=least)) == count
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 1, 4])
