@@ -18,11 +18,11 @@ from tqdm import tqdm
 from keypoints import drawing, filters
 from keypoints.command import check_out, printable, sentence
 from keypoints.detection import Face, KeypointDetector
-from keypoints.expression import Emotion
+from keypoints.expression import Emotion, Expressions
 from keypoints.files import check_writable, lock
 from keypoints.images import find_images, read_image
 from keypoints.landmarks import NUM_KEYPOINTS
-from keypoints.tracking import LOST, Expressions, FaceTracker
+from keypoints.tracking import LOST, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
 
 KEYPOINT_COLUMNS = [f"{axis}{i}" for i in range(NUM_KEYPOINTS) for axis in "xy"]

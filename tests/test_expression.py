@@ -23,11 +23,13 @@ from keypoints.expression import (
     EXPRESSION_MODEL,
     EXPRESSIONS,
     NUM_FEATURES,
+    RESTED,
     SIDE,
     UNSURE,
     Emotion,
     ExpressionClassifier,
     ExpressionSmoother,
+    Rest,
     expression_crop,
     feature_movement,
     features,
@@ -38,7 +40,6 @@ from keypoints.expression import (
 from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE, flip_keypoints
 from keypoints.pose import estimate_pose
-from keypoints.tracking import RESTED, Rest
 from training import expression as trainer
 from training import figures
 from training.studies.expression import scores

@@ -24,11 +24,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_load import DATA_DIR
-from keypoints.expression import ACTIONS, EXPRESSIONS, SIDE, THRESHOLD, ExpressionClassifier
+from keypoints.expression import ACTIONS, EXPRESSIONS, SIDE, THRESHOLD, ExpressionClassifier, Expressions
 from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE
 from keypoints.pose import estimate_pose
-from keypoints.tracking import Expressions, FaceTracker
+from keypoints.tracking import FaceTracker
 from keypoints.video import Video
 from training.expression import (
     CACHE,
