@@ -373,6 +373,11 @@ class Data:
         """The images of ``split``, 'training' or 'test'."""
         return FacialKeypointsDataset(self.csv_file(split), self.image_dir(split), transform, cache)
 
+    def attributes(self, split: str) -> pd.DataFrame:
+        """What else is known of each labelled head of a rendered set, in the labels' order."""
+        names = read_keypoints(self.csv_file(split))[0]
+        return pd.read_csv(self.root / "attributes.csv", index_col="file").loc[[f"{split}/{name}" for name in names]]
+
 
 def find_data(name: str | None = None, root: str | Path = DATA_DIR) -> Data:
     """The official set where it was fetched, else the embedded sample of rendered heads.

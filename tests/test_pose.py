@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import ROOT
 
@@ -39,9 +38,8 @@ def heads() -> tuple[np.ndarray, np.ndarray, list]:
     """Keypoints, true angles in the zero and order of poses, and sizes of the sample's test heads."""
     data = find_data("sample")
     dataset = data.dataset("test")
-    attributes = pd.read_csv(data.root / "attributes.csv", index_col="file").loc[[f"test/{n}" for n in dataset.names]]
     zero = turn_in_order(0, load_pose_model().zero, 0)
-    angles = attributes[["yaw", "pitch", "roll"]].to_numpy()
+    angles = data.attributes("test")[["yaw", "pitch", "roll"]].to_numpy()
     truth = np.array([rotation_angles(turn_in_order(*row) @ zero) for row in angles])
     points = np.asarray(dataset.keypoints, float).reshape(-1, 68, 2)
     return points, truth, [tuple(int(v) for v in np.ceil(p.max(axis=0) * 1.3)) for p in points]

@@ -101,10 +101,7 @@ def evaluate(
             if framing == "box":
                 [predicted[i]] = detector.keypoints(image, detector.framing.boxes(whole[i]))
                 continue
-            faces = np.array([face.keypoints for face in detector(image)])
-            nearest = nearest_face(faces, whole[i])
-            if nearest is not None:
-                predicted[i] = faces[nearest]
+            predicted[i] = nearest_face([face.keypoints for face in detector(image)], whole[i])
         found = np.isfinite(predicted).all(axis=(1, 2))
         if offset:
             predicted = predicted + label_offset(predicted)[:, None]

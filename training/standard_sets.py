@@ -227,7 +227,7 @@ def measure_keypoints(samples: list[Sample], model: Path) -> dict[str, dict]:
     for i, sample in enumerate(tqdm(samples, unit="faces", disable=None)):
         image = sample.read()
         [predicted[i]] = detector.keypoints(image, detector.boxes(sample.keypoints))
-        lost[i] = nearest_face(np.array([face.keypoints for face in detector(image)]), sample.keypoints) is None
+        lost[i] = np.isnan(nearest_face([face.keypoints for face in detector(image)], sample.keypoints)).any()
         if sample.angles is not None:
             pose = estimate_pose(predicted[i], image.shape[1::-1])
             off[i] = np.abs((np.array([pose.yaw, pose.pitch, pose.roll]) - sample.angles + 180) % 360 - 180)
@@ -316,7 +316,7 @@ def _text(cell: np.ndarray) -> str:
     return str(np.ravel(cell)[0])
 
 
-def average_precision(detected: list[Detected], counted: list[np.ndarray], threshold: float = 0.5) -> float:
+def average_precision(detected: list[Detected], counted: list[np.ndarray]) -> float:
     """AP in percent as WIDER FACE's official evaluation computes it.
 
     Each detection is compared with the face that it overlaps most. A face that does not count at this difficulty is
@@ -326,7 +326,6 @@ def average_precision(detected: list[Detected], counted: list[np.ndarray], thres
     Args:
         detected: for each image.
         counted: which of its faces count, (M,) bool.
-        threshold: of the intersection over union.
     """
     scores = np.concatenate([score for score, *_ in detected])
     low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
@@ -337,7 +336,7 @@ def average_precision(detected: list[Detected], counted: list[np.ndarray], thres
             continue
         overlap = box_iou(*(np.asarray(side, float) + np.array([0, 0, 1, 1]) for side in (boxes, faces)))
         best = overlap.argmax(axis=1)
-        hit = overlap.max(axis=1) >= threshold
+        hit = overlap.max(axis=1) >= 0.5
         first = np.isin(np.arange(len(best)), np.unique(np.where(hit, best, -1), return_index=True)[1])
         so_far = np.stack([np.cumsum(~hit | counts[best]), np.cumsum(hit & counts[best] & first)])
         reached = np.searchsorted(-(score - low) / max(high - low, 1e-12), -steps, side="right")
