@@ -36,7 +36,6 @@ def run_detect(options: argparse.Namespace) -> int:
     for option, file in (("--csv", options.csv), ("--json", options.json)):
         if file:
             check_out(option, file, [*options.images, options.model])
-            check_writable(file)  # before many images
     if options.csv and options.json and options.csv.resolve() == options.json.resolve():
         raise ValueError(f"--json {options.json}: got the file of --csv, expected another")
     if options.draw and options.draw.exists():
@@ -241,7 +240,6 @@ def run_filter(options: argparse.Namespace) -> int:
             folder = options.out or source.parent
             out = folder / name if len(images) > 1 or not options.out else options.out
             check_out("--out", out, [*images, *written, options.model])
-            check_writable(out)
             detector = detector or KeypointDetector(options.model, threads=options.threads or 1)
             _wear(source, out, detector, effects)
             written.add(out)
