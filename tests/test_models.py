@@ -238,27 +238,6 @@ def test_table_of_layers_by_hand():
     assert facts[16] == ((68, 28, 28), 0, 84, 4)
 
 
-def test_receptive_field_is_the_region_that_moves_an_output():
-    net = HeatmapNet()
-    row = layer_table(net)[-1]
-    layers = []
-    for layer in net.features:  # the same geometry, but every path carries a gradient: no ReLU, mean instead of maximum
-        if isinstance(layer, nn.Conv2d):
-            nn.init.ones_(layer.weight)
-            layers.append(layer)
-        elif isinstance(layer, nn.MaxPool2d):
-            layers.append(nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding))
-    image = torch.zeros(1, 1, 112, 112, dtype=torch.float64, requires_grad=True)
-    maps = nn.Sequential(*layers).double()(image)
-    maps[0, 0, 13, 14].backward(retain_graph=True)
-    seen = image.grad[0, 0].nonzero()
-    assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [row["receptive_field"]] * 2
-    first = seen.amin(0)
-    image.grad = None
-    maps[0, 0, 14, 14].backward()
-    assert (image.grad[0, 0].nonzero().amin(0) - first).tolist() == [row["jump"], 0]
-
-
 def test_table_leaves_the_network_as_it_was():
     net = HeatmapNet()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -10,7 +10,6 @@ from data_load import find_data
 from keypoints.landmarks import FLIP_INDEX, JAW, NOSE_TIP, flip_keypoints
 from keypoints.pose import (
     EXTRA,
-    _filled,
     align,
     estimate_pose,
     load_pose_model,
@@ -169,13 +168,6 @@ def test_aim_is_the_projected_neck(size):
     pixel = np.subtract(size, 1) / 2 + pose.focal * neck[:2] / neck[2]
     np.testing.assert_allclose(pixel, pose.aim, atol=1e-9)
     assert neck[2] == pytest.approx(pose.distance)
-
-
-def test_outliers_are_replaced_from_the_template():
-    template = load_pose_model().template
-    points = 7 * template @ turn_in_order(0, 0, 33)[:2, :2].T + 9
-    kept = np.arange(68) % 3 > 0
-    np.testing.assert_allclose(_filled(np.where(kept[:, None], points, 1e6), kept, template), points, atol=1e-9)
 
 
 @pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.full(68, np.nan)])

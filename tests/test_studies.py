@@ -122,13 +122,6 @@ def test_the_profile_accounts_for_the_whole_epoch(monkeypatch):
     assert figures["first epoch"]["decode"] > 0 == figures["later epochs"]["decode"]
 
 
-def test_a_line_is_found_in_spite_of_a_stray_point():
-    size = np.linspace(50, 150, 30)
-    shift = 0.3 + 0.01 * size
-    shift[4] = 40
-    assert np.allclose(offset_study.fit_line(size, shift), (0.3, 0.01), atol=1e-3)
-
-
 def test_offsets_of_sizes_are_those_of_faces():
     face = np.random.default_rng(0).uniform(0, 1, (68, 2))
     face = (face - face.min(axis=0)) / np.ptp(face, axis=0) * 80
