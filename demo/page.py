@@ -32,9 +32,9 @@ import numpy as np
 from data_load import DATA_DIR
 from keypoints import drawing, filters
 from keypoints.detection import KeypointDetector
-from keypoints.expression import UNSURE, Emotion
+from keypoints.expression import UNSURE, Emotion, Expressions
 from keypoints.images import decode_image, read_image
-from keypoints.tracking import LOST, Expressions, FaceTracker, TrackedFace
+from keypoints.tracking import LOST, FaceTracker, TrackedFace
 
 HERE = "127.0.0.1"
 PORT = 7860

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from keypoints.files import check_writable
+
 
 def check_out(option: str, out: Path, sources: Iterable[str | Path | None]) -> None:
-    """Refuse a folder, and to write over what is read."""
+    """Refuse a folder, a place that cannot be written, and to write over what is read: before long work."""
     if out.is_dir():
         raise ValueError(f"{option} {out}: got a folder, expected a file")
     if out.is_file() and any(source and Path(source).exists() and out.samefile(source) for source in sources):
         raise ValueError(f"{option} {out}: the source would be overwritten, expected another file")
+    check_writable(out)
 
 
 def sentence(error: Exception, file: str | Path) -> str:

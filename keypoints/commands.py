@@ -18,11 +18,11 @@ from tqdm import tqdm
 from keypoints import drawing, filters
 from keypoints.command import check_out, printable, sentence
 from keypoints.detection import FREE, Face, KeypointDetector
-from keypoints.expression import Emotion
+from keypoints.expression import Emotion, Expressions
 from keypoints.files import check_writable, lock
 from keypoints.images import find_images, read_image
 from keypoints.landmarks import NUM_KEYPOINTS
-from keypoints.tracking import LOST, Expressions, FaceTracker
+from keypoints.tracking import LOST, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
 
 KEYPOINT_COLUMNS = [f"{axis}{i}" for i in range(NUM_KEYPOINTS) for axis in "xy"]
@@ -37,7 +37,6 @@ def run_detect(options: argparse.Namespace) -> int:
     for option, file in (("--csv", options.csv), ("--json", options.json)):
         if file:
             check_out(option, file, [*options.images, options.model])
-            check_writable(file)  # before many images
     if options.csv and options.json and options.csv.resolve() == options.json.resolve():
         raise ValueError(f"--json {options.json}: got the file of --csv, expected another")
     if options.draw and options.draw.exists():
@@ -243,7 +242,6 @@ def run_filter(options: argparse.Namespace) -> int:
             folder = options.out or source.parent
             out = folder / name if len(images) > 1 or not options.out else options.out
             check_out("--out", out, [*images, *written, options.model])
-            check_writable(out)
             detector = detector or KeypointDetector(options.model, threads=options.threads or 1)
             _wear(source, out, detector, effects)
             written.add(out)

@@ -13,14 +13,15 @@ from keypoints.files import write_atomically
 from keypoints.pose import Pose
 
 PREDICTION, BOX = "#ff8c1a", "#ffe14d"  # told apart by colour-blind eyes too
+AXIS = 0.7  # outer-eye distances: the length of an axis of a head
 
 
-def head_axes(pose: Pose, size: float = 0.7) -> list[tuple[np.ndarray, str]]:
-    """Both ends of each axis, (2, 2) pixels, and its colour; ``size`` in outer-eye distances."""
+def head_axes(pose: Pose) -> list[tuple[np.ndarray, str]]:
+    """Both ends of each of the head's axes, (2, 2) pixels, and its colour."""
     start = pose.points[landmarks.NOSE_TIP]
     directions = {"#ff3b30": (1, 0, 0), "#34c759": (0, -1, 0), "#0a84ff": (0, 0, -1)}
     return [
-        (pose.project(np.stack([start, start + size * np.array(direction)])), colour)
+        (pose.project(np.stack([start, start + AXIS * np.array(direction)])), colour)
         for colour, direction in directions.items()
     ]
 
@@ -112,16 +113,9 @@ def open_window(title: str) -> None:
 
 
 def show_frame(image: np.ndarray, title: str) -> bool:
-    """Show an RGB uint8 frame in a window; whether to go on: not after q or Esc.
-
-    Raises:
-        ValueError: this OpenCV opens no windows.
-    """
-    try:
-        cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
-    except cv2.error:
-        raise ValueError("got no window from OpenCV, expected one that can show pictures") from None
+    """Show an RGB uint8 frame in a window of :func:`open_window`; whether to go on: not after q or Esc."""
+    cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -16,17 +16,22 @@ movements are, and :attr:`Emotion.reasons` says which of them go with the word.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keypoints.files import asset
-from keypoints.geometry import REFERENCE_FIVE, cut_out, fit_similarity, five_points, inverse
+from keypoints.geometry import REFERENCE_FIVE, cut_out, fit_similarity, five_points, inverse, transform
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, NOSE, NUM_KEYPOINTS, REFERENCE_FACE
 from keypoints.network import open_session, read_metadata
 from keypoints.pose import Pose, estimate_pose
+
+if TYPE_CHECKING:
+    from keypoints.tracking import TrackedFace
 
 EXPRESSION_MODEL, ACTIONS_MODEL = asset("expressions.onnx"), asset("actions.npz")
 EXPRESSIONS = ("neutral", "happiness", "sadness", "surprise", "anger", "disgust", "fear")
@@ -99,13 +104,9 @@ def frontal_face(keypoints: np.ndarray, pose: Pose | None = None) -> np.ndarray:
 
 
 def register(points: np.ndarray) -> np.ndarray:
-    """Shift, turn and scale flat faces (…, 68, 2) such that :data:`ANCHORS` lie best on the mean head's."""
-    plane, target = np.asarray(points, np.float64) @ (1, 1j), REFERENCE_FACE[ANCHORS, :2] @ (1, 1j)
-    middle = plane[..., ANCHORS].mean(axis=-1, keepdims=True)
-    held, wanted = plane[..., ANCHORS] - middle, target - target.mean()
-    factor = (held.conj() * wanted).sum(axis=-1, keepdims=True) / (np.abs(held) ** 2).sum(axis=-1, keepdims=True)
-    plane = factor * (plane - middle) + target.mean()
-    return np.stack([plane.real, plane.imag], axis=-1)
+    """Shift, turn and scale a flat face (68, 2) such that :data:`ANCHORS` lie best on the mean head's."""
+    [matrix] = fit_similarity(points[None, ANCHORS], REFERENCE_FACE[ANCHORS, :2])
+    return transform(points, matrix)
 
 
 def features(face: np.ndarray) -> np.ndarray:
@@ -347,3 +348,54 @@ class ExpressionSmoother:
             emotion = replace(emotion, logits=now)
         self._last, self._time = emotion, time
         return emotion
+
+
+RESTED, FORGOTTEN = 3.0, 30.0  # seconds of rest until it counts; the time constant of its average
+CALM, FRONTAL = 0.3, 20.0  # the most that happiness and surprise together may have at rest; degrees of yaw
+
+
+class Rest:
+    """One person's face at rest, learned from the frames on which it is calm."""
+
+    def __init__(self) -> None:
+        self._mean: Emotion | None = None
+        self._seconds, self._time = 0.0, 0.0
+
+    def __call__(self, emotion: Emotion, yaw: float, time: float) -> Emotion:
+        """The expression of the next frame, judged against the face at rest once that is known."""
+        away, self._time = min(max(0.0, time - self._time), 0.2), time  # a face that was away did not rest meanwhile
+        lively = emotion.probabilities["happiness"] + emotion.probabilities["surprise"]
+        if lively < CALM and abs(yaw) < FRONTAL:
+            mean = emotion.features if self._mean is None else self._mean.features
+            self._seconds += away
+            share = away / min(FORGOTTEN, self._seconds) if self._seconds else 0.0  # at first the mean of all so far
+            self._mean = replace(emotion, features=mean + share * (emotion.features - mean))
+        if self._mean is None or self._seconds < RESTED:
+            return emotion
+        return emotion.with_neutral(self._mean)
+
+
+class Expressions:
+    """The expressions of tracked faces, each smoothed over its own time and judged against the face's own rest.
+
+    Somebody whose brows lie low looks angry at rest. What a face usually looks like while it is calm and seen from
+    the front is therefore learned, and counts as its neutral face after :data:`RESTED` seconds.
+
+    >>> from keypoints.tracking import FaceTracker
+    >>> [face] = FaceTracker()("data/photos/grace_hopper.jpg")
+    >>> sorted(Expressions()([face])) == [face.id]
+    True
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[ExpressionSmoother, Rest]] = {}
+
+    def __call__(self, faces: Sequence[TrackedFace]) -> dict[int, Emotion | None]:
+        """Of the next frame's faces: id → expression, of a lost face None."""
+        self._known = {face.id: self._known.get(face.id) or (ExpressionSmoother(), Rest()) for face in faces}
+        result: dict[int, Emotion | None] = {}
+        for face in faces:
+            smoother, rest = self._known[face.id]
+            seen = face.crop is not None
+            result[face.id] = smoother(rest(face.emotion, face.pose.yaw, face.time), face.time) if seen else None
+        return result

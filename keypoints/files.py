@@ -9,7 +9,6 @@ import os
 import reprlib
 import secrets
 import shutil
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,20 +108,6 @@ def check_writable(path: str | Path) -> None:
         for folder in missing:  # the innermost first
             with suppress(OSError):
                 folder.rmdir()
-
-
-def check_regular(path: str | Path) -> None:
-    """Raise unless ``path`` is a regular file, links followed: a device or a pipe may never end.
-
-    Raises:
-        OSError: it is missing or a folder; the error names it.
-        ValueError: it is a device, a pipe or a socket.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path}: got a device or a pipe, expected a regular file")
 
 
 @contextmanager

@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 
 from keypoints.files import asset
+from keypoints.geometry import fit_similarity
 from keypoints.images import decode_image, on_background, read_bytes
 from keypoints.landmarks import JAW, LEFT_BROW, NUM_KEYPOINTS, RIGHT_BROW
 from keypoints.pose import EXTRA, Pose, estimate_pose
@@ -77,27 +78,23 @@ class Layer:
     def surface(self, pose: Pose) -> Surface:
         """Where the sheet stands on a head: the similarity of the plane that brings the anchors to their places."""
         places = np.array([pose.points[list(group)].mean(axis=0) for group in self.places]) + self.offsets
-        axes = SHEETS[self.sheet]
-        source = self.at[:, 0] + 1j * self.at[:, 1]
-        target = places[:, axes[0]] + 1j * places[:, axes[1]]
-        centred = source - source.mean()
-        a = (centred.conj() @ (target - target.mean())) / (centred.conj() @ centred).real
-        scale, turn = max(abs(a), 1e-6), float(np.angle(a))  # all anchors at one place make a speck
-        out = places[:, axes[2]]
-        along = centred.real
+        axes = list(SHEETS[self.sheet])
+        along, out = self.at[:, 0] - self.at[:, 0].mean(), places[:, axes[2]]
+        [matrix] = fit_similarity(self.at[None], places[None, :, axes[:2]])
+        scale, turn = np.hypot(*matrix[:, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+        scale = max(scale, 1e-6)  # all anchors at one place make a speck
         slope = float(along @ (out - out.mean()) / (along @ along)) if along @ along > 1 else 0.0
-        axis = np.eye(3)[list(axes)]  # along, down, out
+        axis = np.eye(3)[axes]  # along, down, out
         c, s = np.cos(np.radians(self.tilt)), np.sin(np.radians(self.tilt))
         tilted = axis @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T
         right = np.cos(turn) * tilted[0] + np.sin(turn) * tilted[1]
         down = -np.sin(turn) * tilted[0] + np.cos(turn) * tilted[1]
         right = right + slope / scale * tilted[2]
-        origin = np.array([target.mean().real, target.mean().imag, out.mean()]) @ axis
         radius = (self.bend, self.bend)
         if self.round:
             width = self.picture.shape[1] * scale / (2 * np.pi)
             radius = (width, width * self.round)
-        middle = np.array([source.mean().real, source.mean().imag])
+        origin, middle = places.mean(axis=0), self.at.mean(axis=0)
         return Surface(origin, right, down, tilted[2], scale, middle, radius, bool(self.round))
 
 

@@ -161,36 +161,3 @@ def face_size(keypoints: np.ndarray, normaliser: str = "box") -> np.ndarray:
     if normaliser == "iod":
         return np.linalg.norm(keypoints[..., EYE_CORNERS[0], :] - keypoints[..., EYE_CORNERS[1], :], axis=-1)
     raise ValueError(f"got normaliser {normaliser!r}, expected 'box' or 'iod'")
-
-
-def point_errors(predicted: np.ndarray, true: np.ndarray, normaliser: str = "box") -> np.ndarray:
-    """Distance of each point from the truth in percent of the face's size: (N, 68, 2) twice → (N, 68).
-
-    NaN where the truth is missing.
-    """
-    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
-    if predicted.shape != true.shape or true.shape[-1] != 2:
-        raise ValueError(
-            f"got predicted keypoints of shape {predicted.shape} and true ones of shape {true.shape}, "
-            "expected the same (N, 68, 2)"
-        )
-    return 100 * np.linalg.norm(predicted - true, axis=-1) / face_size(true, normaliser)[..., None]
-
-
-def nme(predicted: np.ndarray, true: np.ndarray, normaliser: str = "box") -> np.ndarray:
-    """Normalised mean error of each face in percent: (N, 68, 2) twice → (N,).
-
-    >>> true = np.zeros((1, 68, 2)); true[0, 45] = 10, 10
-    >>> nme(true + [1, 0], true, "box").round(6)
-    array([10.])
-    """
-    return mean_known(point_errors(predicted, true, normaliser))
-
-
-def mean_known(errors: np.ndarray) -> np.ndarray:
-    """The mean of each row's errors that are not NaN: (N, M) → (N,); NaN where a row has none."""
-    errors, known = np.asarray(errors), np.isfinite(errors)
-    if known.all():
-        return errors.mean(axis=-1)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, errors, 0).sum(axis=-1) / known.sum(axis=-1)

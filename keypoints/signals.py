@@ -11,14 +11,12 @@ import onnxruntime
 
 from keypoints.files import asset
 from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points, inverse
-from keypoints.landmarks import LEFT_EYE, MOUTH, NUM_KEYPOINTS, RIGHT_EYE
+from keypoints.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE, fit_front
 from keypoints.network import Crop, open_session, read_metadata
-from keypoints.smoothing import FLAT_FACE
 
 EYE_MODEL = asset("eyes.onnx")
 EYE_SIDE = 32  # pixels of an eye's crop
 EYE_WIDTH = 0.7 * float(REFERENCE_FIVE[1, 0] - REFERENCE_FIVE[0, 0])  # what it shows, in sides of a levelled face
-_TO_AFFINE = np.linalg.pinv(np.column_stack([FLAT_FACE, np.ones(NUM_KEYPOINTS)]))  # points → its matrix, (3, 2)
 
 
 def eye_crops(image: np.ndarray, keypoints: np.ndarray, side: int = EYE_SIDE, wider: float = 1.0) -> np.ndarray:
@@ -99,7 +97,7 @@ class Signals:
 
 def upright(keypoints: np.ndarray) -> np.ndarray:
     """The points (68, 2) in the face's own frame, (68, 2): turned, sized and stretched as the mean face from ahead."""
-    affine = _TO_AFFINE @ np.asarray(keypoints, np.float64)
+    affine = fit_front(keypoints[None])[0]
     return (keypoints - affine[2]) @ np.linalg.pinv(affine[:2])
 
 

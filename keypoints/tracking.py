@@ -11,15 +11,13 @@ and it is no recognition of persons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from keypoints.detection import Face, KeypointDetector, candidates, distinct
-from keypoints.expression import Emotion, ExpressionSmoother
 from keypoints.geometry import box_iou, face_crop, five_points, inverse
 from keypoints.images import as_rgb
 from keypoints.landmarks import face_size
@@ -328,56 +326,6 @@ class FaceTracker:
         points = track.face.keypoints + moved
         box = self.detector.framing.boxes(points)[0]
         return TrackedFace(box, points, track.face.image_size, id=track.face.id, state=LOST, time=time)
-
-
-class Expressions:
-    """The expressions of tracked faces, each smoothed over its own time and judged against the face's own rest.
-
-    Somebody whose brows lie low looks angry at rest. What a face usually looks like while it is calm and seen from
-    the front is therefore learned, and counts as its neutral face after :data:`RESTED` seconds.
-
-    >>> [face] = FaceTracker()("data/photos/grace_hopper.jpg")
-    >>> sorted(Expressions()([face])) == [face.id]
-    True
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[ExpressionSmoother, Rest]] = {}
-
-    def __call__(self, faces: Sequence[TrackedFace]) -> dict[int, Emotion | None]:
-        """Of the next frame's faces: id → expression, of a lost face None."""
-        self._known = {face.id: self._known.get(face.id) or (ExpressionSmoother(), Rest()) for face in faces}
-        result: dict[int, Emotion | None] = {}
-        for face in faces:
-            smoother, rest = self._known[face.id]
-            seen = face.state != LOST
-            result[face.id] = smoother(rest(face.emotion, face.pose.yaw, face.time), face.time) if seen else None
-        return result
-
-
-RESTED, FORGOTTEN = 3.0, 30.0  # seconds of rest until it counts; the time constant of its average
-CALM, FRONTAL = 0.3, 20.0  # the most that happiness and surprise together may have at rest; degrees of yaw
-
-
-class Rest:
-    """One person's face at rest, learned from the frames on which it is calm."""
-
-    def __init__(self) -> None:
-        self._mean: Emotion | None = None
-        self._seconds, self._time = 0.0, 0.0
-
-    def __call__(self, emotion: Emotion, yaw: float, time: float) -> Emotion:
-        """The expression of the next frame, judged against the face at rest once that is known."""
-        away, self._time = min(max(0.0, time - self._time), 0.2), time  # a face that was away did not rest meanwhile
-        lively = emotion.probabilities["happiness"] + emotion.probabilities["surprise"]
-        if lively < CALM and abs(yaw) < FRONTAL:
-            mean = emotion.features if self._mean is None else self._mean.features
-            self._seconds += away
-            share = away / min(FORGOTTEN, self._seconds) if self._seconds else 0.0  # at first the mean of all so far
-            self._mean = replace(emotion, features=mean + share * (emotion.features - mean))
-        if self._mean is None or self._seconds < RESTED:
-            return emotion
-        return emotion.with_neutral(self._mean)
 
 
 def _inside(points: np.ndarray, image: np.ndarray) -> bool:

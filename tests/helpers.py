@@ -111,6 +111,11 @@ def find_dot(image: np.ndarray) -> np.ndarray:
     return np.array([(column * grey).sum(), (row * grey).sum()]) / grey.sum()
 
 
+def png(image: np.ndarray) -> bytes:
+    """An RGB uint8 image as a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 def write_set(root: Path, split: str, names: list[str], images: list[np.ndarray], keypoints: np.ndarray) -> None:
     """Write one split in the official layout; images are stored without loss, as PNG named .jpg."""
     _write_images(root / split, names, images)
@@ -126,8 +131,7 @@ def write_wild(folder: Path, names: list[str], images: list[np.ndarray], keypoin
 def _write_images(folder: Path, names: list[str], images: list[np.ndarray]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, images, strict=True):
-        png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-        (folder / name).write_bytes(png.tobytes())
+        (folder / name).write_bytes(png(image))
 
 
 def write_labels(path: Path, names: list[str], keypoints: np.ndarray) -> None:

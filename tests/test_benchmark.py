@@ -88,6 +88,7 @@ def test_our_weights_must_not_have_seen_the_people(tmp_path):
 
 def test_our_rows_are_measured_as_evaluate_does_and_a_missing_tool_is_left_out(tmp_path, monkeypatch, capsys):
     data = find_data("sample")
+    monkeypatch.setattr(benchmark, "REPEATS", 3)
     monkeypatch.setattr(benchmark, "TOOLS", {"dlib 68": "dlib"})
     monkeypatch.setattr(benchmark, "DETECTORS", {"OpenCV Haar cascade": "ours_faces:haar"})
     options = argparse.Namespace(official=DATA_DIR, wild=None, detection=None, hard=None, images=3, yunet=None)

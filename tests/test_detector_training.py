@@ -12,7 +12,7 @@ from keypoints.detectors import NetworkDetector
 from keypoints.files import sha256
 from keypoints.geometry import REFERENCE_FIVE, face_crop, fit_similarity
 from models import FaceDetector
-from training.detector import DetectorRecipe, assign, box_iou, cells, decode, detector_loss, labelled, main, train
+from training.detector import DetectorRecipe, assign, cells, decode, detector_loss, labelled, main, train
 from training.detector_data import DetectorViews, Picture, collate, move
 from training.export import export_onnx
 from training.weights import load_model
@@ -29,11 +29,6 @@ def test_a_crop_shows_the_reference_face_where_it_should():
     five = REFERENCE_FIVE * 70 + [300, 40]
     matrix = face_crop(five[None], 128)[0]
     assert five @ matrix[:, :2].T + matrix[:, 2] == pytest.approx(REFERENCE_FIVE * 128 - 0.5)
-
-
-def test_iou_of_boxes_by_hand():
-    boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0], [10.0, 10.0, 12.0, 12.0]])
-    assert box_iou(boxes, torch.tensor([[2.0, 0.0, 6.0, 2.0]])).flatten().tolist() == pytest.approx([1 / 3, 0])
 
 
 def output_of(box: torch.Tensor, points: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

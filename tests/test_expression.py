@@ -23,11 +23,13 @@ from keypoints.expression import (
     EXPRESSION_MODEL,
     EXPRESSIONS,
     NUM_FEATURES,
+    RESTED,
     SIDE,
     UNSURE,
     Emotion,
     ExpressionClassifier,
     ExpressionSmoother,
+    Rest,
     expression_crop,
     feature_movement,
     features,
@@ -38,7 +40,6 @@ from keypoints.expression import (
 from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE, flip_keypoints
 from keypoints.pose import estimate_pose
-from keypoints.tracking import RESTED, Rest
 from training import expression as trainer
 from training import figures
 from training.studies.expression import scores
@@ -58,9 +59,8 @@ def heads() -> tuple[np.ndarray, list[np.ndarray], pd.DataFrame]:
     """The keypoints of the sample's test heads, their pictures and their attributes."""
     data = find_data("sample")
     dataset = data.dataset("test")
-    table = pd.read_csv(data.root / "attributes.csv", index_col="file").loc[[f"test/{n}" for n in dataset.names]]
-    pictures = [read_image(data.image_dir("test") / name) for name in dataset.names]
-    return np.asarray(dataset.keypoints, float).reshape(-1, 68, 2), pictures, table
+    pictures = [dataset[i]["image"] for i in range(len(dataset))]
+    return dataset.keypoints.astype(float), pictures, data.attributes("test")
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,7 @@ from training.evaluation import Evaluation
 def heads():
     """The sample's test heads and their true yaw in degrees."""
     data = find_data("sample")
-    names = data.dataset("test").names
-    yaw = pd.read_csv(data.root / "attributes.csv", index_col="file")["yaw"]
-    return data.dataset("test").keypoints, yaw[[f"test/{name}" for name in names]].to_numpy()
+    return data.dataset("test").keypoints, data.attributes("test")["yaw"].to_numpy()
 
 
 def test_yaw_is_near_the_rendered_head_s(heads):

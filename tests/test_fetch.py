@@ -12,10 +12,9 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, csv_header, face_points, refused, write_labels
+from helpers import ROOT, csv_header, face_points, png, refused, write_labels
 
 import data_load
 from data_load import fetch, main, verify
@@ -28,10 +27,6 @@ LABELLED = {"training": ["Ann_00.jpg", "Bo_00.jpg", "Bo_01.jpg"], "test": ["Ann_
 
 def picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-
-
-def png(image: np.ndarray) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def official_files() -> dict[str, bytes]:

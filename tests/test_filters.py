@@ -7,7 +7,6 @@ import time
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import ASTRONAUT, HOPPER, file_names, png_head, refused
 from PIL import Image
@@ -138,11 +137,8 @@ def test_rays_hit_a_surface_where_its_pixels_are(head):
 
 
 def test_glasses_foreshorten_with_yaw():
-    sample = find_data("sample")
-    dataset = sample.dataset("test")
-    yaw = pd.read_csv(sample.root / "attributes.csv", index_col="file")["yaw"]
-    yaw = np.array([yaw[f"test/{name}"] for name in dataset.names])
-    ratios = []
+    sample, ratios = find_data("sample"), []
+    dataset, yaw = sample.dataset("test"), sample.attributes("test")["yaw"].to_numpy()
     for target in (0, 35):
         item = dataset[int(np.abs(np.abs(yaw) - target).argmin())]
         box = corners(load_filter("sunglasses").layers[0], estimate_pose(item["keypoints"], item["image"].shape[1::-1]))

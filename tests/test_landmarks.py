@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import cv2
 import numpy as np
 from helpers import FACE, face_points, find_dot, paint_dot
@@ -35,22 +33,6 @@ def test_the_flip_index_is_an_involution_that_maps_parts_to_their_mirror_images(
         swapped = {"right": "left", "left": "right"}
         side, _, rest = part_of(point).partition(" ")
         assert part_of(other) == (f"{swapped[side]} {rest}" if rest else side)
-
-
-def test_the_flip_index_leaves_the_middle_of_the_face_in_place():
-    middle = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
-    assert np.flatnonzero(np.arange(68) == FLIP_INDEX).tolist() == middle
-
-
-def test_flipping_a_symmetric_face_changes_nothing():
-    points = face_points(111.5, 100, 80)  # the middle of 224 columns
-    symmetric = [*range(17), *range(17, 36), 36, 45, 39, 42, *EYE_CORNERS]
-    np.testing.assert_allclose(flip_keypoints(points, 224)[symmetric], points[symmetric], atol=1e-3)
-
-
-def test_flipping_keeps_the_neighbours_of_every_bone():
-    edges = {frozenset(pair) for bone in BONES for pair in itertools.pairwise(bone)}
-    assert {frozenset(FLIP_INDEX[list(edge)]) for edge in edges} == edges
 
 
 def test_parts_cover_each_point_exactly_once():

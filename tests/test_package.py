@@ -26,8 +26,7 @@ def test_no_module_of_the_library_names_one_of_training_in_an_import():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-        allowed = {"pandas"} if path.name == "labels.py" else set()  # training's alone, and not in the wheel
-        assert not {name.split(".")[0] for name in names} & (FORBIDDEN - allowed), path.name
+        assert not {name.split(".")[0] for name in names} & FORBIDDEN, path.name
 
 
 def loaded(code: str, names: set[str]) -> set[str]:
@@ -71,7 +70,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     stems = "detector", "keypoints_model_2", "detector_free", "keypoints_free", "expressions", "eyes"
     saved = {f"{stem}.onnx" for stem in stems} | {"pose_model.npz", "actions.npz"}
     assert {f"keypoints/assets/{name}" for name in saved | {"filters/cat.png"}} | {"keypoints/py.typed"} <= set(names)
-    assert {"keypoints/labels.py", "keypoints/assets/filters/draw.py"}.isdisjoint(names)
+    assert "keypoints/assets/filters/draw.py" not in names
 
 
 def test_the_wheel_works_alone_from_any_folder_and_without_pytorch(wheel, tmp_path):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import ROOT
 
@@ -11,7 +10,6 @@ from data_load import find_data
 from keypoints.landmarks import FLIP_INDEX, JAW, NOSE_TIP, flip_keypoints
 from keypoints.pose import (
     EXTRA,
-    _filled,
     align,
     estimate_pose,
     load_pose_model,
@@ -39,9 +37,8 @@ def heads() -> tuple[np.ndarray, np.ndarray, list]:
     """Keypoints, true angles in the zero and order of poses, and sizes of the sample's test heads."""
     data = find_data("sample")
     dataset = data.dataset("test")
-    attributes = pd.read_csv(data.root / "attributes.csv", index_col="file").loc[[f"test/{n}" for n in dataset.names]]
     zero = turn_in_order(0, load_pose_model().zero, 0)
-    angles = attributes[["yaw", "pitch", "roll"]].to_numpy()
+    angles = data.attributes("test")[["yaw", "pitch", "roll"]].to_numpy()
     truth = np.array([rotation_angles(turn_in_order(*row) @ zero) for row in angles])
     points = np.asarray(dataset.keypoints, float).reshape(-1, 68, 2)
     return points, truth, [tuple(int(v) for v in np.ceil(p.max(axis=0) * 1.3)) for p in points]
@@ -171,13 +168,6 @@ def test_aim_is_the_projected_neck(size):
     pixel = np.subtract(size, 1) / 2 + pose.focal * neck[:2] / neck[2]
     np.testing.assert_allclose(pixel, pose.aim, atol=1e-9)
     assert neck[2] == pytest.approx(pose.distance)
-
-
-def test_outliers_are_replaced_from_the_template():
-    template = load_pose_model().template
-    points = 7 * template @ turn_in_order(0, 0, 33)[:2, :2].T + 9
-    kept = np.arange(68) % 3 > 0
-    np.testing.assert_allclose(_filled(np.where(kept[:, None], points, 1e6), kept, template), points, atol=1e-9)
 
 
 @pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.full(68, np.nan)])

@@ -229,7 +229,7 @@ def test_interrupted_and_resumed_training_equals_the_uninterrupted_one(checkpoin
 
 
 @pytest.mark.parametrize("part", ["optimizer", "schedule", "average", "net", "history", "identity"])
-@pytest.mark.parametrize("value", [None, {}, "[1]", [1]], ids=["missing", "empty", "text", "list"])
+@pytest.mark.parametrize("value", [None, {}, [1]], ids=["missing", "empty", "list"])
 def test_checkpoint_that_lacks_a_part_is_refused(checkpoint, part, value):
     interrupt(25, checkpoint=checkpoint)
     content = read_checkpoint(checkpoint)

@@ -44,10 +44,10 @@ def test_every_study_changes_one_thing():
             assert all(len(change) == 1 for change in others), name
 
 
-@pytest.mark.parametrize("name", study.NETWORKS)
+@pytest.mark.parametrize("name", study.VARIANTS)
 def test_the_networks_of_the_studies_learn(name, few):
     torch.manual_seed(0)
-    net = study.NETWORKS[name]()
+    net = study.VARIANTS[name]()
     before = {key: value.clone() for key, value in net.named_parameters() if value.requires_grad}
     record = fit(net, few, None, Recipe(epochs=1, batch_size=6, learning_rate=1e-3))
     assert np.isfinite(record["history"][0]["training_loss"])
@@ -60,7 +60,7 @@ def test_without_batch_norm_nothing_depends_on_the_rest_of_the_batch():
     torch.manual_seed(0)
     images = torch.rand(4, 1, 224, 224)
     for name, alone in (("no BatchNorm", True), ("no Dropout", False)):
-        net = study.NETWORKS[name]().train()
+        net = study.VARIANTS[name]().train()
         for layer in net.modules():
             if isinstance(layer, torch.nn.Dropout2d):
                 layer.p = 0.0
@@ -120,13 +120,6 @@ def test_the_profile_accounts_for_the_whole_epoch(monkeypatch):
         assert steps["backward"] > steps["optimiser"] > 0
         assert steps["rest"] < 0.2 * sum(steps.values())
     assert figures["first epoch"]["decode"] > 0 == figures["later epochs"]["decode"]
-
-
-def test_a_line_is_found_in_spite_of_a_stray_point():
-    size = np.linspace(50, 150, 30)
-    shift = 0.3 + 0.01 * size
-    shift[4] = 40
-    assert np.allclose(offset_study.fit_line(size, shift), (0.3, 0.01), atol=1e-3)
 
 
 def test_offsets_of_sizes_are_those_of_faces():

@@ -17,21 +17,19 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from helpers import CLIP, face_points, file_names, read_csv, refused, write_clip
 
 from keypoints.commands import _emotion_columns, track_header
 from keypoints.detection import Candidates, Face, KeypointDetector
 from keypoints.expression import EXPRESSIONS, UNSURE
-from keypoints.geometry import cut_out, with_roll
+from keypoints.geometry import with_roll
 from keypoints.landmarks import LEFT_EYE
-from keypoints.network import load_network
 from keypoints.signals import Signals
 from keypoints.smoothing import FLAT_FACE, OneEuro, Smoother
 from keypoints.tracking import LOST, NEW, TRACKED, FaceTracker
 from keypoints.video import Rows, Video, VideoFile
 from training.metrics import face_size, nme
-from training.weights import RECIPE_MODEL, load_model
+from training.weights import RECIPE_MODEL
 
 links_and_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
 
@@ -129,32 +127,16 @@ def test_jitter_is_smoothed_and_a_fast_head_is_not_delayed():
 # Following ------------------------------------------------------------------------------------------------------------
 
 
-def test_following_places_points_where_detection_does(detector):
-    frames, true, _ = clip()
+@pytest.mark.parametrize(("model", "most"), [(None, 1), (RECIPE_MODEL, 3)], ids=["one stage", "two stages"])
+def test_following_places_points_where_detection_does(model, most):
+    detector, (frames, true, _) = KeypointDetector(model), clip()
     for number in (0, 75, 140):
         [face] = detector.faces(frames[number], Candidates(with_roll(detector.boxes(true[number]))))
         tracker = FaceTracker(detector, smoothing=False)
         tracker(frames[number], 0.0)
         [followed] = tracker(frames[number], 0.04)
         assert followed.state == TRACKED
-        assert nme(followed.keypoints[None], face.keypoints[None])[0] < 1
-
-
-def test_fine_crop_is_that_of_the_network_in_pytorch():
-    net, network, side = load_model(RECIPE_MODEL), load_network(RECIPE_MODEL), 224
-    row, column = np.mgrid[:side, :side]
-    image = np.uint8(np.repeat((100 + 0.4 * column + 0.25 * row)[..., None], 3, axis=2))
-    points = face_points(118, 109, 40).astype(np.float64)
-    units = torch.from_numpy((points + 0.5) / side)[None].float()
-    expected = net.crop(torch.from_numpy(image[None, None, ..., 0]).float(), net.crop_transform(units))
-    [matrix] = network._crops(points[None], None)
-    view = cut_out(image, matrix, network.crop_side)
-    np.testing.assert_allclose(view, expected[0, 0], atol=1.1)
-
-
-def test_crop_outside_the_image_is_none():
-    matrix = np.array([[1.0, 0, 500], [0, 1.0, 0]])
-    assert cut_out(np.zeros((100, 120), np.uint8), matrix, 50) is None
+        assert nme(followed.keypoints[None], face.keypoints[None])[0] < most
 
 
 # Faces in time --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -36,13 +35,6 @@ def few(tmp_path, monkeypatch) -> Path:
     return root
 
 
-def test_train_works_on_the_sample_alone(few, tmp_path):
-    out = tmp_path / "mine.safetensors"
-    assert main(["train", "--epochs", "1", "--out", str(out), "--twin"]) == 0
-    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-    assert record["data"] == "sample" and len(record["history"]) == 1
-
-
 def test_a_study_works_on_the_sample_alone(few, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "BUILD", tmp_path)
     monkeypatch.setattr(study, "STUDIES", {"epochs": {"1": {"epochs": 1}}})
@@ -68,7 +60,9 @@ def test_a_training_that_needs_more_says_what(few, tmp_path, monkeypatch, capsys
     assert caught.value.code == 2 and sentence in line
 
 
-def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch, capsys):
+def test_train_works_on_the_sample_alone_and_a_second_one_with_the_same_out_is_refused(
+    few, tmp_path, monkeypatch, capsys
+):
     out, refused = tmp_path / "mine.safetensors", []
     train_epoch = trainer.train_epoch
 
@@ -78,6 +72,8 @@ def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch,
 
     monkeypatch.setattr(trainer, "train_epoch", train_another)
     assert main(["train", "--epochs", "1", "--out", str(out)]) == 0
+    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["data"] == "sample" and len(record["history"]) == 1
     assert refused == [2] and "another process is writing" in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "data",
@@ -88,8 +84,13 @@ def test_a_second_train_with_the_same_out_is_refused(few, tmp_path, monkeypatch,
     ]
 
 
-def test_threads_sleep_while_they_wait():
-    script = "import os, data_load; print(os.environ['OMP_WAIT_POLICY'])"
-    for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
-        env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-        assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=env, text=True).strip() == expected
+def test_threads_sleep_while_they_wait_unless_the_environment_says_otherwise():
+    script = """if True:
+        import importlib, os
+        os.environ.pop("OMP_WAIT_POLICY", None)
+        import data_load
+        print(os.environ["OMP_WAIT_POLICY"])
+        os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
+        importlib.reload(data_load)
+        print(os.environ["OMP_WAIT_POLICY"])"""
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).split() == ["PASSIVE", "ACTIVE"]

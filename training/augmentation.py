@@ -1,9 +1,9 @@
-"""Augmentation for photographs: crops that are kept in memory, and blur, occlusion, light, noise and compression."""
+"""Augmentation: crops that are kept in memory; blur, occlusion, light, noise and compression; varied views of crops."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -102,18 +102,56 @@ def occlude(image: np.ndarray, rng: np.random.Generator) -> None:
     part[:] = rng.integers(0, 256) if rng.random() < 0.5 else rng.integers(0, 256, part.shape)
 
 
-def roughened(views: torch.Tensor, share: float, sides: Sequence[int], random: torch.Generator) -> torch.Tensor:
-    """Darken or lighten views (N, 1, S, S) in [0, 1], blur a share of them, and add noise.
+@dataclass(frozen=True)
+class Views:
+    """Cuts what a network sees out of wider crops, as at use or varied.
 
-    Args:
-        share: of the views, that are blurred.
-        sides: pixels to which these are reduced and enlarged again, one of them for all.
+    Attributes:
+        side: of the views, pixels. share: the part of the crop's side that they show.
+        turn, size, shift: standard deviations of what varies: radians, the logarithm of the size, half sides of a crop.
+        mirrored: whether every other view is mirrored.
+        blurred: which share of the views is reduced to one of the sides ``coarse``, pixels, and enlarged again.
     """
-    count = len(views)
-    views = views.clamp(1e-3, 1) ** torch.exp(0.25 * torch.randn(count, 1, 1, 1, generator=random))
-    coarse = torch.rand(count, generator=random) < share
-    small = sides[int(torch.randint(len(sides), (1,), generator=random))]
-    reduced = functional.interpolate(views[coarse], size=(small, small), mode="bilinear", antialias=True)
-    views[coarse] = functional.interpolate(reduced, size=views.shape[2:], mode="bilinear")
-    noise = 0.04 * torch.rand(count, 1, 1, 1, generator=random)
-    return views + noise * torch.randn(views.shape, generator=random)
+
+    side: int
+    share: float
+    turn: float
+    size: float
+    shift: float
+    mirrored: bool
+    blurred: float
+    coarse: tuple[int, ...]
+
+    def __call__(self, crops: torch.Tensor, random: torch.Generator | None = None) -> torch.Tensor:
+        """(N, W, W) uint8 → (N, 1, S, S) float32 in [0, 1].
+
+        Args:
+            random: turns, shifts, sizes, mirrors, darkens, blurs and roughens the views; without it they are as at use.
+        """
+        count = len(crops)
+        angle, mirror, shift = torch.zeros(count), torch.ones(count), torch.zeros(count, 2)
+        size = torch.full((count,), self.share)
+        if random is not None:
+            angle = self.turn * torch.randn(count, generator=random)
+            size = size * torch.exp(self.size * torch.randn(count, generator=random))
+            if self.mirrored:
+                mirror = torch.where(torch.rand(count, generator=random) < 0.5, -1.0, 1.0)
+            shift = self.shift * torch.randn(count, 2, generator=random)
+        cosine, sine = size * angle.cos(), size * angle.sin()
+        linear = torch.stack([torch.stack([mirror * cosine, -sine], 1), torch.stack([mirror * sine, cosine], 1)], 1)
+        shape = [count, 1, self.side, self.side]
+        grid = functional.affine_grid(torch.cat([linear, shift[:, :, None]], 2), shape, align_corners=False)
+        images = crops[:, None].float() / 255
+        views = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return views if random is None else self._roughened(views, random)
+
+    def _roughened(self, views: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """Darken or lighten views, blur some of them, and add noise."""
+        count = len(views)
+        views = views.clamp(1e-3, 1) ** torch.exp(0.25 * torch.randn(count, 1, 1, 1, generator=random))
+        blurred = torch.rand(count, generator=random) < self.blurred
+        small = self.coarse[int(torch.randint(len(self.coarse), (1,), generator=random))]
+        reduced = functional.interpolate(views[blurred], size=(small, small), mode="bilinear", antialias=True)
+        views[blurred] = functional.interpolate(reduced, size=views.shape[2:], mode="bilinear")
+        noise = 0.04 * torch.rand(count, 1, 1, 1, generator=random)
+        return views + noise * torch.randn(views.shape, generator=random)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
+from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from data_load import read_image
 from keypoints import detectors
@@ -29,6 +30,7 @@ from keypoints.geometry import five_points, nms, with_roll
 from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
 from training.loop import LoopRecipe, fit, make_parser
+from training.records import write_arrays
 from training.splits import labelled_faces, read_splits, wild_groups
 from training.weights import load_model, save_model
 
@@ -161,7 +163,7 @@ def label(folder: Path) -> None:
         result[name] = points
         if count % 100 == 0:
             print(count, flush=True)
-    np.savez_compressed(folder / POINTS_FILE, allow_pickle=False, **result)
+    write_arrays(folder / POINTS_FILE, result)
     found = np.concatenate(list(result.values()))
     print(f"five points of {np.isfinite(found[:, 0, 0]).sum()} of {len(found)} faces")
     print("drawn boxes around those of 68 points, medians:", np.median(relations, axis=0).round(3).tolist())
@@ -182,23 +184,6 @@ def decode(output: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torc
     half = output[..., 3:5].clamp(-4, 6).exp() * stride / 2
     points = centre[:, None] + output[..., 5:].unflatten(-1, (5, 2)) * stride[:, None]
     return torch.cat([middle - half, middle + half], dim=-1), points
-
-
-def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of boxes (…, M, 4) with boxes (…, A, 4): (…, M, A)."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    shared = (high - low).clamp_min(0).prod(dim=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (a, b)]
-    return shared / (areas[0][..., :, None] + areas[1][..., None, :] - shared).clamp_min(1e-6)
-
-
-def giou_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """1 - generalised IoU (https://arxiv.org/abs/1902.09630) of (P, 4) boxes each with its own: (P,)."""
-    shared = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp_min(0).prod(dim=1)
-    union = (a[:, 2:] - a[:, :2]).prod(dim=1) + (b[:, 2:] - b[:, :2]).prod(dim=1) - shared
-    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
-    return 2 - shared / union.clamp_min(1e-6) - union / hull.clamp_min(1e-6)
 
 
 @torch.no_grad()
@@ -249,7 +234,8 @@ def detector_loss(
     sure: torch.Tensor,
     points_weight: float = DetectorRecipe.points_weight,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Quality focal loss (https://arxiv.org/abs/2006.04388) of scores, GIoU of boxes, L1 of points.
+    """Quality focal loss (https://arxiv.org/abs/2006.04388) of scores, GIoU of boxes
+    (https://arxiv.org/abs/1902.09630), L1 of points.
 
     Args:
         output: (N, A, 15) of the network.
@@ -264,7 +250,7 @@ def detector_loss(
     count = max(1, len(cell))
     face = chosen[image, cell]
     true, true_points = truth[image, face], points[image, face]
-    box = giou_loss(predicted_boxes[image, cell], true).sum() / count
+    box = generalized_box_iou_loss(predicted_boxes[image, cell], true, reduction="sum") / count
     size = (true[:, 2:] - true[:, :2]).prod(dim=1).clamp_min(1e-6).sqrt()[:, None, None]
     known = true_points[:, 0, 0].isfinite()
     error = functional.smooth_l1_loss(

@@ -15,11 +15,11 @@ from torch.utils.data import Subset
 from data_load import FacialKeypointsDataset, evaluation_transform, label_offset, person_of, require_images
 from keypoints.detection import KeypointDetector
 from keypoints.files import sha256
-from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
 from models import FaceDetector, PhotoNet
 from training import metrics
 from training.framing import nearest_face
+from training.labels import LabelOptions
 from training.prediction import predict
 from training.recipe import true_keypoints
 from training.splits import WILD_CSV, wild_groups
@@ -101,10 +101,7 @@ def evaluate(
             if framing == "box":
                 [predicted[i]] = detector.keypoints(image, detector.framing.boxes(whole[i]))
                 continue
-            faces = np.array([face.keypoints for face in detector(image)])
-            nearest = nearest_face(faces, whole[i])
-            if nearest is not None:
-                predicted[i] = faces[nearest]
+            predicted[i] = nearest_face([face.keypoints for face in detector(image)], whole[i])
         found = np.isfinite(predicted).all(axis=(1, 2))
         if offset:
             predicted = predicted + label_offset(predicted)[:, None]

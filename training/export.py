@@ -49,33 +49,30 @@ def export_onnx(net: nn.Module, path: str | Path) -> list[Path]:
     if importlib.util.find_spec("onnx") is None:
         raise ValueError("export to ONNX needs the package onnx: pip install onnx")
     single, coarse, fine = network_files(path)
-    net = net.eval()
-    if isinstance(net, FaceDetector):
-        axes = {2: "height", 3: "width"}
-        _write(net, {"image": torch.zeros(1, 1, 96, 128)}, ["faces"], axes, single, {})
-        return [single]
+    net, axes = net.eval(), {0: "faces"}
     about: dict = {"network": type(net).__name__}
-    axes = {0: "faces"}
-    if isinstance(net, PhotoNet):
-        inputs, outputs = {"crop": torch.rand(2, 1, net.side, net.side)}, ["keypoints", "confidence", "score"]
-        _write(_Graph(net, net.predict), inputs, outputs, axes, single, about, fused=False)
+    if isinstance(net, CoarseToFine):
+        about |= {"framing": net.framing, "spread": net.spread}
+        for stage, name, file in ((net.coarse, "image", coarse), (net.fine, "crop", fine)):
+            graph = _Graph(stage, lambda view, stage=stage: stage.points(view)[-1])
+            _write(graph, {name: torch.rand(2, 1, stage.side, stage.side)}, ["points"], axes, file, about)
+        return [coarse, fine]
+    if isinstance(net, FaceDetector):
+        _write(net, {"image": torch.zeros(1, 1, 96, 128)}, ["faces"], {2: "height", 3: "width"}, single, {})
         return [single]
-    if isinstance(net, ExpressionNet):
-        inputs = {"crop": torch.rand(2, 1, net.side, net.side), "features": torch.zeros(2, net.FEATURES)}
-        _write(net, inputs, ["logits"], axes, single, about, rounded=True)
-        return [single]
-    if isinstance(net, EyeNet):
-        inputs = {"crop": torch.rand(2, 1, net.side, net.side)}
-        _write(net, inputs, ["opening"], axes, single, about, rounded=True)
-        return [single]
-    if not isinstance(net, CoarseToFine):
+    if not isinstance(net, (PhotoNet, ExpressionNet, EyeNet)):
         expected = "CoarseToFine, PhotoNet, FaceDetector, ExpressionNet or EyeNet"
         raise ValueError(f"got a {type(net).__name__}, expected a {expected}")
-    about |= {"framing": net.framing, "spread": net.spread}
-    for stage, name, path in ((net.coarse, "image", coarse), (net.fine, "crop", fine)):
-        graph = _Graph(stage, lambda view, stage=stage: stage.points(view)[-1])
-        _write(graph, {name: torch.rand(2, 1, stage.side, stage.side)}, ["points"], axes, path, about)
-    return [coarse, fine]
+    inputs = {"crop": torch.rand(2, 1, net.side, net.side)}
+    if isinstance(net, PhotoNet):
+        outputs = ["keypoints", "confidence", "score"]
+        _write(_Graph(net, net.predict), inputs, outputs, axes, single, about, fused=False)
+    elif isinstance(net, ExpressionNet):
+        inputs["features"] = torch.zeros(2, net.FEATURES)
+        _write(net, inputs, ["logits"], axes, single, about, rounded=True)
+    else:
+        _write(net, inputs, ["opening"], axes, single, about, rounded=True)
+    return [single]
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ from keypoints.expression import (
 from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.geometry import cut_out, face_crop, five_points, inverse, with_roll
 from models import ExpressionNet
-from training.augmentation import roughened
+from training.augmentation import Views
 from training.export import export_onnx
 from training.loop import LoopRecipe, fit
 from training.records import write_arrays
@@ -182,7 +182,7 @@ def read_rendered(detector: KeypointDetector, root: Path, split: str) -> Faces:
     """Read the rendered heads of a folder like ``data/sample``, with their actions."""
     data = Data("rendered", root)
     names = read_keypoints(data.csv_file(split))[0]
-    table = pd.read_csv(root / "attributes.csv", index_col="file").loc[[f"{split}/{name}" for name in names]]
+    table = data.attributes(split)
     pictures = (read_image(data.image_dir(split) / name) for name in names)
     faces = read_faces(detector, pictures, table.expression, table.person)
     sides = [[unit.replace("*", side) for side in ("Left", "Right")] for unit in ACTIONS.values()]
@@ -230,29 +230,7 @@ def read_sets(
 # The network ----------------------------------------------------------------------------------------------------------
 
 
-def view(crops: torch.Tensor, random: torch.Generator | None = None) -> torch.Tensor:
-    """Cut what the network sees out of wide crops, (N, WIDE, WIDE) uint8 → (N, 1, SIDE, SIDE) float32 in [0, 1].
-
-    Args:
-        random: turns, shifts, sizes, mirrors, darkens, blurs and roughens the views; without it they are as at use.
-    """
-    count = len(crops)
-    images, size = crops[:, None].float() / 255, torch.full((count,), 1 / CLOSER)
-    angle, mirror, shift = torch.zeros(count), torch.ones(count), torch.zeros(count, 2)
-    if random is not None:
-        angle = 0.1 * torch.randn(count, generator=random)
-        size = size * torch.exp(0.07 * torch.randn(count, generator=random))
-        mirror = torch.where(torch.rand(count, generator=random) < 0.5, -1.0, 1.0)
-        shift = 0.035 * torch.randn(count, 2, generator=random)
-    cosine, sine = size * angle.cos(), size * angle.sin()
-    linear = torch.stack([torch.stack([mirror * cosine, -sine], 1), torch.stack([mirror * sine, cosine], 1)], 1)
-    grid = functional.affine_grid(
-        torch.cat([linear, shift[:, :, None]], 2), [count, 1, SIDE, SIDE], align_corners=False
-    )
-    views = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if random is None:
-        return views
-    return roughened(views, 0.35, (20, 28, 36, 48), random)
+view = Views(SIDE, 1 / CLOSER, 0.1, 0.07, 0.035, mirrored=True, blurred=0.35, coarse=(20, 28, 36, 48))
 
 
 def train(sets: dict[str, Faces], recipe: ExpressionRecipe, out: Path) -> tuple[ExpressionNet, dict]:
@@ -295,26 +273,24 @@ def predict(net: ExpressionNet, faces: Faces) -> np.ndarray:
     return torch.cat([net(view(crops), values) for crops, values in parts]).double().numpy()
 
 
-def fold_of(people: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Assign people to folds of equally many people, (N,) → (N,) numbers."""
+def fold_of(people: np.ndarray) -> np.ndarray:
+    """Assign people to :data:`FOLDS` folds of equally many people, (N,) → (N,) numbers."""
     names = np.unique(people)
-    order = dict(zip(np.random.default_rng(seed).permutation(names), np.arange(len(names)) % count, strict=True))
+    order = dict(zip(np.random.default_rng(0).permutation(names), np.arange(len(names)) % FOLDS, strict=True))
     return np.array([order[person] for person in people])
 
 
-def held_out(
-    sets: dict[str, Faces], recipe: ExpressionRecipe, folder: Path, count: int = FOLDS
-) -> dict[str, np.ndarray]:
+def held_out(sets: dict[str, Faces], recipe: ExpressionRecipe, folder: Path) -> dict[str, np.ndarray]:
     """Cross-validate by person; what a fold predicted is kept in ``folder``.
 
     Returns:
         set → logits (N, 7) of each face by the network that did not see its person.
     """
-    folds = {name: fold_of(faces.people, count) for name, faces in sets.items()}
+    folds = {name: fold_of(faces.people) for name, faces in sets.items()}
     result = {name: np.zeros((len(faces), len(EXPRESSIONS))) for name, faces in sets.items()}
     facts = [asdict(recipe), {name: zlib.crc32(faces.crops.tobytes()) for name, faces in sets.items()}]
     key = f"{zlib.crc32(json.dumps(facts, sort_keys=True).encode()):08x}"  # of the recipe and the faces
-    for fold in range(count):
+    for fold in range(FOLDS):
         path = folder / f"fold_{fold}_{key}.npz"
         if not path.exists():
             net, _ = train({name: faces.take(folds[name] != fold) for name, faces in sets.items()}, recipe, path)
@@ -410,9 +386,7 @@ def learn_neutral(sets: dict[str, Faces], changes: dict[str, np.ndarray]) -> tup
     return result, bias
 
 
-def with_neutral(
-    sets: dict[str, Faces], logits: dict[str, np.ndarray], count: int = FOLDS
-) -> tuple[dict[str, np.ndarray], float]:
+def with_neutral(sets: dict[str, Faces], logits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
     """Add what a known neutral face says to calibrated logits, for people left out, in the folds of the network.
 
     Returns:
@@ -421,8 +395,8 @@ def with_neutral(
     """
     changes = differences(sets)
     added = {name: np.full((len(values), len(EXPRESSIONS)), np.nan) for name, values in changes.items()}
-    folds = {name: fold_of(sets[name].people, count) for name in changes}
-    for fold in range(count):
+    folds = {name: fold_of(sets[name].people) for name in changes}
+    for fold in range(FOLDS):
         kept = {name: folds[name] != fold for name in changes}
         parts = {name: sets[name].take(kept[name]) for name in changes}
         weights, bias = learn_neutral(parts, {name: changes[name][kept[name]] for name in changes})
@@ -448,10 +422,10 @@ def _labels(sets: dict[str, Faces]) -> dict[str, np.ndarray]:
 # Movements ------------------------------------------------------------------------------------------------------------
 
 
-def learn_strengths(values: np.ndarray, strengths: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+def learn_strengths(values: np.ndarray, strengths: np.ndarray) -> dict[str, np.ndarray]:
     """Fit a small network, features (N, F) of rendered heads → strengths of actions (N, A): fields of Actions."""
     middle, spread = values.mean(axis=0), values.std(axis=0) + 1e-9
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(values.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, strengths.shape[1]))
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)

@@ -25,7 +25,7 @@ from keypoints.geometry import with_roll
 from keypoints.landmarks import LEFT_EYE, RIGHT_EYE
 from keypoints.signals import EYE_MODEL, EYE_SIDE, eye_crops
 from models import EyeNet
-from training.augmentation import roughened
+from training.augmentation import Views
 from training.export import export_onnx
 from training.loop import LoopRecipe, fit
 from training.splits import labelled_faces
@@ -80,27 +80,7 @@ def read_eyes(folder: Path) -> dict[tuple[str, str], Eyes]:
     return {key: Eyes(*map(np.concatenate, zip(*rows, strict=True))) for key, rows in found.items()}
 
 
-def view(crops: torch.Tensor, random: torch.Generator | None = None) -> torch.Tensor:
-    """Cut what the network sees out of wider crops, (N, W, W) uint8 → (N, 1, S, S) float32 in [0, 1].
-
-    Args:
-        random: turns, shifts, sizes, darkens, blurs and roughens the views; without it they are as at use.
-    """
-    count = len(crops)
-    angle, shift, size = torch.zeros(count), torch.zeros(count, 2), torch.full((count,), 1 / WIDER)
-    if random is not None:
-        angle = 0.12 * torch.randn(count, generator=random)
-        size = size * torch.exp(0.1 * torch.randn(count, generator=random))
-        shift = 0.08 * torch.randn(count, 2, generator=random)
-    cosine, sine = size * angle.cos(), size * angle.sin()
-    linear = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    shape = [count, 1, EYE_SIDE, EYE_SIDE]
-    grid = functional.affine_grid(torch.cat([linear, shift[:, :, None]], 2), shape, align_corners=False)
-    images = crops[:, None].float() / 255
-    views = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if random is None:
-        return views
-    return roughened(views, 0.4, (6, 8, 12, 16), random)
+view = Views(EYE_SIDE, 1 / WIDER, 0.12, 0.1, 0.08, mirrored=False, blurred=0.4, coarse=(6, 8, 12, 16))
 
 
 def train(eyes: dict[tuple[str, str], Eyes], recipe: EyeRecipe, out: Path) -> tuple[EyeNet, dict]:

@@ -67,10 +67,11 @@ def face_at(boxes: np.ndarray, keypoints: np.ndarray) -> int | None:
     return int(inside[np.linalg.norm(offset[inside], axis=1).argmin()]) if inside.size else None
 
 
-def nearest_face(faces: np.ndarray, keypoints: np.ndarray) -> int | None:
-    """Which of (N, 68, 2) faces has a tight box that holds the keypoints' centroid: see :func:`face_at`."""
+def nearest_face(faces: np.ndarray | Sequence, keypoints: np.ndarray) -> np.ndarray:
+    """The one of (N, 68, 2) faces whose tight box holds the keypoints' centroid, see :func:`face_at`; else NaN."""
     faces = np.asarray(faces).reshape(-1, *np.shape(keypoints))
-    return face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), keypoints)
+    chosen = face_at(np.concatenate([faces.min(axis=1), np.ptp(faces, axis=1)], axis=1), keypoints)
+    return np.full_like(keypoints, np.nan) if chosen is None else faces[chosen]
 
 
 def framing_dict(framing: Framing) -> dict:

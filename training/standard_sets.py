@@ -68,15 +68,16 @@ def read_300w(root: Path) -> list[Sample]:
     """Read the test images of 300-W: each has a .pts file beside it.
 
     'common' are the test images of LFPW and HELEN, 'challenge' those of iBUG, 'full' is both; 'test' is the private
-    test set, which was published later (https://ibug.doc.ic.ac.uk/resources/300-W/). Either may be missing.
+    test set, which was published later (https://ibug.doc.ic.ac.uk/resources/300-W/). Folders may be missing; the table
+    then tells how many images there are.
     """
-    public = {"lfpw/testset": "common", "helen/testset": "common", "ibug": "challenge"}
-    private = {"300W/01_Indoor": "test", "300W/02_Outdoor": "test"}
-    parts = [part for part in (public, private) if any((root / folder).is_dir() for folder in part)]
-    if not parts:
-        raise ValueError(f"{root}: got neither of these folders, expected {', '.join({**public, **private})}")
+    folders = {"lfpw/testset": "common", "helen/testset": "common", "ibug": "challenge"}
+    folders |= {"300W/01_Indoor": "test", "300W/02_Outdoor": "test"}
+    here = {folder: subset for folder, subset in folders.items() if (root / folder).is_dir()}
+    if not here:
+        raise ValueError(f"{root}: got none of these folders, expected {', '.join(folders)}")
     samples = []
-    for folder, subset in {name: subset for part in parts for name, subset in part.items()}.items():
+    for folder, subset in here.items():
         files = sorted((root / folder).glob("*.pts"))
         if not files:
             raise ValueError(f"{root / folder}: got no .pts files, expected one beside each image")
@@ -132,7 +133,7 @@ def read_cofw68(root: Path) -> list[Sample]:
 
 def _cofw_images(file: Path) -> list[Callable[[], np.ndarray]]:
     try:
-        cells = _cells(_mat(file, "IsT")[0])
+        cells = np.ravel(_mat(file, "IsT")[0])
     except NotImplementedError:  # MATLAB 7.3: an HDF5 file, whose arrays lie with their axes in reverse
         try:
             import h5py
@@ -207,10 +208,6 @@ def _mat(path: Path, *names: str) -> list[np.ndarray]:
     return [content[name] for name in names]
 
 
-def _cells(value: np.ndarray) -> list[np.ndarray]:
-    return list(np.ravel(value))
-
-
 # Keypoints ------------------------------------------------------------------------------------------------------------
 
 
@@ -227,24 +224,23 @@ def measure_keypoints(samples: list[Sample], model: Path) -> dict[str, dict]:
     for i, sample in enumerate(tqdm(samples, unit="faces", disable=None)):
         image = sample.read()
         [predicted[i]] = detector.keypoints(image, detector.boxes(sample.keypoints))
-        lost[i] = nearest_face(np.array([face.keypoints for face in detector(image)]), sample.keypoints) is None
+        lost[i] = np.isnan(nearest_face([face.keypoints for face in detector(image)], sample.keypoints)).any()
         if sample.angles is not None:
             pose = estimate_pose(predicted[i], image.shape[1::-1])
             off[i] = np.abs((np.array([pose.yaw, pose.pitch, pose.roll]) - sample.angles + 180) % 360 - 180)
     true, figures = np.stack([sample.keypoints for sample in samples]), {}
     for subset in dict.fromkeys(name for sample in samples for name in sample.subsets):
         rows = np.array([subset in sample.subsets for sample in samples])
-        angles = samples[0].angles is not None and subset == "pose"
-        found = _mean_angles(off[rows]) if angles else figures_of(predicted[rows], true[rows])
+        if samples[0].angles is not None and subset == "pose":
+            mean = off[rows].mean(axis=0).tolist()
+            found = dict(zip(("yaw", "pitch", "roll", "MAE"), [*mean, float(np.mean(mean))], strict=True))
+        else:
+            found = figures_of(predicted[rows], true[rows])
         figures[subset] = {"n": int(rows.sum()), "lost": int(lost[rows].sum())} | found
     bins = [figures[name]["NME_box"] for name in YAW_BINS if name in figures]
     if len(bins) == len(YAW_BINS):
         figures["mean of the three"] = {"NME_box": float(np.mean(bins))}
     return figures
-
-
-def _mean_angles(off: np.ndarray) -> dict[str, float]:
-    return dict(zip(("yaw", "pitch", "roll", "MAE"), [*off.mean(axis=0).tolist(), float(off.mean())], strict=True))
 
 
 def figures_of(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
@@ -304,19 +300,15 @@ def _wider_list(
     file: Path, events: np.ndarray, names: np.ndarray, boxes: np.ndarray, counted: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """An image's name, its faces (M, 4) left, top, width, height, and which of them count, (M,) bool."""
-    for event, *parts in zip(*map(_cells, (events, names, boxes, counted)), strict=True):
-        for name, faces, numbers in zip(*map(_cells, parts), strict=True):
+    for event, *parts in zip(*map(np.ravel, (events, names, boxes, counted)), strict=True):
+        for name, faces, numbers in zip(*map(np.ravel, parts), strict=True):
             faces, rows = np.asarray(faces, float).reshape(-1, 4), np.ravel(numbers).astype(int) - 1
             if len(rows) and not 0 <= rows.min() <= rows.max() < len(faces):
                 raise ValueError(f"{file}: got face {rows.max() + 1} of {len(faces)}, expected one of them")
-            yield f"{_text(event)}/{_text(name)}.jpg", faces, np.isin(np.arange(len(faces)), rows)
+            yield f"{np.ravel(event)[0]}/{np.ravel(name)[0]}.jpg", faces, np.isin(np.arange(len(faces)), rows)
 
 
-def _text(cell: np.ndarray) -> str:
-    return str(np.ravel(cell)[0])
-
-
-def average_precision(detected: list[Detected], counted: list[np.ndarray], threshold: float = 0.5) -> float:
+def average_precision(detected: list[Detected], counted: list[np.ndarray]) -> float:
     """AP in percent as WIDER FACE's official evaluation computes it.
 
     Each detection is compared with the face that it overlaps most. A face that does not count at this difficulty is
@@ -326,7 +318,6 @@ def average_precision(detected: list[Detected], counted: list[np.ndarray], thres
     Args:
         detected: for each image.
         counted: which of its faces count, (M,) bool.
-        threshold: of the intersection over union.
     """
     scores = np.concatenate([score for score, *_ in detected])
     low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
@@ -337,7 +328,7 @@ def average_precision(detected: list[Detected], counted: list[np.ndarray], thres
             continue
         overlap = box_iou(*(np.asarray(side, float) + np.array([0, 0, 1, 1]) for side in (boxes, faces)))
         best = overlap.argmax(axis=1)
-        hit = overlap.max(axis=1) >= threshold
+        hit = overlap.max(axis=1) >= 0.5
         first = np.isin(np.arange(len(best)), np.unique(np.where(hit, best, -1), return_index=True)[1])
         so_far = np.stack([np.cumsum(~hit | counts[best]), np.cumsum(hit & counts[best] & first)])
         reached = np.searchsorted(-(score - low) / max(high - low, 1e-12), -steps, side="right")

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from keypoints.files import brief, check_regular, sha256, write_atomically, write_json
+from keypoints.files import brief, sha256, write_atomically, write_json
 from models import NETWORKS, CoarseToFine, FaceDetector, PhotoNet
 from training.export import export_onnx
 
@@ -51,7 +51,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], Any]:
         ValueError: it is a device or a pipe, too large, a file of PyTorch's own format, or damaged.
     """
     path = Path(path)
-    check_regular(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: got a device or a pipe, expected a regular file")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path}: got {path.stat().st_size:,} bytes, expected weights of at most {MOST_BYTES:,}")
     with path.open("rb") as file:

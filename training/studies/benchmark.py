@@ -23,7 +23,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_keypoints
 from keypoints.files import sha256
@@ -121,8 +120,7 @@ def pictures() -> dict[str, np.ndarray]:
     """Return two pictures of 640×480 pixels to be timed: ``one`` face, and ``ten`` of the sample's heads."""
     sample, size = find_data("sample"), 160
     heads = read_labels(sample.csv_file("test"), sample.image_dir("test"))
-    table = pd.read_csv(sample.root / "attributes.csv", index_col="file")
-    turned = [float(table.loc[f"test/{path.name}", ["yaw", "pitch", "roll"]].abs().sum()) for path in heads.paths]
+    turned = sample.attributes("test")[["yaw", "pitch", "roll"]].abs().sum(axis="columns")
     cells = [np.full((size, size, 3), 128, np.uint8)] * 12
     for cell, i in enumerate(np.argsort(turned, kind="stable")[:10]):
         points = heads.keypoints[i]
@@ -175,13 +173,7 @@ def predictions(points: np.ndarray, image: np.ndarray, true: np.ndarray) -> np.n
     Args:
         points: (F, 68, 2). image: (F,) the image of each. true: (N, 68, 2).
     """
-    predicted = np.full_like(true, np.nan)
-    for i in range(len(true)):
-        faces = points[image == i]
-        chosen = nearest_face(faces, true[i])
-        if chosen is not None:
-            predicted[i] = faces[chosen]
-    return predicted
+    return np.stack([nearest_face(points[image == i], face) for i, face in enumerate(true)])
 
 
 def eye_distance(points: np.ndarray) -> np.ndarray:

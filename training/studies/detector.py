@@ -15,7 +15,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from data_load import DATA_DIR, Data, find_data, label_offset, read_image, read_keypoints
@@ -62,7 +61,8 @@ def labelled_sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Label
     """Sets by name."""
     for name, paths, keypoints in faces(options):
         if name != "official_validation":
-            yield name, [_one(path, points) for path, points in zip(paths, keypoints, strict=True)]
+            boxes = face_boxes(keypoints)[:, None]
+            yield name, [(path, box, np.ones(1, bool)) for path, box in zip(paths, boxes, strict=True)]
     if options.detection is not None:
         held = held_out_names(options.hard)
         groups = []
@@ -70,10 +70,6 @@ def labelled_sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Label
             if name in held:
                 groups.append((options.detection / name, boxes, np.array([s == "drawn" for s in sources])))
         yield "groups_validation", groups
-
-
-def _one(path: Path, keypoints: np.ndarray) -> Labelled:
-    return path, face_boxes(keypoints[None]), np.ones(1, bool)
 
 
 def matches(centre: np.ndarray, size: float, boxes: np.ndarray) -> np.ndarray:
@@ -233,16 +229,15 @@ def turned(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """Count how many of the sample's heads the frontal cascade finds, by yaw."""
-    data, detect = find_data("sample"), HaarDetector()
-    yaw = pd.read_csv(data.root / "attributes.csv", index_col="file")["yaw"].abs()
-    hits, false_boxes = {}, 0
+    data, detect, hits, yaws, false_boxes = find_data("sample"), HaarDetector(), [], [], 0
     for split in ("training", "test"):
         dataset = data.dataset(split)
-        for i, name in enumerate(dataset.names):
+        yaws += data.attributes(split)["yaw"].abs().tolist()
+        for i in range(len(dataset)):
             boxes = detect(dataset[i]["image"])
-            hits[f"{split}/{name}"] = face_at(boxes, dataset.keypoints[i]) is not None
-            false_boxes += len(boxes) - hits[f"{split}/{name}"]
-    found, bins = pd.Series(hits)[yaw.index], []
+            hits.append(face_at(boxes, dataset.keypoints[i]) is not None)
+            false_boxes += len(boxes) - hits[-1]
+    found, yaw, bins = np.array(hits), np.array(yaws), []
     for low, high in itertools.pairwise((0, 10, 20, 30, 45, 60)):
         inside = (yaw >= low) & (yaw < high)
         bins.append({"from": low, "to": high, "images": int(inside.sum()), "found": float(100 * found[inside].mean())})

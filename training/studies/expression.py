@@ -24,11 +24,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_load import DATA_DIR
-from keypoints.expression import ACTIONS, EXPRESSIONS, SIDE, THRESHOLD, ExpressionClassifier
+from keypoints.expression import ACTIONS, EXPRESSIONS, SIDE, THRESHOLD, ExpressionClassifier, Expressions
 from keypoints.files import sha256
 from keypoints.landmarks import REFERENCE_FACE
 from keypoints.pose import estimate_pose
-from keypoints.tracking import Expressions, FaceTracker
+from keypoints.tracking import FaceTracker
 from keypoints.video import Video
 from training.expression import (
     CACHE,
@@ -91,7 +91,7 @@ def of_each_set(sets: dict[str, Faces], logits: dict[str, np.ndarray]) -> dict:
 
 def by_keypoints(sets: dict[str, Faces]) -> dict[str, np.ndarray]:
     """Return the logits of a logistic regression on the keypoints' distances, of people left out."""
-    folds = {name: fold_of(faces.people, FOLDS) for name, faces in sets.items()}
+    folds = {name: fold_of(faces.people) for name, faces in sets.items()}
     result = {name: np.zeros((len(faces), len(EXPRESSIONS))) for name, faces in sets.items()}
     for fold in range(FOLDS):
         fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=300))
@@ -124,7 +124,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray) -> dict:
 
 def action_figures(heads: Faces) -> dict:
     """Correlate the strengths of actions with the rendered truth, in folds by person."""
-    folds, found, names = fold_of(heads.people, FOLDS), np.full_like(heads.actions, np.nan), list(ACTIONS)
+    folds, found, names = fold_of(heads.people), np.full_like(heads.actions, np.nan), list(ACTIONS)
     values = heads.features
     for fold in range(FOLDS):
         kept = folds != fold

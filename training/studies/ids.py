@@ -140,25 +140,23 @@ def crossing(random: np.random.Generator, people: list, number: int, seconds: fl
     return [actors[i] for i in random.permutation(number)]
 
 
-def jumping(random: np.random.Generator, people: list, step: float = 0.8) -> list[Actor]:
-    """One face moves by ``step`` of its sizes from frame to frame, each time in another direction."""
+def jumping(random: np.random.Generator, people: list) -> list[Actor]:
+    """One face moves by 0.8 of its sizes from frame to frame, each time in another direction."""
     size, place, path = 80.0, np.array([WIDTH / 2, HEIGHT / 2]), []
     for number in range(frames(3)):
         path.append(place)
         while number >= frames(STILL):
             angle = random.uniform(0, 2 * np.pi)
-            place = path[-1] + step * size * np.array([np.cos(angle), np.sin(angle)])
+            place = path[-1] + 0.8 * size * np.array([np.cos(angle), np.sin(angle)])
             if (np.abs(place - [WIDTH / 2, HEIGHT / 2]) < [WIDTH / 2 - 90, HEIGHT / 2 - 90]).all():
                 break
     return [Actor(people[0], np.array(path), size)]
 
 
-def returning(
-    random: np.random.Generator, people: list, number: int, stranger: bool = False, away: float = 3.0
-) -> list[Actor]:
+def returning(random: np.random.Generator, people: list, number: int, stranger: bool = False) -> list[Actor]:
     """Half of the people leave, and come back elsewhere; with ``stranger`` others come instead of them."""
     actors, places = [], np.linspace(100, WIDTH - 100, number)
-    leaving = max(1, number // 2)
+    leaving, away = max(1, number // 2), 3.0  # people; seconds
     goes, stays = (frames(seconds) for seconds in (STILL + 0.6, STILL + 0.6 + away))
     for i in range(number):
         size = random.uniform(65, 85)

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data_load import find_data, read_image
 from keypoints.detection import KeypointDetector
@@ -54,9 +53,8 @@ def rendered(detector: KeypointDetector) -> dict:
     images = [dataset[i]["image"] for i in range(len(dataset))]
     sizes = np.array([image.shape[1::-1] for image in images])
     truth = np.asarray(dataset.keypoints, float).reshape(-1, 68, 2)
-    attributes = pd.read_csv(data.root / "attributes.csv", index_col="file").loc[[f"test/{n}" for n in dataset.names]]
     zero = turn_in_order(0, load_pose_model().zero, 0)
-    labelled = attributes[list(AXES)].to_numpy(float)
+    labelled = data.attributes("test")[list(AXES)].to_numpy(float)
     reference = np.array([rotation_angles(turn_in_order(*row) @ zero) for row in labelled])
     noise = np.random.default_rng(0).normal(size=truth.shape) * NOISE / 100 * metrics.face_size(truth)[:, None, None]
     found = np.array([predict(detector, *pair) for pair in zip(images, truth, strict=True)])

@@ -152,8 +152,9 @@ def detector_table() -> str:
     """Tabulate what the face detector finds and cost; `training.studies.detector` measured it."""
     record, scatter = load(MODEL_DIR / "detector.json"), load(RESULTS / "detector_scatter.json")
     head = ["with the keypoint network", "detector", "found", "20–40 pixels", "40–80", "above 80", "others an image"]
-    parts = [markdown(head, _found_rows(load(RESULTS / "detector_found.json")))]
-    rows = []
+    found = load(RESULTS / "detector_found.json")
+    rows = [[SETS[name], detector, *_counts(of)] for name, kinds in found.items() for detector, of in kinds.items()]
+    parts, rows = [markdown(head, rows)], []
     for name, title in SETS.items():
         for kind in ("network", "haar") if name in scatter else ():
             of = scatter[name][kind]
@@ -182,10 +183,6 @@ def detector_table() -> str:
         f"official set, {record['validation_images']['wild']} wild photos."
     )
     return "\n\n".join(parts)
-
-
-def _found_rows(sets: dict) -> list[list[str]]:
-    return [[SETS[name], detector, *_counts(of)] for name, kinds in sets.items() for detector, of in kinds.items()]
 
 
 def _counts(of: dict) -> list[str]:

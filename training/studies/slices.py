@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -110,9 +109,7 @@ def measure(model: Path) -> dict:
         turned = turned_ratio(result, values["yaw"])
         figures[title] = {"images": len(result.names), "slices": rows, "yaw": turned, "stages": of_stages}
         if title == "sample, test heads":
-            attributes = pd.read_csv(csv_file.parent / "attributes.csv", index_col="file")
-            angle = attributes["skin"].loc[[f"test/{name}" for name in result.names]].to_numpy()
-            figures[title]["skin"] = by_skin(result, angle)
+            figures[title]["skin"] = by_skin(result, find_data("sample").attributes("test")["skin"].to_numpy())
         print(model.stem, title, turned, of_stages, flush=True)
     return figures
 

@@ -66,7 +66,7 @@ class UnsupervisedHeatmaps(HeatmapNet):
         return super().points(view)[-1:]
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
+VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "CoarseToFine": CoarseToFine,
     "SimpleNet": SimpleNet,
     "HeatmapNet": HeatmapNet,
@@ -154,7 +154,7 @@ class Study:
         """Train one network and evaluate it.
 
         Args:
-            change: fields of :class:`Recipe`, 'network' (a key of :data:`NETWORKS`), 'faces' (real, sample, or
+            change: fields of :class:`Recipe`, 'network' (a key of :data:`VARIANTS`), 'faces' (real, sample, or
                 real and sample) and 'share' (percent of the images, drawn at random).
             checkpoint: kept until the run has ended.
         """
@@ -164,7 +164,7 @@ class Study:
         recipe = replace(self.base, **fields)
         torch.manual_seed(recipe.seed)
         sets = {"real": self.real, "sample": self.sample, "real and sample": ConcatDataset([self.real, self.sample])}
-        net, images = NETWORKS[network](), sets[faces]
+        net, images = VARIANTS[network](), sets[faces]
         if share < 100:
             drawn = np.random.default_rng(0).permutation(len(images))[: round(len(images) * share / 100)]
             images = Subset(images, sorted(drawn.tolist()))

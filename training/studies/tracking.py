@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import f1_score
 
 from data_load import DATA_DIR, NUM_KEYPOINTS
 from keypoints.detection import KeypointDetector
@@ -163,8 +164,8 @@ def score(blink: np.ndarray, mouth: np.ndarray, table: pd.DataFrame) -> dict[str
     return {
         "blinks": len(events(table.blink)),
         "blinks_f1": f1_of_events(blink, table.blink.to_numpy()),
-        "closed_frames_f1": f1(blink, table.blink.to_numpy() > 0.5),
-        "mouth_open_frames_f1": f1(mouth, table.mouth_open.to_numpy() > 0),
+        "closed_frames_f1": float(f1_score(table.blink > 0.5, blink)),
+        "mouth_open_frames_f1": float(f1_score(table.mouth_open > 0, mouth)),
     }
 
 
@@ -174,17 +175,12 @@ def events(signal: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def f1(said: np.ndarray, true: np.ndarray) -> float:
-    """Return the F1 score of boolean predictions; 0 where nothing is on."""
-    return float(2 * (said & true).sum() / max(1, said.sum() + true.sum()))
-
-
-def f1_of_events(said: np.ndarray, true: np.ndarray, slack: int = 2) -> float:
-    """Return the F1 score of events; a prediction matches a free true event at most ``slack`` frames away."""
+def f1_of_events(said: np.ndarray, true: np.ndarray) -> float:
+    """Return the F1 score of events; a prediction matches a free true event at most two frames away."""
     left, hits = events(true), 0
     told = events(said)
     for begin, end in told:
-        near = [event for event in left if begin - slack < event[1] and event[0] < end + slack]
+        near = [event for event in left if begin - 2 < event[1] and event[0] < end + 2]
         if near:
             left.remove(near[0])
             hits += 1
