@@ -32,10 +32,7 @@ def predict(detector: KeypointDetector, labelled: Labelled, boxed: bool) -> np.n
         if boxed:
             [found[i]] = detector.keypoints(image, detector.boxes(true))
             continue
-        faces = np.array([face.keypoints for face in detector(image)])
-        nearest = nearest_face(faces, true)
-        if nearest is not None:
-            found[i] = faces[nearest]
+        found[i] = nearest_face([face.keypoints for face in detector(image)], true)
     return found
 
 
