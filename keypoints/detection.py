@@ -153,7 +153,7 @@ class KeypointDetector:
             self.network.keeps_crops = not free  # the networks of expressions and eyes are not free
         else:
             self.network = TorchNetwork(model, device)
-        self.framing = self.network.framing
+        self.framing, self.caution = self.network.framing, CAUTION if free else 0.0
         self.detect: Callable[[np.ndarray], np.ndarray]
         if isinstance(detect, str):
             if detect not in DETECTORS:
@@ -194,7 +194,7 @@ class KeypointDetector:
             # An image lies one way: what another way shows must be more certain, and then counts alone.
             for roll in (90, -90, 180):
                 found, enough = candidates(self.detect, image, roll), max(SETTLED, best_score(faces))
-                if attainable_score(found) > enough:
+                if attainable_score(found, self.caution) > enough:
                     turned = self.faces(image, found)
                     faces = turned if best_score(turned) > enough else faces
         return faces
@@ -210,7 +210,7 @@ class KeypointDetector:
         if found.points is not None:  # which may lie wrong, where the keypoints do not
             boxes = haar_boxes(five_points(points))
         if found.scores is not None:
-            scores = joint_scores(scores, found.scores)
+            scores = joint_scores(scores, found.scores, self.caution)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
         faces = [
             Face(boxes[i, :BOX], points[i], size, confidence[i], scores[i], float(boxes[i, BOX]), crops[i])
@@ -280,6 +280,7 @@ BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no 
 # Weights of the keypoint network's and of the detector's log-odds, and the bias; `python -m training.studies.detector
 # joint` fits them on the photographs of WIDER FACE and of people in the wild that are kept for validation.
 JOINT = 0.274, 0.887, 0.579
+CAUTION = 0.6  # log-odds off it with the free weights, which take more things for faces
 ALONE = 0.118  # log-odds from which a detection counts that no other score confirms
 
 
@@ -290,17 +291,21 @@ def score_features(scores: Sequence | np.ndarray, detected: np.ndarray) -> np.nd
     return np.log(probability / (1 - probability))
 
 
-def joint_scores(scores: Sequence | np.ndarray, detected: np.ndarray) -> list[float]:
-    """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1]."""
+def joint_scores(scores: Sequence | np.ndarray, detected: np.ndarray, caution: float = 0.0) -> list[float]:
+    """Scores of faces of the keypoint network's, where it has any, and the detector's: N numbers in [0, 1].
+
+    Args:
+        caution: log-odds that are taken off.
+    """
     if not len(scores) or scores[0] is None:
         return _sigmoid(score_features(detected, detected)[:, 1] - ALONE).tolist()
-    return _sigmoid(score_features(scores, detected) @ JOINT[:2] + JOINT[2]).tolist()
+    return _sigmoid(score_features(scores, detected) @ JOINT[:2] + JOINT[2] - caution).tolist()
 
 
-def attainable_score(found: Candidates) -> float:
+def attainable_score(found: Candidates, caution: float = 0.0) -> float:
     """The best score that a candidate could get, if the keypoint network were certain of it; 0 where there are none."""
     detected = np.zeros(0) if found.scores is None else found.scores
-    return max(joint_scores(np.ones(len(detected)), detected), default=0.0)
+    return max(joint_scores(np.ones(len(detected)), detected, caution), default=0.0)
 
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_face_has_an_expression_with_probabilities(classifier):
     assert emotion.probability == chances(emotion).max() == emotion.probabilities[emotion.likeliest]
     expected = classifier(expression_crop(photo, face.keypoints), face.keypoints)
     np.testing.assert_allclose(chances(emotion), chances(expected), atol=0.1)  # the crop is cut out of a crop
-    with refused("got a face without a crop, expected one that a KeypointDetector found"):
+    with refused("got a face without a crop, expected one of a KeypointDetector"):
         replace(face, crop=None).emotion  # noqa: B018 (a property that computes)
 
 
