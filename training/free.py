@@ -2,8 +2,8 @@
 
     python -m training.free --photos DIR
 
-renders heads (``data/sample/render.py``, its packages in ``--python``); puts many together before pictures in the
-public domain; learns to find keypoints from the heads alone, finds those of the photographs with that, and learns from
+renders heads (``data/sample/render.py``, its packages in ``--python``); puts many together before pictures that anyone
+may use; learns to find keypoints from the heads alone, finds those of the photographs with that, and learns from
 both; and learns to find faces. DIR holds the photographs, neutral/ and smiling/, and their keypoints.csv. No other
 picture, label or network takes part, and the records list every folder that did, with its hash.
 """
@@ -85,7 +85,7 @@ def render(folder: Path, heads: int, python: Path, jobs: int) -> None:
 
 
 def read_backgrounds(wheel: Path) -> list[np.ndarray]:
-    """The pictures of scikit-image's wheel that show no face and are CC0 or in the public domain, grey."""
+    """Pictures of scikit-image's wheel that show no face and that anyone may use, grey; the weights' card has terms."""
     with zipfile.ZipFile(wheel) as archive:
         files = [np.frombuffer(archive.read(f"skimage/data/{name}"), np.uint8) for name in BACKGROUNDS]
     return [cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files]
