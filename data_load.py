@@ -41,8 +41,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose
 
 from keypoints.images import decode_image, read_bytes, read_image  # noqa: F401  names that callers know
+from keypoints.labels import check_faces, parse_labels
 from keypoints.landmarks import IMAGE_SIZE, KEYPOINT_MEAN, KEYPOINT_STD, NUM_KEYPOINTS, complete_keypoints
-from training.labels import check_faces, parse_labels
 
 Values = TypeVar("Values", "np.ndarray", "torch.Tensor")
 DATA_DIR = Path(__file__).resolve().parent / "data"
@@ -73,13 +73,13 @@ def read_keypoints(
     """Read a label file in the official layout: the image's name, then x0, y0, …, x67, y67.
 
     Args:
-        csv_file: see :func:`training.labels.parse_labels`.
+        csv_file: see :func:`keypoints.labels.parse_labels`.
         root_dir: the folder of the images. Where it is given, the points are checked: whether they lie in their image,
-            and are those of an upright face (see :func:`training.labels.face_faults`). Images that are not there are
+            and are those of an upright face (see :func:`keypoints.labels.face_faults`). Images that are not there are
             :func:`require_images`'s business.
         missing: 'refuse' missing points (empty, NaN, a pair of -1), or 'mask' them: NaN in ``keypoints``.
         bad_labels: 'refuse' points that the check finds wrong, or 'skip' their rows with a
-            :class:`training.labels.LabelWarning` that counts them.
+            :class:`keypoints.labels.LabelWarning` that counts them.
 
     Returns:
         names: N file names.

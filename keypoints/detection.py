@@ -153,7 +153,7 @@ class KeypointDetector:
             self.network.keeps_crops = not free  # the networks of expressions and eyes are not free
         else:
             self.network = TorchNetwork(model, device)
-        self.framing, self.caution = self.network.framing, CAUTION if free else 0.0
+        self.framing, self.caution = self.network.framing, FREE_CAUTION if free else 0.0
         self.detect: Callable[[np.ndarray], np.ndarray]
         if isinstance(detect, str):
             if detect not in DETECTORS:
@@ -280,7 +280,7 @@ BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no 
 # Weights of the keypoint network's and of the detector's log-odds, and the bias; `python -m training.studies.detector
 # joint` fits them on the photographs of WIDER FACE and of people in the wild that are kept for validation.
 JOINT = 0.274, 0.887, 0.579
-CAUTION = 0.6  # log-odds off it with the free weights, which take more things for faces
+FREE_CAUTION = 0.6  # log-odds off it with the free weights, which take more things for faces
 ALONE = 0.118  # log-odds from which a detection counts that no other score confirms
 
 

@@ -13,12 +13,12 @@ import torch
 from helpers import ROOT, csv_header, face_points, refused, write_labels, write_set
 
 from data_load import FacialKeypointsDataset, read_keypoints, training_transform, with_all_points
+from keypoints.labels import LabelWarning
 from keypoints.landmarks import complete_keypoints
 from models import CoarseToFine
 from training import metrics
 from training.evaluation import evaluate
 from training.framing import framing_dict, measure_framing
-from training.labels import LabelWarning
 from training.recipe import Recipe, fit, known_loss
 
 FACES = np.stack([face_points(60 + i, 55 - i, 30) for i in range(6)])

@@ -15,10 +15,10 @@ import torch
 from data_load import FacialKeypointsDataset
 from keypoints.command import check_out, printable, run, sentence
 from keypoints.files import check_writable, write_json
+from keypoints.labels import LabelOptions, LabelWarning
 from training.evaluation import FRAMINGS, RESULTS, at_use, by_person, evaluate, evaluate_weights, table
 from training.export import export_onnx
 from training.failures import write_page
-from training.labels import LabelOptions, LabelWarning
 from training.recipe import Recipe
 from training.splits import find_wild
 from training.standard_sets import SETS, measure, standard_table

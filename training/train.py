@@ -22,11 +22,11 @@ from data_load import (
     with_all_points,
 )
 from keypoints.files import check_writable, lock
+from keypoints.labels import LabelOptions
 from models import CoarseToFine
 from training import distributed
 from training.evaluation import evaluate_framings
 from training.framing import framing_dict, measure_framing
-from training.labels import LabelOptions
 from training.recipe import Recipe, fit
 from training.splits import people_split
 from training.weights import save_model

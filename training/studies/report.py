@@ -130,10 +130,11 @@ def free_table() -> str:
                 rows.append([title, way, weights, *cells, str(figures["failed_or_lost"])])
     head = ["measured on", "framed by", "weights", "found", "NME_box, %", "NME_iod, %", "iod > 10 % or lost"]
     records = [load(MODEL_DIR / f"{name}_free.json") for name in ("keypoints", "detector")]
-    heads = records[0]["faces"]["rendered"]
+    heads, photos = (records[0]["faces"][kind] for kind in ("rendered", "ccby"))
     times = [(one["history"][-1]["views"], one["seconds"] / 60) for one in records]
     return (
-        f"{markdown(head, rows)}\n\n{heads:,} rendered heads; {times[0][0]:,} views of the keypoint network in "
+        f"{markdown(head, rows)}\n\n{heads:,} rendered heads and {photos} photographs; "
+        f"{times[0][0]:,} views of the keypoint network in "
         f"{times[0][1]:.0f} minutes of a core, {times[1][0]:,} of the detector in {times[1][1]:.0f}. *Fitted*: each "
         "point's median offset from the labels, fitted on 400 training images, is taken off, for both weights alike."
     )

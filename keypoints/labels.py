@@ -14,13 +14,15 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from keypoints.landmarks import FRONT_FACE, complete_keypoints, fit_front
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NUM_POINTS = len(FRONT_FACE)
 COLUMNS = 1 + 2 * NUM_POINTS
@@ -70,6 +72,8 @@ def parse_labels(data: bytes, file: str | Path, missing: str = "refuse") -> tupl
         ValueError: no rows, another layout (with how it begins), a missing point or a value that is no number
             (with row, counted from 1 without the header, and point, counted from 0).
     """
+    import pandas as pd  # not needed at use
+
     if missing not in ("refuse", "mask"):
         raise ValueError(f"got missing={missing!r}, expected 'refuse' or 'mask'")
     data = data.removeprefix(b"\xef\xbb\xbf")
