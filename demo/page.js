@@ -49,12 +49,14 @@ function say(text) {
   if (says.textContent !== text) says.textContent = text; // screen readers read what changes
 }
 
+// While the server looks at one frame, this shows the last answer and takes the next frame.
 async function follow(mine) {
   const visitor = crypto.randomUUID();
   const canvas = document.createElement("canvas");
   const draw = canvas.getContext("2d");
   const times = [];
   let last = -1;
+  let answer = null;
   while (stream === mine) {
     await new Promise(requestAnimationFrame); // rests while the page is not seen
     if (element.offsetParent === null) return stop(""); // another tab of the page
@@ -66,19 +68,23 @@ async function follow(mine) {
     canvas.height = Math.round(video.videoHeight * scale);
     draw.setTransform(-1, 0, 0, 1, canvas.width, 0); // as in a mirror
     draw.drawImage(video, 0, 0, canvas.width, canvas.height);
-    const sent = { visitor, picture: canvas.toDataURL("image/jpeg", 0.85), ...window.chosen };
-    const answer = await server.look(sent);
+    const frame = { visitor, picture: canvas.toDataURL("image/jpeg", 0.85), ...window.chosen };
+    const before = await answer;
     if (stream !== mine) return;
-    say(answer.says);
-    if (!answer.picture) continue;
-    picture.src = answer.picture;
-    picture.alt = answer.alt;
-    picture.hidden = false;
-    await picture.decode();
-    table.innerHTML = answer.table;
-    times.push(performance.now());
-    if (times.length > 30) times.shift();
-    const seconds = (times.at(-1) - times[0]) / 1000;
-    if (times.length > 5) rate.textContent = `${Math.round((times.length - 1) / seconds)} frames/s`;
+    answer = server.look(frame);
+    if (before) show(before, times);
   }
+}
+
+function show(answer, times) {
+  say(answer.says);
+  if (!answer.picture) return;
+  picture.src = answer.picture;
+  picture.alt = answer.alt;
+  picture.hidden = false;
+  table.innerHTML = answer.table;
+  times.push(performance.now());
+  if (times.length > 30) times.shift();
+  const seconds = (times.at(-1) - times[0]) / 1000;
+  if (times.length > 5) rate.textContent = `${Math.round((times.length - 1) / seconds)} frames/s`;
 }

@@ -60,9 +60,12 @@ class Face:
         No judgement of what somebody feels; :mod:`keypoints.expression` tells its limits.
 
         Raises:
-            ValueError: the face has no crop.
+            ValueError: the face has no crop, or is one of model="free".
         """
-        return default_classifier()(expression_crop(*self._checked_crop()), self.keypoints, self.pose)
+        crop = self._checked_crop()
+        if crop.free:
+            raise ValueError("got a face of model='free', expected one of weights that read expressions")
+        return default_classifier()(expression_crop(crop.image, crop.keypoints), self.keypoints, self.pose)
 
     @cached_property
     def eye_openings(self) -> np.ndarray:
@@ -77,7 +80,7 @@ class Face:
 
     def _checked_crop(self) -> Crop:
         if self.crop is None:
-            raise ValueError("got a face without a crop, expected one of a KeypointDetector, not of model='free'")
+            raise ValueError("got a face without a crop, expected one of a KeypointDetector")
         return self.crop
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,19 +90,21 @@ class Face:
             ``box`` (4 numbers), ``box_roll``, ``keypoints`` (68 pairs), ``image_size`` (width and height or None),
             ``confidence`` (68 numbers or None), ``score`` (a number or None), ``yaw``, ``pitch`` and ``roll`` of the
             head in degrees, ``emotion``, ``emotion_probability``, ``emotion_probabilities`` (a dict of the seven words)
-            and ``eye_openings`` (2 numbers; all four None where there is no crop); of a
-            :class:`~keypoints.tracking.TrackedFace` its own fields, too.
+            and ``eye_openings`` (2 numbers). The four are None where there is no crop, and the first three with
+            model="free". Of a :class:`~keypoints.tracking.TrackedFace` its own fields, too.
         """
         plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "crop"}
         plain["box_roll"] = plain.pop("roll")  # in every output "roll" is the head's
         angles = {name: float(getattr(self.pose, name)) for name in ("yaw", "pitch", "roll")}
-        keys = ("emotion", "emotion_probability", "emotion_probabilities", "eye_openings")
-        emotion: dict[str, Any] = dict.fromkeys(keys)
+        read: dict[str, Any] = dict.fromkeys(
+            ("emotion", "emotion_probability", "emotion_probabilities", "eye_openings")
+        )
         if self.crop is not None:
-            found = self.emotion
-            values = found.label, found.probability, found.probabilities, _plain(self.eye_openings)
-            emotion = dict(zip(keys, values, strict=True))
-        return {**plain, **angles, **emotion}
+            read["eye_openings"] = _plain(self.eye_openings)
+            if not self.crop.free:
+                found = self.emotion
+                read |= dict(zip(read, (found.label, found.probability, found.probabilities), strict=False))
+        return {**plain, **angles, **read}
 
 
 def _plain(value: Any) -> Any:
@@ -114,7 +119,8 @@ def _plain(value: Any) -> Any:
 
 
 DETECTORS = {"network": NetworkDetector, "haar": HaarDetector}
-FREE = "free"  # names the weights that anyone may use
+FREE = "free"  # names the weights that anyone may use: of keypoints and of the detector
+FREE_FILES = "keypoints_free.onnx", "detector_free.onnx"
 NO_PREDICTION = Prediction(np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], [], [])
 
 
@@ -124,8 +130,8 @@ class KeypointDetector:
     Args:
         model: the stem of a network's ONNX files or one of them (see :func:`keypoints.network.load_network`), or a
             PyTorch network with a ``framing``; by default the network for photographs. "free": detector and keypoint
-            network that are trained on rendered heads and photographs under CC BY alone, for any purpose; less exact,
-            and their faces have no expression and no eye openings.
+            network that are trained on rendered heads and photographs under CC BY alone, for any purpose, as is then
+            that of the eyes; less exact, and their faces have no expression.
         detect: "network", "haar", or a function that takes an (H, W, 3) uint8 RGB image and returns (N, 4) boxes left,
             top, width, height as the Haar cascade gives them, or (N, 5) with the roll; see :mod:`keypoints.detectors`.
         device: where a PyTorch network runs; ONNX files run on the CPU.
@@ -148,9 +154,10 @@ class KeypointDetector:
         self.network: CropNetwork | StagedNetwork | TorchNetwork
         free = isinstance(model, (str, Path)) and str(model) == FREE
         if model is None or isinstance(model, (str, Path)):
-            own = asset("keypoints_free.onnx" if free else "keypoints_model_2.onnx")
+            own = asset(FREE_FILES[0] if free else "keypoints_model_2.onnx")
             self.network = load_network(own if model is None or free else model, threads)
-            self.network.keeps_crops = not free  # the networks of expressions and eyes are not free
+            if isinstance(self.network, CropNetwork):
+                self.network.free = free
         else:
             self.network = TorchNetwork(model, device)
         self.framing, self.caution = self.network.framing, FREE_CAUTION if free else 0.0
@@ -158,7 +165,7 @@ class KeypointDetector:
         if isinstance(detect, str):
             if detect not in DETECTORS:
                 raise ValueError(f"got the detector {detect!r}, expected {' or '.join(map(repr, DETECTORS))}")
-            weights = asset("detector_free.onnx") if free else None
+            weights = asset(FREE_FILES[1]) if free else None
             self.detect = NetworkDetector(weights, threads=threads) if detect == "network" else HaarDetector()
         else:
             self.detect = detect

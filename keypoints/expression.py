@@ -396,6 +396,6 @@ class Expressions:
         result: dict[int, Emotion | None] = {}
         for face in faces:
             smoother, rest = self._known[face.id]
-            seen = face.crop is not None
+            seen = face.crop is not None and not face.crop.free
             result[face.id] = smoother(rest(face.emotion, face.pose.yaw, face.time), face.time) if seen else None
         return result

@@ -48,10 +48,14 @@ MOST_BYTES = 2**26  # of a network's file
 
 
 class Crop(NamedTuple):
-    """A face as the keypoint network saw it: (S, S) uint8 grey, and its keypoints (68, 2) in the crop's pixels."""
+    """A face as the keypoint network saw it: (S, S) uint8 grey, and its keypoints (68, 2) in the crop's pixels.
+
+    ``free`` says that it is one of the weights for any purpose: they read its eyes, but no expression.
+    """
 
     image: np.ndarray
     keypoints: np.ndarray
+    free: bool = False
 
 
 class Prediction(NamedTuple):
@@ -208,7 +212,7 @@ class CropNetwork:
     """
 
     framing, has_score = CROP_FRAMING, True
-    keeps_crops = True  # or its predictions have none
+    free = False  # of the crops that it predicts
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         self._session = open_session(path, threads)
@@ -255,7 +259,7 @@ class CropNetwork:
             pixels = _pixels(units, self.side)
             points[todo] = transform(pixels, matrices[todo])
             for i, crop, own in zip(todo.tolist(), crops, pixels, strict=True):
-                seen[i] = Crop(crop, own) if self.keeps_crops else None
+                seen[i] = Crop(crop, own, self.free)
             todo = todo[_misplaced(five_points(units)) > AGAIN]
             matrices[todo] = inverse(face_crop(five_points(points[todo]), self.side))
         return Prediction(points.astype(np.float32), confidence, score.tolist(), seen)
@@ -271,7 +275,7 @@ def _misplaced(five: np.ndarray) -> np.ndarray:
 class StagedNetwork:
     """:class:`models.CoarseToFine` as the ONNX graphs of its two stages; see :mod:`training.export`."""
 
-    has_score, keeps_crops = False, True
+    has_score = False
 
     def __init__(self, coarse: str | Path, fine: str | Path, threads: int = 1) -> None:
         self._coarse, self._fine = open_session(coarse, threads), open_session(fine, threads)

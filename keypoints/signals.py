@@ -14,7 +14,7 @@ from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points, inverse
 from keypoints.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE, fit_front
 from keypoints.network import Crop, open_session, read_metadata
 
-EYE_MODEL = asset("eyes.onnx")
+EYE_MODEL, FREE_EYE_MODEL = asset("eyes.onnx"), asset("eyes_free.onnx")
 EYE_SIDE = 32  # pixels of an eye's crop
 EYE_WIDTH = 0.7 * float(REFERENCE_FIVE[1, 0] - REFERENCE_FIVE[0, 0])  # what it shows, in sides of a levelled face
 
@@ -51,7 +51,7 @@ def eye_openings(crop: Crop) -> np.ndarray:
     lids only part of the way.
     """
     crops = eye_crops(crop.image, crop.keypoints)[:, None].astype(np.float32) / 255
-    return _session(EYE_MODEL).run(None, {"crop": crops})[0]
+    return _session(FREE_EYE_MODEL if crop.free else EYE_MODEL).run(None, {"crop": crops})[0]
 
 
 class Signals:

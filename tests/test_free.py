@@ -12,9 +12,11 @@ from helpers import HOPPER, ROOT, command_line, face_points, write_labels
 
 from data_load import find_data, read_image
 from keypoints import Face, FaceTracker, KeypointDetector
+from keypoints.expression import Expressions
 from keypoints.files import sha256
 from keypoints.geometry import five_points
 from keypoints.landmarks import FLIP_INDEX, JAW
+from keypoints.signals import FREE_EYE_MODEL
 from models import PhotoNet
 from training import free
 from training.detector import read_folder
@@ -42,6 +44,16 @@ def test_the_free_weights_learned_from_nothing_but_what_is_free(name):
     pictures = sum(folders[folder]["pictures"] for folder in heads)
     assert counts.get("rendered", counts.get("heads")) == pictures
     assert folders["sample/training"] == free.source(ROOT / "data" / "sample" / "training", ROOT / "data")
+
+
+def test_the_free_eyes_learned_from_rendered_heads_alone():
+    record = json.loads(FREE_EYE_MODEL.with_suffix(".json").read_text())
+    assert record["sha256"] == sha256(FREE_EYE_MODEL)
+    assert record["keypoints_sha256"] == sha256(MODEL_DIR / "keypoints_free.onnx")
+    assert set(record["eyes"]) == {"training rendered", "validation rendered"}
+    folders = {source["folder"]: source["pictures"] for source in record["sources"]}
+    assert {folder.split("/")[0] for folder in folders} == {"sample", "rendered"}
+    assert sum(folders.values()) * 2 == record["eyes"]["training rendered"]
 
 
 def test_a_source_is_told_by_its_pictures_and_labels(tmp_path):
@@ -80,7 +92,7 @@ def test_collages_say_where_their_faces_are_and_which_are_covered(tmp_path):
     (tmp_path / "false").mkdir()
     (tmp_path / "false" / "scene.jpg").symlink_to(HOPPER)
     stripes = np.tile(np.uint8([[0, 255] * 80]), (120, 1))
-    free.compose(tmp_path, [stripes], 4)
+    free.compose(tmp_path, [stripes], count=4)
     with open(tmp_path / "detection" / "boxes.csv") as table:
         rows = list(csv.DictReader(table))
     assert {row["source"] for row in rows} == {"drawn", "teacher0"}
@@ -90,20 +102,46 @@ def test_collages_say_where_their_faces_are_and_which_are_covered(tmp_path):
     for picture in pictures:
         inside = (picture.points > picture.boxes[:, None, :2]) & (picture.points < picture.boxes[:, None, 2:])
         assert inside.mean() > 0.9  # of turned heads a corner of the mouth may lie outside
+    files = sorted((tmp_path / "detection" / "collage").glob("*.jpg"))
+    heads_alone = [file.read_bytes() for file in files]
+    free.compose(tmp_path, [stripes], {"false/scene.jpg": face_points(256, 180, 140)}, 4)
+    assert [file.read_bytes() for file in files] != heads_alone
 
 
-def test_the_free_weights_find_a_face_that_has_no_expression(capsys):
+def test_the_free_weights_find_a_face_whose_eyes_they_read_but_no_expression(capsys):
     [face] = KeypointDetector(model="free")(HOPPER)
     [usual] = KeypointDetector()(HOPPER)
     size = np.ptp(usual.keypoints, axis=0).max()
     assert np.abs(five_points(face.keypoints) - five_points(usual.keypoints)).max() < 0.06 * size
-    assert face.crop is None and face.to_dict()["emotion"] is None
+    told = face.to_dict()
+    assert told["emotion"] is None and told["emotion_probabilities"] is None
+    assert told["eye_openings"] == pytest.approx(usual.eye_openings, abs=0.12) and min(told["eye_openings"]) > 0.15
+    assert told["eye_openings"] != usual.to_dict()["eye_openings"]  # another network's
     with pytest.raises(ValueError, match="model='free'"):
         _ = face.emotion
     assert command_line("detect --model free", HOPPER) == 0
     assert capsys.readouterr().out.count("face 0 at") == 1
     [tracked] = FaceTracker("free")(cv2.imread(str(HOPPER))[..., ::-1])
-    assert tracked.crop is None and not tracked.blink
+    assert Expressions()([tracked]) == {tracked.id: None} and not tracked.blink
+
+
+def test_the_detector_learns_from_photographs_too_once_their_points_are_taught(tmp_path, monkeypatch):
+    (tmp_path / "ccby" / "neutral").mkdir(parents=True)
+    (tmp_path / "ccby" / "neutral" / "a.jpg").symlink_to(HOPPER)
+    drawn = face_points(160, 160, 120).astype(np.float32)
+    np.savez(tmp_path / TAUGHT_FILE, **{"ccby/neutral/a.jpg": drawn})
+    monkeypatch.setattr(free, "read_backgrounds", lambda wheel: [np.full((120, 160), 90, np.uint8)])
+    seen = []
+
+    def compose(folder, backgrounds, taught):
+        seen.append((folder, {name: (folder / name).exists() for name in taught}))
+        (folder / "detection").mkdir()
+        (folder / "detection" / "boxes.csv").write_text("name\n")
+
+    monkeypatch.setattr(free, "compose", compose)
+    own = free.detector_folder(tmp_path, tmp_path / "any.whl")
+    assert own == free.detector_folder(tmp_path, None)  # what is there stays
+    assert seen == [(own, {"ccby/neutral/a.jpg": True})]
 
 
 class Shifted:

@@ -65,9 +65,9 @@ def openings_of(keypoints: np.ndarray) -> np.ndarray:
     return height / np.maximum(np.linalg.norm(eyes[:, :, 0] - eyes[:, :, 3], axis=2), 1e-6)
 
 
-def read_eyes(folder: Path) -> dict[tuple[str, str], Eyes]:
-    """Read the eyes of all labelled faces: (part, kind) → eyes."""
-    detector, side = KeypointDetector(), round(EYE_SIDE * WIDER)
+def read_eyes(folder: Path, detector: KeypointDetector) -> dict[tuple[str, str], Eyes]:
+    """Read the eyes of all labelled faces, cut out by the keypoints that are found: (part, kind) → eyes."""
+    side = round(EYE_SIDE * WIDER)
     found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     for part, kind, file, points in labelled_faces(folder):
         image = read_image(file)
@@ -114,18 +114,37 @@ def train(eyes: dict[tuple[str, str], Eyes], recipe: EyeRecipe, out: Path) -> tu
 
 @torch.no_grad()
 def measure(net: nn.Module, eyes: Eyes) -> dict:
-    """Return how well openings are told, of the network and of the predicted keypoints alone: correlation with the
-    labels, area under the ROC curve for closed eyes, and the median opening of closed and of other eyes."""
+    """Return :func:`agreement` with the labels, of the network and of the predicted keypoints alone."""
     told = torch.cat([net(view(part)) for part in torch.from_numpy(eyes.crops).split(512)]).numpy()
-    closed = eyes.openings < CLOSED
-    figures: dict = {"eyes": len(closed), "closed": int(closed.sum())}
-    for name, values in (("network", told), ("keypoints", eyes.of_keypoints)):
-        rows = figures[name] = {"correlation": float(np.corrcoef(values, eyes.openings)[0, 1])}
-        if closed.any():
-            rows["auc"] = float(roc_auc_score(closed, -values))
-            rows |= {"of_closed": float(np.median(values[closed])), "of_others": float(np.median(values[~closed]))}
-        figures[name] = {key: round(value, 4) for key, value in rows.items()}
-    return figures
+    counts = {"eyes": len(eyes.openings), "closed": int((eyes.openings < CLOSED).sum())}
+    both = {"network": told, "keypoints": eyes.of_keypoints}
+    return counts | {name: agreement(values, eyes.openings) for name, values in both.items()}
+
+
+def agreement(told: np.ndarray, openings: np.ndarray) -> dict:
+    """Return how well openings (N,) are told: correlation with the labels (N,), area under the ROC curve for closed
+    eyes, and the median opening of closed and of other eyes."""
+    figures, closed = {"correlation": float(np.corrcoef(told, openings)[0, 1])}, openings < CLOSED
+    if closed.any():
+        figures["auc"] = float(roc_auc_score(closed, -told))
+        figures |= {"of_closed": float(np.median(told[closed])), "of_others": float(np.median(told[~closed]))}
+    return {key: round(value, 4) for key, value in figures.items()}
+
+
+def learn(folder: Path, keypoints: Path, recipe: EyeRecipe, out: Path) -> None:
+    """Train a network on the faces of a folder; write its graph and its record.
+
+    Args:
+        keypoints: ONNX file of the network by whose keypoints the eyes are cut out.
+        out: ONNX file.
+    """
+    eyes = read_eyes(folder, KeypointDetector(keypoints))
+    net, record = train(eyes, recipe, out)
+    export_onnx(net, out)
+    counts = {f"{part} {kind}": len(own.openings) for (part, kind), own in eyes.items()}
+    content = {"sha256": sha256(out), "keypoints_sha256": sha256(keypoints), "eyes": counts, **record}
+    write_json(out.with_suffix(".json"), content)
+    out.with_suffix(".checkpoint").unlink(missing_ok=True)
 
 
 @one_sentence()
@@ -137,13 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     check_writable(options.out)
-    eyes = read_eyes(options.folder)
-    net, record = train(eyes, EyeRecipe(views=options.views), options.out)
-    export_onnx(net, options.out)
-    counts = {f"{part} {kind}": len(own.openings) for (part, kind), own in eyes.items()}
-    content = {"sha256": sha256(options.out), "keypoints_sha256": sha256(DEFAULT_MODEL), "eyes": counts, **record}
-    write_json(options.out.with_suffix(".json"), content)
-    options.out.with_suffix(".checkpoint").unlink(missing_ok=True)
+    learn(options.folder, DEFAULT_MODEL, EyeRecipe(views=options.views), options.out)
     print(f"wrote {options.out}")
 
 

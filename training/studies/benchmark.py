@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 
 from data_load import DATA_DIR, Data, find_data, person_of, read_image, read_keypoints
-from keypoints.files import sha256
+from keypoints.detection import FREE, FREE_FILES
+from keypoints.files import asset, sha256
 from keypoints.landmarks import EYE_CORNERS, face_size
 from training import metrics
 from training.framing import nearest_face
@@ -48,6 +49,7 @@ DETECTORS = {
     "MediaPipe (BlazeFace), full range": "mediapipe_faces:1",
 }
 MODEL_2, TWIN = "ours, model 2", "ours, model 1's twin"
+FREE_WEIGHTS = "ours, free weights"
 WHOLE = ("groups", "wild")  # whole pictures in which detectors alone are counted
 
 
@@ -253,7 +255,7 @@ def benchmark(options: argparse.Namespace, data: Data) -> dict:
     entries = {title: f"ours:full {file}" for title, file in weights.items()}
     if MODEL_2 in weights:
         entries[f"{MODEL_2}, fast search"] = f"ours:fast {weights[MODEL_2]}"
-    entries |= TOOLS
+    entries |= {FREE_WEIGHTS: f"ours:full {FREE}"} | TOOLS
     detectors, trackers = dict(DETECTORS), {title: f"ours_tracking:full {file}" for title, file in weights.items()}
     trackers["MediaPipe face mesh"] = "mediapipe:tracking"
     if options.yunet:
@@ -263,7 +265,7 @@ def benchmark(options: argparse.Namespace, data: Data) -> dict:
     content: dict = {
         "data": data.name,
         "calibration_images": {key: len(training.paths) for key, (_, training) in sets.items()},
-        "weights": {file.name: sha256(file) for file in weights.values()},
+        "weights": {file.name: sha256(file) for file in (*weights.values(), *map(asset, FREE_FILES))},
         "hardware": {key: versions()[key] for key in ("processor", "system")} | {"cores": os.cpu_count()},
         "detector_score": detector.ALONE,
         **{part: {} for part in ("tools", "detectors", "tracking")},

@@ -50,7 +50,7 @@ class Ours(Entry):
         from keypoints.detectors import NetworkDetector
 
         effort, model = argument.split(" ", 1)
-        self.detector = KeypointDetector(model, detect=NetworkDetector(effort=effort))
+        self.detector = KeypointDetector(model, "network" if effort == "full" else NetworkDetector(effort=effort))
 
     def faces(self, image):
         return [(face.box, face.keypoints) for face in self.detector(image)]

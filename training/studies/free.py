@@ -14,7 +14,10 @@ import numpy as np
 
 from data_load import read_image
 from keypoints.detection import FREE, KeypointDetector
+from keypoints.geometry import with_roll
+from keypoints.signals import eye_openings
 from training import metrics
+from training.eyes import agreement, openings_of
 from training.framing import nearest_face
 from training.splits import find_wild
 from training.studies.benchmark import Labelled, apply_offsets, fit_offsets, labelled_sets, read_labels, spread
@@ -57,6 +60,15 @@ def measure(detector: KeypointDetector, sets: dict[str, tuple[Labelled, Labelled
     return content
 
 
+def lids(detector: KeypointDetector, labelled: Labelled) -> dict:
+    """How well the eyes' openings are told where the faces' boxes are known; see :func:`training.eyes.agreement`."""
+    told = []
+    for path, true in zip(labelled.paths, labelled.keypoints, strict=True):
+        [crop] = detector.network.locate([read_image(path)], with_roll(detector.boxes(true)[None])).crops
+        told.append(np.full(2, np.nan) if crop is None else eye_openings(crop))
+    return agreement(np.ravel(told), openings_of(labelled.keypoints).ravel())
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = make_parser(__spec__.name, __doc__)
     parser.add_argument("--hard", type=Path, metavar="DIR", help="hard faces and their keypoints.csv")
@@ -70,7 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
         sets["hard"] = read_labels(options.hard / "keypoints.csv", options.hard, own_face), None
     with figures_file(out) as content:
         for name, model in (("default", None), (FREE, FREE)):
-            content[name] = rounded(measure(KeypointDetector(model), sets), ".4g")
+            detector = KeypointDetector(model)
+            content[name] = rounded(measure(detector, sets), ".4g")
+            content[name]["eyes"] = {key: lids(detector, sets[key][0]) for key in ("wild", "heads") if key in sets}
     return 0
 
 
