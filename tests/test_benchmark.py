@@ -10,6 +10,7 @@ import pytest
 from helpers import face_points
 
 from data_load import DATA_DIR, find_data
+from keypoints.detection import FREE_FILES
 from keypoints.files import sha256
 from training.evaluation import evaluate
 from training.studies import benchmark, benchmark_peers, report
@@ -94,9 +95,11 @@ def test_our_rows_are_measured_as_evaluate_does_and_a_missing_tool_is_left_out(t
     options = argparse.Namespace(official=DATA_DIR, wild=None, detection=None, hard=None, images=3, yunet=None)
     options.twin, options.python = tmp_path / "twin.safetensors", tmp_path / "nowhere"
     record = benchmark.benchmark(options, data)
-    assert record["weights"] == {SHIPPED.name: sha256(SHIPPED)}
-    row, fast = record["tools"].values()
+    files = SHIPPED, *(MODEL_DIR / name for name in FREE_FILES)
+    assert record["weights"] == {file.name: sha256(file) for file in files}
+    row, fast, free = record["tools"].values()
     assert fast["one"]["ms"] < row["one"]["ms"]
+    assert free["own"]["people"]["found"] == 3 and free["own"]["people"] != row["own"]["people"]
     test = benchmark.labelled_sets(data, None, 3)["people"][0]
     names = [path.name for path in test.paths]
     expected = evaluate(SHIPPED, data.csv_file("test"), data.image_dir("test"), "haar", names).figures
@@ -122,5 +125,6 @@ def test_the_committed_benchmark_is_of_people_whom_the_shipped_weights_have_not_
     images = {row[way]["people"]["n"] for row in record["tools"].values() for way in ("own", "boxed")}
     assert len(images) == 1  # the same for all
     twin = report.load(report.RESULTS / "keypoints_model_1_twin.json")
-    allowed = {SHIPPED.name: sha256(SHIPPED), twin["weights"]: twin["sha256"]}
+    allowed = {file.name: sha256(file) for file in (SHIPPED, *(MODEL_DIR / name for name in FREE_FILES))}
+    allowed[twin["weights"]] = twin["sha256"]
     assert record["weights"].items() <= allowed.items()

@@ -109,7 +109,7 @@ def compose(
 
     Args:
         folder: holds rendered/ and false/, and ccby/ where photographs are taught.
-        taught: keypoints of photographs, by file: a third of the heads are theirs.
+        taught: keypoints of photographs, by file: half of the heads are theirs.
     """
     out, rows, points = folder / "detection" / "collage", [], {}
     out.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def compose(
             if rng.random() < 0.35:
                 source, own, five = piece(128, 128), np.array([32, 32, 96, 96.0]), None
             else:
-                some = photographs if photographs and rng.random() < 0.35 else heads
+                some = photographs if photographs and rng.random() < 0.5 else heads
                 file, keypoints = some[rng.integers(len(some))]
                 source, five = grey_image(file), five_points(keypoints[None] + 0.5)
                 own = face_boxes(keypoints[None] + 0.5)[0]

@@ -132,9 +132,14 @@ def free_table() -> str:
     records = [load(MODEL_DIR / f"{name}_free.json") for name in ("keypoints", "detector")]
     heads, photos = (records[0]["faces"][kind] for kind in ("rendered", "ccby"))
     times = [(one["history"][-1]["views"], one["seconds"] / 60) for one in records]
-    return (
-        f"{markdown(head, rows)}\n\n{heads:,} rendered heads and {photos} photographs; "
-        f"{times[0][0]:,} views of the keypoint network in "
+    lids = [
+        [FREE_SETS[name], weights, *(f"{content[weights]['eyes'][name][key]:.2f}" for key in EYES)]
+        for name in content["free"]["eyes"]
+        for weights in ("default", "free")
+    ]
+    tables = markdown(head, rows), markdown(["eyes of", "weights", *EYES.values()], lids)
+    return "\n\n".join(tables) + (
+        f"\n\n{heads:,} rendered heads and {photos} photographs; {times[0][0]:,} views of the keypoint network in "
         f"{times[0][1]:.0f} minutes of a core, {times[1][0]:,} of the detector in {times[1][1]:.0f}. *Fitted*: each "
         "point's median offset from the labels, fitted on 400 training images, is taken off, for both weights alike."
     )
@@ -207,7 +212,7 @@ def peers_table() -> str:
     record = load(RESULTS / "benchmark.json")
     rows = []
     for title, row in record["tools"].items():
-        if "twin" in title:
+        if "twin" in title or "free" in title:  # both are in results/README.md
             continue
         own = row["own"]["people"]
         name = f"**{title}**" if title.startswith("ours") else title
@@ -465,6 +470,9 @@ def haar_table() -> str:
     return markdown(["yaw, either side", *columns], rows)
 
 
+EYES = {"correlation": "correlation", "auc": "AUC", "of_closed": "closed eyes, median", "of_others": "others, median"}
+
+
 def eyes_table() -> str:
     """Tabulate how well closed eyes are told; `python -m training.eyes` measured it."""
     record = load(MODEL_DIR / "eyes.json")
@@ -474,10 +482,8 @@ def eyes_table() -> str:
         figures = record["history"][-1].get(kind)
         for name, told in (("the network", "network"), ("predicted keypoints", "keypoints")) if figures else ():
             own, cases = figures[told], f"{figures['eyes']}, {figures['closed']} closed"
-            values = (own[key] for key in ("correlation", "auc", "of_closed", "of_others"))
-            rows.append([title, cases, name, *(f"{value:.2f}" for value in values)])
-    head = ["validation faces", "eyes", "opening by", "correlation", "AUC", "closed eyes, median", "others, median"]
-    return markdown(head, rows)
+            rows.append([title, cases, name, *(f"{own[key]:.2f}" for key in EYES)])
+    return markdown(["validation faces", "eyes", "opening by", *EYES.values()], rows)
 
 
 def emotion_table() -> str:
