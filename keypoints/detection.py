@@ -17,7 +17,7 @@ from keypoints.geometry import BOX, five_points, with_roll
 from keypoints.images import as_rgb
 from keypoints.landmarks import NUM_KEYPOINTS
 from keypoints.network import Crop, CropNetwork, Prediction, StagedNetwork, TorchNetwork, load_network
-from keypoints.pose import Pose, estimate_pose
+from keypoints.pose import Pose, estimate_pose, pose_model_of_predictions
 from keypoints.signals import eye_openings
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Face:
     def pose(self) -> Pose:
         """How the head is turned and where it is: ``.yaw``, ``.pitch``, ``.roll`` in degrees, and more."""
         size = self.image_size or tuple(self.box[:2] + self.box[2:])
-        return estimate_pose(self.keypoints, size, self.confidence)
+        predicted = self.crop is not None and not self.crop.free
+        return estimate_pose(self.keypoints, size, pose_model_of_predictions() if predicted else None)
 
     @cached_property
     def emotion(self) -> Emotion:
@@ -65,7 +66,7 @@ class Face:
         crop = self._checked_crop()
         if crop.free:
             raise ValueError("got a face of model='free', expected one of weights that read expressions")
-        return default_classifier()(expression_crop(crop.image, crop.keypoints), self.keypoints, self.pose)
+        return default_classifier()(expression_crop(crop.image, crop.keypoints), self.keypoints)  # posed as in training
 
     @cached_property
     def eye_openings(self) -> np.ndarray:

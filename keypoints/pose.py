@@ -24,18 +24,17 @@ by zero where AFLW2000-3D says so, ``PoseModel.zero`` degrees of pitch from the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from keypoints.files import asset
-from keypoints.geometry import fit_similarity, transform
 from keypoints.landmarks import FLIP_INDEX, JAW, NUM_KEYPOINTS
 
-POSE_MODEL = asset("pose_model.npz")
+POSE_MODEL, PREDICTIONS_REGRESSOR = asset("pose_model.npz"), asset("pose_predictions.npz")
 FOCAL = 1.2  # longer sides of an image: a usual camera's focal length (a view of 45°)
 DISTANCES = (16.0, 40.0)  # outer-eye distances: a face that seems nearer than 1.5 m is a cut-out of a larger image
 NOISE = 0.03  # outer-eye distances: how far predicted points scatter, beside what the head's shape leaves open
@@ -172,10 +171,21 @@ def load_pose_model(path: str | Path = POSE_MODEL) -> PoseModel:
     with np.load(path) as data:
         names = ("mean", "components", "pivot", "jaw_shift", "jaw_spread", "template")
         arrays = {name: data[name].astype(np.float64) for name in names}
-        layers = tuple(
-            (data[f"weights_{i}"].astype(np.float32), data[f"bias_{i}"].astype(np.float32)) for i in range(3)
-        )
-        return PoseModel(zero=float(data["zero"]), layers=layers, **arrays)
+        return PoseModel(zero=float(data["zero"]), layers=_layers(data), **arrays)
+
+
+@cache
+def pose_model_of_predictions() -> PoseModel:
+    """The shipped model with another regressor, for keypoints of the default network.
+
+    Beyond some 50 degrees of yaw these keypoints turn less than the head does; it has learned by how much.
+    """
+    with np.load(PREDICTIONS_REGRESSOR) as data:
+        return replace(load_pose_model(), layers=_layers(data))
+
+
+def _layers(data: Mapping[str, np.ndarray]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    return tuple((data[f"weights_{i}"].astype(np.float32), data[f"bias_{i}"].astype(np.float32)) for i in range(3))
 
 
 def align(keypoints: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,20 +203,14 @@ def align(keypoints: np.ndarray, template: np.ndarray) -> tuple[np.ndarray, np.n
     return np.stack([aligned.real, aligned.imag], axis=2), np.abs(a), np.angle(a)
 
 
-def estimate_pose(
-    keypoints: np.ndarray,
-    image_size: tuple[int, int],
-    confidence: Sequence[float] | np.ndarray | None = None,
-    model: PoseModel | None = None,
-) -> Pose:
+def estimate_pose(keypoints: np.ndarray, image_size: tuple[int, int], model: PoseModel | None = None) -> Pose:
     """The pose of a head, and the head itself in 3-D.
 
     Args:
-        keypoints: (68, 2) pixels, (x, y).
+        keypoints: (68, 2) pixels, (x, y). Those that fit no head count little. The network's confidence would not
+            help: where half a face is hidden its points are unsure, and yet they tell by how much the head is turned.
         image_size: width, height of the image in pixels; tells the focal length and where straight ahead is.
-        confidence: (68,) in 0..1, how far each point may be believed; all by default. Bad points are found anyway.
-            Fewer than six points from 0.5 on tell no pose; all points then count alike.
-        model: the shipped one by default.
+        model: by default that for exact keypoints; ``Face.pose`` takes :func:`pose_model_of_predictions`.
 
     Raises:
         ValueError: keypoints of another shape, not finite or all in one place.
@@ -219,18 +223,11 @@ def estimate_pose(
     points = np.asarray(keypoints, np.float64)
     if points.shape != (NUM_KEYPOINTS, 2) or not np.isfinite(points).all() or np.ptp(points, axis=0).min() <= 0:
         raise ValueError(f"got keypoints of shape {points.shape}, expected (68, 2), finite and not all in one place")
-    trust = np.ones(NUM_KEYPOINTS) if confidence is None else np.asarray(confidence, np.float64)
-    if trust.shape != (NUM_KEYPOINTS,) or not ((trust >= 0) & (trust <= 1)).all():
-        raise ValueError("got a confidence of another form, expected 68 numbers in 0..1")
-    if (trust >= 0.5).sum() < 6:
-        trust = np.ones(NUM_KEYPOINTS)
-    model = model or load_pose_model()
-    doubted = trust < 0.5
-    believed = _filled(points, ~doubted, model.template) if doubted.any() else points
-    for last in (False, True) if believed is points else (False, False, True):
+    model, believed = model or load_pose_model(), points
+    for last in (False, True):
         turn, yaw, roll, scale = _turn(believed, model)
         distance = float(np.clip(FOCAL * max(image_size) / scale, *DISTANCES))
-        head, aim, size, seen, weights = _fit_head(points, trust, turn, (yaw, roll), scale, distance, model)
+        head, aim, size, seen, weights = _fit_head(points, turn, (yaw, roll), scale, distance, model)
         doubted = weights < 0.5
         if last or not doubted.any():
             break
@@ -243,12 +240,6 @@ def estimate_pose(
     return Pose(turn, translation, yaw, pitch, roll, float(error), weights, head, focal, aim, model.pivot)
 
 
-def _filled(points: np.ndarray, kept: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """The kept points, and the others (68, 2) where the template has them, laid over the kept ones in the plane."""
-    matrix = fit_similarity(template[kept][None], points[kept])[0]
-    return np.where(kept[:, None], points, transform(template, matrix))
-
-
 def _turn(points: np.ndarray, model: PoseModel) -> tuple[np.ndarray, float, float, float]:
     """The regressor's rotation (3, 3) of the head's frame, the mesh's yaw and roll, pixels to a unit, roughly."""
     aligned, scale, turn = align(points[None], model.template)
@@ -257,7 +248,7 @@ def _turn(points: np.ndarray, model: PoseModel) -> tuple[np.ndarray, float, floa
     return turn_in_order(yaw, pitch, roll) @ turn_in_order(0, model.zero, 0), yaw, roll, float(scale[0])
 
 
-def _fit_head(points, trust, turn, yaw_roll, scale, distance, model):
+def _fit_head(points, turn, yaw_roll, scale, distance, model):
     """Shape, place and size of the head whose rotation is known.
 
     Returns the head (75, 3), the aim (2,) in pixels, pixels to a unit, the keypoints (68, 2) it would have in the
@@ -281,13 +272,13 @@ def _fit_head(points, trust, turn, yaw_roll, scale, distance, model):
     origin = points.mean(axis=0)
     target = ((points - origin) / scale).ravel()
     ridge = np.diag([0.0] * 3 + [1.0] * count)
-    weights = trust
+    weights = np.ones(NUM_KEYPOINTS)
     for _ in range(2):
         weighted = columns.T * np.repeat(weights / variance, 2)
         found = np.linalg.solve(weighted @ columns + ridge, weighted @ target)
         seen = (columns @ found).reshape(-1, 2)
         misfit = np.sqrt(((seen - target.reshape(-1, 2)) ** 2).sum(axis=1) / variance)
-        typical = max(1.0, float(np.median(misfit[trust > 0])) / 1.18)  # 1.18: the median length of two normal numbers
-        weights = trust * np.minimum(1, OUTLIER * typical / np.maximum(misfit, 1e-9)) ** 2
+        typical = max(1.0, float(np.median(misfit)) / 1.18)  # 1.18: the median length of two normal numbers
+        weights = np.minimum(1, OUTLIER * typical / np.maximum(misfit, 1e-9)) ** 2
     head = model.mean + np.tensordot(found[3:] / found[0], model.components, 1)
     return head, origin + scale * found[1:3], scale * float(found[0]), origin + scale * seen, weights

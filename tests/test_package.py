@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     assert wheel.stat().st_size < 25e6
     assert {name.split("/")[0] for name in names} == {"keypoints", f"facial_keypoints-{__version__}.dist-info"}
     stems = "detector", "keypoints_model_2", "detector_free", "keypoints_free", "expressions", "eyes", "eyes_free"
-    saved = {f"{stem}.onnx" for stem in stems} | {"pose_model.npz", "actions.npz"}
+    saved = {f"{stem}.onnx" for stem in stems} | {"pose_model.npz", "pose_predictions.npz", "actions.npz"}
     assert {f"keypoints/assets/{name}" for name in saved | {"filters/cat.png"}} | {"keypoints/py.typed"} <= set(names)
     assert {"keypoints/labels.py", "keypoints/assets/filters/draw.py"}.isdisjoint(names)
 

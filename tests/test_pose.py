@@ -7,16 +7,23 @@ import pytest
 from helpers import ROOT
 
 from data_load import find_data
+from keypoints.detection import KeypointDetector
+from keypoints.files import sha256
 from keypoints.landmarks import FLIP_INDEX, JAW, NOSE_TIP, flip_keypoints
 from keypoints.pose import (
     EXTRA,
+    PREDICTIONS_REGRESSOR,
     align,
     estimate_pose,
     load_pose_model,
+    pose_model_of_predictions,
     rotation_angles,
     rotation_matrix,
     turn_in_order,
 )
+from training import pose as trainer
+from training.studies import pose as study
+from training.weights import DEFAULT_MODEL
 
 SIZE = (400, 300)
 TURNS = [(0, 0, 0), (25, 0, 0), (-35, 8, 5), (10, -18, -12), (40, 12, 20)]
@@ -108,17 +115,6 @@ def test_outliers_are_found_and_left_out(heads):
     assert np.abs(angles_of(moved, sizes) - angles_of(points, sizes)).mean() < 2.5
 
 
-def test_keypoint_without_confidence_is_ignored():
-    points = seen(15, 0, 0)
-    wrong = points.copy()
-    wrong[48:60] += 40
-    trust = np.ones(68)
-    trust[48:60] = 0
-    told, untold, right = estimate_pose(wrong, SIZE, trust), estimate_pose(wrong, SIZE), estimate_pose(points, SIZE)
-    assert abs(told.yaw - right.yaw) < 1 and abs(told.pitch - right.pitch) < 1
-    assert abs(untold.pitch - right.pitch) > 2
-
-
 def test_roll_size_and_place_change_nothing_but_the_roll(heads):
     points = heads[0][0]
     pose = estimate_pose(points, SIZE)
@@ -170,20 +166,6 @@ def test_aim_is_the_projected_neck(size):
     assert neck[2] == pytest.approx(pose.distance)
 
 
-@pytest.mark.parametrize("trust", [np.full(68, -0.5), np.full(68, 1.5), np.ones(67), np.full(68, np.nan)])
-def test_confidence_of_another_shape_or_range_is_refused(trust):
-    with pytest.raises(ValueError, match=r"expected 68 numbers in 0\.\.1"):
-        estimate_pose(seen(0, 0, 0), SIZE, trust)
-
-
-@pytest.mark.parametrize("trust", [np.eye(68)[0], np.zeros(68), np.full(68, 0.49)])
-def test_low_confidence_everywhere_is_ignored(trust):
-    points = seen(20, 5, 10)
-    told, untold = estimate_pose(points, SIZE, trust), estimate_pose(points, SIZE)
-    np.testing.assert_array_equal(told.rotation, untold.rotation)
-    assert told.error == untold.error
-
-
 def test_aligned_keypoints_lie_on_the_template():
     template = load_pose_model().template
     turned = 7 * template @ turn_in_order(0, 0, 33)[:2, :2].T + 9
@@ -206,3 +188,52 @@ def test_keypoints_of_another_shape_or_value_are_refused(points):
 def test_committed_figures_belong_to_the_committed_model():
     figures = json.loads((ROOT / "results" / "pose.json").read_text())
     assert figures["photographs"]["zero_calibrated_on_these"] == pytest.approx(load_pose_model().zero)
+    record = json.loads(PREDICTIONS_REGRESSOR.with_suffix(".json").read_text())
+    assert record["sha256"] == sha256(PREDICTIONS_REGRESSOR) and record["keypoints_sha256"] == sha256(DEFAULT_MODEL)
+
+
+def test_of_a_turned_head_the_yaw_of_its_predicted_keypoints_comes_out_nearer_to_the_truth():
+    """Heads of the sample turned by more than 35 degrees, none of which the regressor was trained on."""
+    figures = json.loads((ROOT / "results" / "pose.json").read_text())
+    assert figures["turned"]["40_to_60"]["yaw"] < 10 and figures["turned"]["60_to_90"]["yaw"] < 15
+    data, detector = find_data("sample"), KeypointDetector()
+    table = data.attributes("test").reset_index()
+    turned = table.index[table.yaw.abs() > 35]
+    assert len(turned) >= 10
+    off = {model: [] for model in (load_pose_model, pose_model_of_predictions)}
+    for i in turned:
+        item = data.dataset("test")[i]
+        [points] = detector.keypoints(item["image"], detector.boxes(item["keypoints"])[None])
+        for model, errors in off.items():
+            errors.append(abs(estimate_pose(points, item["image"].shape[1::-1], model()).yaw) - abs(table.yaw[i]))
+    plain, better = (np.abs(errors).mean() for errors in off.values())
+    assert better < plain - 0.5
+
+
+# Training and study ---------------------------------------------------------------------------------------------------
+
+
+def test_the_regressor_learns_that_predicted_faces_turn_less_than_their_heads(monkeypatch):
+    monkeypatch.setattr(trainer, "STEPS", 500)
+    monkeypatch.setattr(trainer, "BATCH", 128)
+    template, rng = load_pose_model().template, np.random.default_rng(0)
+    yaw = rng.uniform(-60, 60, 400)
+    labels = np.array([seen(angle, 0, 0) for angle in yaw])
+    less = np.array([seen(angle / 2, 0, 0) + [0, 20] * (np.arange(68) > 47)[:, None] for angle in yaw])
+    poses = np.column_stack([yaw, np.zeros((400, 2))])
+    net = trainer.train_regressor((labels, poses), (less, poses), template)
+    for points in (labels, less):
+        aligned = align(points, template)[0].reshape(-1, 136)
+        told = 20 * net(trainer.torch.tensor(aligned, dtype=trainer.torch.float32)).detach().numpy()[:, 0]
+        assert np.abs(told - yaw).mean() < 6
+
+
+def test_turned_heads_are_measured_by_yaw(monkeypatch):
+    sample, lost = find_data("sample"), np.full((68, 2), np.nan)
+    monkeypatch.setattr(study, "Data", lambda kind, folder: sample)
+    monkeypatch.setattr(study, "predict", lambda detector, image, points: points if points[0, 0] > 40 else lost)
+    rows = study.turned(None, [sample.root])
+    assert sum(row["of"] for row in rows.values()) == len(sample.dataset("training")) > sum(
+        row["faces"] for row in rows.values()
+    )
+    assert list(rows) == ["0_to_20", "20_to_40", "40_to_60"] and all(row["yaw"] < 2 for row in rows.values())

@@ -1,16 +1,19 @@
-"""Make saved_models/pose_model.npz, what :mod:`keypoints.pose` knows: some two minutes on one core.
+"""Make what :mod:`keypoints.pose` knows, pose_model.npz and pose_predictions.npz: some five minutes on one core.
 
     build/render/bin/python data/sample/geometry.py
-    python -m training.pose --geometry build/geometry.npz --photos ../shared/pose
+    python -m training.pose --geometry build/geometry.npz --photos DIR --rendered DIR …
 
 From the random heads of ``data/sample/geometry.py`` come the mean head and its components, the shift of the jaw's
-labels on turned heads, and the regressor; from photographs with reference angles (``labels.csv``: name, yaw, pitch,
-roll; ``keypoints.csv``), one number: where the pitch is zero. Without photographs the number of the last time stays.
+labels on turned heads, and the regressor. From photographs with reference angles (``labels.csv``: name, yaw, pitch,
+roll; ``keypoints.csv``) comes one number: where the pitch is zero. Without photographs the number of the last time
+stays. The second file holds a regressor that learned from what the keypoint network predicts of rendered heads, too:
+the sample's and those of ``--rendered`` (folders of ``data/sample/render.py --varied``).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from time import process_time
 
@@ -19,16 +22,29 @@ import pandas as pd
 import torch
 from torch import nn
 
-from data_load import NUM_KEYPOINTS, read_image
+from data_load import NUM_KEYPOINTS, Data, find_data, read_image, read_keypoints
 from keypoints.detection import KeypointDetector
-from keypoints.files import check_writable, one_sentence, write_json
+from keypoints.files import check_writable, one_sentence, sha256, write_json
 from keypoints.landmarks import EYE_CORNERS, FLIP_INDEX, JAW, PARTS
-from keypoints.pose import POSE_MODEL, YAW_STEP, PoseModel, align, estimate_pose, load_pose_model, turn_in_order
+from keypoints.pose import (
+    POSE_MODEL,
+    PREDICTIONS_REGRESSOR,
+    YAW_STEP,
+    PoseModel,
+    align,
+    estimate_pose,
+    load_pose_model,
+    turn_in_order,
+)
 from training.records import write_arrays
+from training.weights import DEFAULT_MODEL
 
 COMPONENTS = 24  # leaves 0.012 outer-eye distances of a random head unexplained, less than any keypoint scatters
 MIRROR = np.r_[FLIP_INDEX, 69, 68, 70, 72, 71, 73, 74]  # of the 75 points: the ears and the band's sides, too
-EPOCHS, BATCH, HIDDEN = 220, 512, (192, 64)
+STEPS, BATCH, HIDDEN = 10_000, 512, (192, 64)
+PREDICTED = 0.6  # share of a batch that is predicted keypoints, whose faces turn less than their heads
+TURNED = 2.0  # how much oftener heads turned by 40 degrees are taken than those that look ahead, less one
+SCATTER = 0.02  # of predicted points, in units of the template
 
 
 def shape_model(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
@@ -99,11 +115,30 @@ def realign(points: torch.Tensor, template: torch.Tensor) -> tuple[torch.Tensor,
     return torch.view_as_real(z / a[:, None]).reshape(len(points), -1), torch.angle(a)
 
 
-def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray) -> nn.Sequential:
-    """Aligned points (N, 136) → yaw, pitch, roll / 20°, from labels (N, 68, 2) and poses (N, 3), degrees."""
+def predicted_views(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """What the keypoint network predicts of rendered heads in their true boxes, (N, 68, 2), and their poses (N, 3)."""
+    detector, found, poses = KeypointDetector(), [], []
+    for data in (Data("rendered", folder) for folder in folders):
+        for name, true in zip(*read_keypoints(data.csv_file("training")), strict=True):
+            image = read_image(data.image_dir("training") / name)
+            found.append(detector.keypoints(image, detector.boxes(true)[None])[0])
+        poses.append(data.attributes("training")[["yaw", "pitch", "roll"]].to_numpy(float))
+    return np.array(found, np.float64), np.concatenate(poses)
+
+
+def train_regressor(
+    views: tuple[np.ndarray, np.ndarray], predicted: tuple[np.ndarray, np.ndarray] | None, template: np.ndarray
+) -> nn.Sequential:
+    """Aligned points (N, 136) → yaw, pitch, roll / 20°, from labels and from predictions: (N, 68, 2) and (N, 3)."""
     torch.manual_seed(0)
+    sources = [views] if predicted is None else [views, predicted]
+    labels, poses = (np.concatenate(parts) for parts in zip(*sources, strict=True))
+    real = np.arange(len(labels)) >= len(views[0])
+    weights = np.where(real, 1 + TURNED * np.clip(np.abs(poses[:, 0]) / 40, 0, 2), 1.0)
+    weights *= np.where(real, PREDICTED / max(1, weights[real].sum()), (1 - PREDICTED) / weights[~real].sum())
     labels = np.concatenate([labels, labels[:, FLIP_INDEX] * (-1, 1)])
     poses = np.concatenate([poses, poses * (-1, 1, -1)])
+    chances, predictions = torch.tensor(np.tile(weights, 2)), torch.tensor(np.tile(real, 2))
     aligned, _, turn = align(labels, template)
     poses = poses - np.column_stack([0 * turn, 0 * turn, np.degrees(turn)])
     points, targets = torch.tensor(aligned, dtype=torch.float32), torch.tensor(poses / 20, dtype=torch.float32)
@@ -113,19 +148,32 @@ def train_regressor(labels: np.ndarray, poses: np.ndarray, template: np.ndarray)
         nn.Linear(2 * NUM_KEYPOINTS, first), nn.SiLU(), nn.Linear(first, second), nn.SiLU(), nn.Linear(second, 3)
     )
     optimizer = torch.optim.Adam(net.parameters())
-    steps = -(-len(points) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=EPOCHS * steps)
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(points)).split(BATCH):
-            inputs, turned = realign(disturb(points[batch]), template)
-            wanted = targets[batch].clone()
-            wanted[:, 2] -= torch.rad2deg(turned) / 20
-            loss = (net(inputs) - wanted).abs().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=STEPS)
+    for _ in range(STEPS):
+        batch = torch.multinomial(chances, BATCH, replacement=True)
+        shaken = points[batch] + SCATTER * torch.randn(BATCH, NUM_KEYPOINTS, 2)
+        inputs, turned = realign(torch.where(predictions[batch, None, None], shaken, disturb(points[batch])), template)
+        wanted = targets[batch].clone()
+        wanted[:, 2] -= torch.rad2deg(turned) / 20
+        loss = (net(inputs) - wanted).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return net
+
+
+def layers_of(net: nn.Sequential) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return weights (inputs, outputs) and biases of the linear layers."""
+    linear = [layer for layer in net if isinstance(layer, nn.Linear)]
+    return tuple((layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linear)
+
+
+def write_small(path: Path, arrays: dict[str, np.ndarray], layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write arrays and layers, large ones with 16 bits."""
+    for i, (weights, bias) in enumerate(layers):
+        arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}
+    write_arrays(path, {name: a.astype(np.float16 if a.size > 1000 else np.float32) for name, a in arrays.items()})
 
 
 def read_photos(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -155,32 +203,33 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.pose", description=__doc__.splitlines()[0])
     parser.add_argument("--geometry", type=Path, default=Path("build/geometry.npz"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to find the zero of the pitch with")
+    parser.add_argument("--rendered", type=Path, nargs="+", default=[], metavar="DIR", help="beside the sample")
     parser.add_argument("--out", type=Path, default=POSE_MODEL, metavar="FILE")
     options = parser.parse_args(arguments)
     if not options.geometry.exists():
         raise FileNotFoundError(f"{options.geometry} is not here: data/sample/geometry.py writes it, with Blender")
+    torch.set_num_threads(1)
     check_writable(options.out)
     with np.load(options.geometry, allow_pickle=False) as data:
         views = {name: data[name] for name in data.files}
     mean, components, pivot, size, unit = shape_model(views["points"].astype(np.float64))
     shift, spread = jaw_table(views, size, unit)
-    net = train_regressor(views["labels"].astype(np.float64), views["pose"].astype(np.float64), mean[:68, :2])
-    layers = tuple(
-        (layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in net if isinstance(layer, nn.Linear)
-    )
+    template, drawn = mean[:NUM_KEYPOINTS, :2], (views["labels"].astype(np.float64), views["pose"].astype(np.float64))
+    layers = layers_of(train_regressor(drawn, None, template))
     own = PoseModel(mean, components, pivot, 0.0, shift, spread, mean[:NUM_KEYPOINTS, :2], layers)
     zero = find_zero(own, options.photos) if options.photos else load_pose_model().zero
     turn = turn_in_order(0, zero, 0)  # such that the head's zero is so many degrees of pitch from the mesh's
     arrays = {"mean": mean @ turn, "components": components @ turn, "pivot": pivot @ turn}
     arrays |= {"jaw_shift": shift, "jaw_spread": spread, "template": mean[:NUM_KEYPOINTS, :2]}
-    for i, (weights, bias) in enumerate(layers):
-        arrays |= {f"weights_{i}": weights, f"bias_{i}": bias}
-    arrays |= {"zero": np.array(zero), "unit": np.array(unit)}
-    arrays = {name: a.astype(np.float16 if a.size > 1000 else np.float32) for name, a in arrays.items()}
-    write_arrays(options.out, arrays)
+    write_small(options.out, arrays | {"zero": np.array(zero), "unit": np.array(unit)}, layers)
     record = {"heads": len(views["points"]), "views": len(views["pose"]), "components": COMPONENTS, "zero": zero}
-    record |= {"unit_dm": round(unit, 4), "epochs": EPOCHS, "seed": 0, "core_seconds": round(process_time())}
+    record |= {"unit_dm": round(unit, 4), "steps": STEPS, "seed": 0, "core_seconds": round(process_time())}
     write_json(options.out.with_suffix(".json"), record)
+    other = options.out.with_name(PREDICTIONS_REGRESSOR.name)
+    predicted = predicted_views([find_data("sample").root, *options.rendered])
+    write_small(other, {}, layers_of(train_regressor(drawn, predicted, template)))
+    record = {"sha256": sha256(other), "keypoints_sha256": sha256(DEFAULT_MODEL), "predicted": len(predicted[0])}
+    write_json(other.with_suffix(".json"), record | {"views": len(views["pose"]), "steps": STEPS, "seed": 0})
 
 
 if __name__ == "__main__":

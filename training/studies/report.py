@@ -272,6 +272,8 @@ def pose_table() -> str:
             "leave_one_out"
         ],
     }
+    for name, row in record.get("turned", {}).items():
+        lines[f"further rendered heads behind the detector, yaw {name.replace('_to_', '–')}°, of {row['of']}"] = row
     axes = ("yaw", "pitch", "roll")
     rows = [[name, str(row["faces"]), *(f"{row[axis]:.1f}" for axis in axes)] for name, row in lines.items()]
     return markdown(["mean absolute error, degrees", "faces", *axes], rows)
