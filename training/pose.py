@@ -228,8 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
     other = options.out.with_name(PREDICTIONS_REGRESSOR.name)
     predicted = predicted_views([find_data("sample").root, *options.rendered])
     write_small(other, {}, layers_of(train_regressor(drawn, predicted, template)))
-    record = {"sha256": sha256(other), "keypoints_sha256": sha256(DEFAULT_MODEL), "predicted": len(predicted[0])}
-    write_json(other.with_suffix(".json"), record | {"views": len(views["pose"]), "steps": STEPS, "seed": 0})
+    about = {"sha256": sha256(other), "keypoints_sha256": sha256(DEFAULT_MODEL), "predicted": len(predicted[0])}
+    write_json(other.with_suffix(".json"), about | {"views": len(views["pose"]), "steps": STEPS, "seed": 0})
 
 
 if __name__ == "__main__":
