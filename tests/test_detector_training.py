@@ -122,6 +122,9 @@ def test_a_detector_s_training_goes_on_to_the_same_weights(tmp_path, monkeypatch
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert not list(tmp_path.glob("*.checkpoint"))
+    train(tmp_path, tmp_path / "further.safetensors", recipe, start=tmp_path / "cut.safetensors")
+    first, further = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("cut", "further"))
+    assert further["start"]["sha256"] == first["sha256"] != further["sha256"] and "start" not in first
 
 
 def test_a_detector_trained_on_the_sample_finds_faces_without_pytorch(tmp_path, capsys):

@@ -30,7 +30,7 @@ from keypoints.geometry import five_points, nms, with_roll
 from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
 from training.loop import LoopRecipe, fit, make_parser
-from training.records import write_arrays
+from training.records import training_facts, write_arrays
 from training.splits import labelled_faces, read_splits, wild_groups
 from training.weights import load_model, save_model
 
@@ -282,12 +282,13 @@ def train(
         hard: folder whose ``attributes.csv`` names the faces that are kept for validation.
         workers: processes that make the views.
         minutes: see :func:`training.loop.fit`.
-        start: weights to start from, a file of ``save_model``.
+        start: weights to start from, a file of ``save_model``; what its record says goes into this one.
     """
     torch.manual_seed(recipe.seed)
     held_out = held_out_names(hard)
     training, validation = read_folder(folder, held_out)
     about = data_record(training, validation, held_out)
+    earlier = {} if start is None else {"start": training_facts(start)}
     print(json.dumps({name: about[name] for name in ("images", "validation_images")}), flush=True)
     net = (FaceDetector() if start is None else load_model(start)).to(device)
     groups = [(pictures, SHARES[kind]) for kind, pictures in training.items()]
@@ -309,7 +310,7 @@ def train(
         return {kind: measure(averaged, pictures[:150]) for kind, pictures in validation.items()}
 
     net, record = fit(net, batches, loss_of, figures, recipe, out, clip=10, measure_every=5, minutes=minutes)
-    save_model(net, out, about | record)
+    save_model(net, out, about | earlier | record)
     out.with_suffix(".checkpoint").unlink()
     return net
 

@@ -15,7 +15,6 @@ any of them the sample's rendered heads are learned.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from training.augmentation import damage, source_crop, warp
 from training.detector import grey_image, held_out_names, read_boxes
 from training.detector_data import face_boxes
 from training.loop import LoopRecipe, fit, make_parser
+from training.records import training_facts
 from training.splits import labelled_faces, wild_groups
 from training.weights import load_model, save_model
 
@@ -96,9 +96,9 @@ def read_faces(folder: Path, hard: Path | None = None) -> tuple[dict[str, dict[s
         known = np.load(folder / TAUGHT_FILE)
         for name in known.files:
             chosen["training", name.split("/")[0]].append((folder / name, known[name]))
-    if hard is not None and (folder / "hard").exists():
+    if hard is not None:
         for name, points in zip(*read_keypoints(hard / "keypoints.csv"), strict=True):
-            chosen["validation", "hard"].append((folder / "hard" / name, points))
+            chosen["validation", "hard"].append((hard / name, points))
     sets: dict[str, dict[str, Faces]] = {"training": {}, "validation": {}, "test": {}}
     if (folder / LABEL_MAP).exists():
         moved = np.load(folder / LABEL_MAP)
@@ -452,7 +452,7 @@ def train(
     earlier = {}
     if start is not None:
         net.load_state_dict(load_model(start).state_dict())
-        earlier = {"start": training_facts(json.loads(start.with_suffix(".json").read_text(encoding="utf-8")))}
+        earlier = {"start": training_facts(start)}
     sets, empty, false = read_faces(folder, hard)
     training, validation = sets["training"], sets["validation"]
     training = {kind: faces for kind, faces in training.items() if kind not in without}
@@ -500,12 +500,6 @@ def round_weights(net: nn.Module) -> None:
     for value in net.state_dict().values():
         if value.is_floating_point():
             value.copy_(value.bfloat16())
-
-
-def training_facts(record: dict) -> dict:
-    """Return what a record says about the training that made the weights, the ones before it included."""
-    names = "sha256", "faces", "start", "recipe", "seconds", "threads"
-    return {name: record[name] for name in names if name in record} | {"views": record["history"][-1]["views"]}
 
 
 def main(arguments: list[str] | None = None) -> None:

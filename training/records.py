@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import platform
 import sys
 from pathlib import Path
@@ -31,6 +32,13 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def training_facts(weights: Path) -> dict:
+    """Return what the record of weights says about the training that made them, the ones before it included."""
+    record = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    names = "sha256", "faces", "start", "recipe", "seconds", "threads"
+    return {name: record[name] for name in names if name in record} | {"views": record["history"][-1]["views"]}
 
 
 def peak_memory_mb() -> float | None:

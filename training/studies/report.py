@@ -545,21 +545,25 @@ def emotion_table() -> str:
 def ablation_table() -> str:
     """Tabulate what each ingredient of model 2's training gives, and where the official labels lie."""
     record, offset = load(RESULTS / "ablation.json"), load(RESULTS / "label_offset.json")
+    columns = {
+        "wild_iod": "wild validation photos, NME_iod",
+        "hard_iod": "hard faces, NME_iod",
+        "frames_box": "validation people's frames, NME_box",
+        "rendered_box": "rendered test heads, NME_box",
+    }
     rows = [
-        [
-            "nothing" if label == "all" else label.removeprefix("no "),
-            *(f"{figures[where]['nme_box']:.2f}" for where in ("wild photos", "frames")),
-        ]
+        ["nothing" if label == "all" else label.removeprefix("no "), *(f"{figures[key]:.2f}" for key in columns)]
         for label, figures in record["runs"].items()
     ]
-    views = record["base"]["images"] * record["base"]["recipe"]["epochs"]
+    recipe = record["base"]["recipe"]
     axes = offset["axes"]
     told = ", ".join(f"{axis['constant']:.2f} + {axis['slope']:.4f}·size {name}" for name, axis in axes.items())
     means = " and ".join(f"{axis['mean_of_data_load']:.2f}" for axis in axes.values())
     seen = " and ".join(f"{axis['median']:.2f}" for axis in axes.values())
     return (
-        markdown(["left out", "wild validation photos, NME_box", "validation people's frames, NME_box"], rows)
-        + f"\n\nEach run saw {views:,} views, seed {record['base']['recipe']['seed']}, framed by the truth.\n\n"
+        markdown(["left out", *columns.values()], rows)
+        + f"\n\nEach run saw {recipe['views']:,} views of {record['base']['side']} pixels, one run each, seed "
+        + f"{recipe['seed']}, framed by the truth; differences of 0.1 may be chance.\n\n"
         + f"The network without video frames finds the labels of {offset['people']} training people of the official "
         + f"set shifted by {told} (pixels; size of the face), {seen} in the median; "
         + f"`data_load.label_offset` says {means} in the mean."
