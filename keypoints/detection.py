@@ -162,6 +162,7 @@ class KeypointDetector:
         else:
             self.network = TorchNetwork(model, device)
         self.framing, self.caution = self.network.framing, FREE_CAUTION if free else 0.0
+        self._settled = settled_score(self.caution)
         self.detect: Callable[[np.ndarray], np.ndarray]
         if isinstance(detect, str):
             if detect not in DETECTORS:
@@ -198,10 +199,11 @@ class KeypointDetector:
             return [self(one) for one in image]
         image = as_rgb(image)
         faces = self.faces(image, candidates(self.detect, image))
-        if isinstance(self.detect, NetworkDetector) and self.detect.effort == "full" and best_score(faces) < SETTLED:
+        thorough = isinstance(self.detect, NetworkDetector) and self.detect.effort == "full"
+        if thorough and best_score(faces) < self._settled:
             # An image lies one way: what another way shows must be more certain, and then counts alone.
             for roll in (90, -90, 180):
-                found, enough = candidates(self.detect, image, roll), max(SETTLED, best_score(faces))
+                found, enough = candidates(self.detect, image, roll), max(self._settled, best_score(faces))
                 if attainable_score(found, self.caution) > enough:
                     turned = self.faces(image, found)
                     faces = turned if best_score(turned) > enough else faces
@@ -288,7 +290,7 @@ BEST_DETECTION = 0.85  # the detector's score is an expected IoU and reaches no 
 # Weights of the keypoint network's and of the detector's log-odds, and the bias; `python -m training.studies.detector
 # joint` fits them on the photographs of WIDER FACE and of people in the wild that are kept for validation.
 JOINT = 0.274, 0.887, 0.579
-FREE_CAUTION = 0.6  # log-odds off it with the free weights, which take more things for faces
+FREE_CAUTION = 0.7  # log-odds off it with the free weights, which take more things for faces
 ALONE = 0.118  # log-odds from which a detection counts that no other score confirms
 
 
@@ -314,6 +316,11 @@ def attainable_score(found: Candidates, caution: float = 0.0) -> float:
     """The best score that a candidate could get, if the keypoint network were certain of it; 0 where there are none."""
     detected = np.zeros(0) if found.scores is None else found.scores
     return max(joint_scores(np.ones(len(detected)), detected, caution), default=0.0)
+
+
+def settled_score(caution: float = 0.0) -> float:
+    """The score from which on a face is certain: SETTLED, less the caution's log-odds."""
+    return float(_sigmoid(np.log(SETTLED / (1 - SETTLED)) - caution))
 
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:

@@ -131,7 +131,8 @@ def free_table() -> str:
     head = ["measured on", "framed by", "weights", "found", "NME_box, %", "NME_iod, %", "iod > 10 % or lost"]
     records = [load(MODEL_DIR / f"{name}_free.json") for name in ("keypoints", "detector")]
     heads, photos = (records[0]["faces"][kind] for kind in ("rendered", "ccby"))
-    times = [(one["history"][-1]["views"], one["seconds"] / 60) for one in records]
+    rounds = [[one["history"][-1] | one, *([one["start"]] if "start" in one else [])] for one in records]
+    times = [(sum(one["views"] for one in some), sum(one["seconds"] for one in some) / 60) for some in rounds]
     lids = [
         [FREE_SETS[name], weights, *(f"{content[weights]['eyes'][name][key]:.2f}" for key in EYES)]
         for name in content["free"]["eyes"]
