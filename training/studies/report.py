@@ -564,7 +564,7 @@ def ablation_table() -> str:
     return (
         markdown(["left out", *columns.values()], rows)
         + f"\n\nEach run saw {recipe['views']:,} views of {record['base']['side']} pixels, one run each, seed "
-        + f"{recipe['seed']}, framed by the truth; differences of 0.1 may be chance.\n\n"
+        + f"{recipe['seed']}, framed by the truth: small differences may be chance.\n\n"
         + f"The network without video frames finds the labels of {offset['people']} training people of the official "
         + f"set shifted by {told} (pixels; size of the face), {seen} in the median; "
         + f"`data_load.label_offset` says {means} in the mean."
