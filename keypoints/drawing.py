@@ -127,5 +127,5 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     except cv2.error:
         done = False
     if not done:
-        raise ValueError(f"{path}: expected a name that ends in .jpg or .png, got {path.suffix!r}")
+        raise ValueError(f"{path}: expected a name that ends as an image's, as .jpg or .png, got {path.suffix!r}")
     write_atomically(path, lambda part: part.write_bytes(data.tobytes()))

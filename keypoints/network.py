@@ -174,7 +174,9 @@ def load_network(path: str | Path, threads: int = 1) -> CropNetwork | StagedNetw
     for file in (coarse, fine):
         if not file.exists():
             stem = str(file).removesuffix(file.name)
-            raise FileNotFoundError(f"{file}: no such file; 'python -m training export {stem}…' writes it")
+            raise FileNotFoundError(
+                f"{file}: no such file, nor {single.name}; 'python -m training export {stem}…' writes it from weights"
+            )
     return StagedNetwork(coarse, fine, threads)
 
 
