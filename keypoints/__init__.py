@@ -6,7 +6,7 @@ Detect the faces of an image:
 >>> detector = KeypointDetector()
 >>> [face] = detector("data/sample/test/person_509_00.jpg")
 >>> face.keypoints.shape, round(face.pose.yaw), face.emotion.label
-((68, 2), -24, 'happiness')
+((68, 2), -23, 'happiness')
 
 Track the faces of a video; the number of a camera in place of the file reads the webcam:
 

@@ -168,7 +168,7 @@ class KeypointDetector:
             if detect not in DETECTORS:
                 raise ValueError(f"got the detector {detect!r}, expected {' or '.join(map(repr, DETECTORS))}")
             weights = asset(FREE_FILES[1]) if free else None
-            self.detect = NetworkDetector(weights, threads=threads) if detect == "network" else HaarDetector()
+            self.detect = NetworkDetector(weights, threads=threads) if detect == "network" else DETECTORS[detect]()
         else:
             self.detect = detect
         self.min_score = min_score

@@ -173,10 +173,8 @@ def load_network(path: str | Path, threads: int = 1) -> CropNetwork | StagedNetw
         return CropNetwork(single, threads)
     for file in (coarse, fine):
         if not file.exists():
-            stem = str(file).removesuffix(file.name)
-            raise FileNotFoundError(
-                f"{file}: no such file, nor {single.name}; 'python -m training export {stem}…' writes it from weights"
-            )
+            command = "python -m training export --onnx NAME --model WEIGHTS"
+            raise FileNotFoundError(f"{file}: no such file, nor {single.name}; '{command}' writes them")
     return StagedNetwork(coarse, fine, threads)
 
 

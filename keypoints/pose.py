@@ -222,7 +222,8 @@ def estimate_pose(keypoints: np.ndarray, image_size: tuple[int, int], model: Pos
     """
     points = np.asarray(keypoints, np.float64)
     if points.shape != (NUM_KEYPOINTS, 2) or not np.isfinite(points).all() or np.ptp(points, axis=0).min() <= 0:
-        raise ValueError(f"got keypoints of shape {points.shape}, expected (68, 2), finite and not all in one place")
+        what = "" if points.shape != (NUM_KEYPOINTS, 2) else " that are not finite or lie in one place"
+        raise ValueError(f"got keypoints of shape {points.shape}{what}, expected (68, 2), finite and apart")
     model, believed = model or load_pose_model(), points
     for last in (False, True):
         turn, yaw, roll, scale = _turn(believed, model)

@@ -96,3 +96,8 @@ def test_negative_crop_is_the_crop_of_a_face_box(tmp_path, monkeypatch):
 def test_regression_of_one_class_returns_its_odds():
     weights = confidence.fit_logistic(torch.randn(8, 2, 3), torch.stack([torch.ones(8), torch.zeros(8)], dim=1))
     assert not weights[:, :-1].any() and weights[0, -1] == -weights[1, -1] > 2
+
+
+def test_calibration_without_its_sets_says_which_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="got no official/, expected one"):
+        confidence.calibrate(load_model(), tmp_path)

@@ -342,6 +342,18 @@ def test_faces_come_largest_first():
     assert [tuple(face.box) for face in faces] == [boxes[1], boxes[2], boxes[0]]
 
 
+def test_a_detector_of_a_new_name_is_used(monkeypatch):
+    monkeypatch.setitem(detection.DETECTORS, "middle", Middle)
+    assert isinstance(KeypointDetector(detect="middle").detect, Middle)
+
+
+class Middle:
+    """Finds one face in the middle of any image."""
+
+    def __call__(self, image):
+        return np.array([[0, 0, *image.shape[1::-1]]])
+
+
 def test_a_detector_may_return_a_list():
     box = [30, 30, 50, 50]
     for boxes, number in (([box], 1), ([], 0), ((), 0)):

@@ -107,6 +107,9 @@ def calibrate(net: PhotoNet, folder: Path) -> dict:
     Returns:
         confidence and face_score: their figures on the test people, who were not used for any choice.
     """
+    for name in ("official", "wild"):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder}: got no {name}/, expected one; the confidences stay one half without")
     sets, _, _ = read_faces(folder)
     folders = {"wild": folder / "wild", "official": folder / "official" / "training"}
     cases = []
