@@ -72,6 +72,7 @@ async function follow(mine) {
     const before = await answer;
     if (stream !== mine) return;
     answer = server.look(frame);
+    answer.catch(() => {}); // it is told above, when it is waited for
     if (before) show(before, times);
   }
 }

@@ -293,13 +293,13 @@ def main(arguments: list[str] | None = None) -> None:
     keypoints, faces, lids = (options.out / name for name in names)
     if not keypoints.exists():
         train_free(options.folder, keypoints, PhotoRecipe(views=options.views), options.jobs)
+    own = detector_folder(options.folder, options.wheel)
     if not faces.exists():
         recipe = detector.DetectorRecipe(views=options.detector_views, views_an_epoch=4_000)
-        own = detector_folder(options.folder, options.wheel)
         detector.train(own, faces, recipe, workers=options.jobs)
-        complete_record(faces, own, ["rendered", "detection", "ccby"])
+    complete_record(faces, own, ["rendered", "detection", "ccby"])
     if not lids.exists():
-        eyes.learn(options.folder, keypoints, eyes.EyeRecipe(), lids)
+        eyes.learn(options.folder, keypoints.with_suffix(".onnx"), eyes.EyeRecipe(), lids)
     complete_record(lids, options.folder, ["rendered"])
 
 
