@@ -13,6 +13,8 @@ from keypoints.files import check_writable
 
 def check_out(option: str, out: Path, sources: Iterable[str | Path | None]) -> None:
     """Refuse a folder, a place that cannot be written, and to write over what is read: before long work."""
+    if str(out) == "-":
+        raise ValueError(f"{option} -: expected a file's name, for standard output /dev/stdout")
     if out.is_dir():
         raise ValueError(f"{option} {out}: got a folder, expected a file")
     if out.is_file() and any(source and Path(source).exists() and out.samefile(source) for source in sources):

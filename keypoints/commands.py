@@ -31,6 +31,10 @@ EMOTION_COLUMNS = ["emotion", "emotion_probability"]
 EMOTION_KEYS = {*EMOTION_COLUMNS, "emotion_probabilities"}  # of the JSON lines
 
 
+def _detector(options: argparse.Namespace) -> KeypointDetector:
+    return KeypointDetector(options.model, options.detector, threads=options.threads or 1)
+
+
 def run_detect(options: argparse.Namespace) -> int:
     options.images = find_images(options.images)
     options.no_emotion |= str(options.model) == FREE
@@ -47,7 +51,7 @@ def run_detect(options: argparse.Namespace) -> int:
             raise ValueError(f"--draw {options.draw}: the pictures would overwrite the images, expected another folder")
     if options.draw:
         check_writable(options.draw / "picture.jpg")
-    detector, drawn, status = KeypointDetector(options.model, threads=options.threads or 1), set(), 0
+    detector, drawn, status = _detector(options), set(), 0
     header = CSV_HEADER if options.no_emotion else CSV_HEADER + EMOTION_COLUMNS
     with contextlib.ExitStack() as stack:
         table = Rows(options.csv, header) if options.csv else None
@@ -125,7 +129,7 @@ def run_track(options: argparse.Namespace) -> int:
     if options.show and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         raise ValueError("got --show where no window can be opened, expected a display")
     effects = [filters.load_filter(name) for name in options.filter or ()]
-    tracker = FaceTracker(KeypointDetector(options.model, threads=options.threads or 1))
+    tracker = FaceTracker(_detector(options))
     with contextlib.ExitStack() as stack:
         for file in (options.out, options.csv):
             if file:
@@ -202,8 +206,8 @@ def _tell(options, video, tracker, seconds, out) -> None:
         return
     milliseconds = {step: 1000 * float(np.median(took)) for step, took in seconds.items()}
     print(
-        f"{printable(options.source)}: {frames} frames, {tracker.faces} face{'s' * (tracker.faces != 1)}, detector on "
-        f"{tracker.detections} frames"
+        f"{printable(options.source)}: {frames} frame{'s' * (frames != 1)}, {tracker.faces} "
+        f"face{'s' * (tracker.faces != 1)}, detector on {tracker.detections} of them"
     )
     print(
         f"tracking {1000 / milliseconds['tracking']:.0f} frames/s (median; mean "
@@ -219,6 +223,8 @@ def _tell(options, video, tracker, seconds, out) -> None:
             print(f"{printable(options.source)}: {out.silent}", file=sys.stderr)
     if options.csv:
         print(f"wrote {printable(options.csv)}")
+    if not (out or options.csv or options.show):
+        print("nothing was written: --out writes a video, --csv a table")
 
 
 def run_filter(options: argparse.Namespace) -> int:
@@ -242,7 +248,7 @@ def run_filter(options: argparse.Namespace) -> int:
             folder = options.out or source.parent
             out = folder / name if len(images) > 1 or not options.out else options.out
             check_out("--out", out, [*images, *written, options.model])
-            detector = detector or KeypointDetector(options.model, threads=options.threads or 1)
+            detector = detector or _detector(options)
             _wear(source, out, detector, effects)
             written.add(out)
         except (OSError, ValueError) as error:

@@ -189,6 +189,7 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
     file = Path(folder) / f"{name}.json"
     try:
         content = json.loads(read_bytes(file, MOST_TEXT).decode("utf-8"))
+        content = _keys(content, ("about", "morph" if "morph" in content else "layers"), (), "a filter")
         if "morph" in content:
             shifts = np.zeros((NUM_KEYPOINTS + len(EXTRA), 3))
             for point, shift in content["morph"].items():
@@ -206,9 +207,21 @@ def load_filter(name: str, folder: str | Path = FILTER_DIR) -> Filter:
         if (pixels := sum(layer.picture[..., 0].size for layer in layers)) > MOST_PIXELS:
             raise ValueError(f"got layers of {pixels:,} pixels, expected at most {MOST_PIXELS:,} in all")
         return Filter(name, str(content["about"]), layers)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(f"{file}: expected about and layers or a morph, got: {reason}") from None
+
+
+def _keys(entry: object, needed: Sequence[str], possible: Sequence[str], what: str) -> dict:
+    """An object of the file, checked: it has what it needs, and nothing that would be passed over without a word."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"got {type(entry).__name__} for {what}, expected an object")
+    for key in needed:
+        if key not in entry:
+            raise ValueError(f"got {what} without {key!r}")
+    if unknown := [key for key in entry if key not in (*needed, *possible)]:
+        raise ValueError(f"got {unknown[0]!r} in {what}, expected {', '.join((*needed, *possible))}")
+    return entry
 
 
 def _within(values: object, limit: float, what: str, least: float | None = None) -> np.ndarray:
@@ -221,11 +234,13 @@ def _within(values: object, limit: float, what: str, least: float | None = None)
 
 
 def _layer(entry: dict, picture: np.ndarray) -> Layer:
+    _keys(entry, ("anchors",), ("part", "sheet", *LIMITS), "a layer")
     left, top, width, height = entry.get("part", (0, 0, *picture.shape[1::-1]))
     anchors = entry["anchors"]
     if len(anchors) < 2:
         raise ValueError(f"got {len(anchors)} anchors, expected two or more")
     for anchor in anchors:
+        _keys(anchor, ("at", "place" if "place" in anchor else "points"), ("offset",), "an anchor")
         if anchor.get("place", EXTRA[0]) not in EXTRA:
             raise ValueError(f"got place {anchor['place']!r}, expected one of {', '.join(EXTRA)}")
     places = tuple(

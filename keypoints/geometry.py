@@ -78,7 +78,7 @@ BOX = 4  # left, top, width, height; a fifth column is the roll
 def with_roll(boxes: np.ndarray) -> np.ndarray:
     """Boxes with a roll: (N, 4) get one of 0, (N, 5) stay; float32."""
     boxes = np.asarray(boxes, np.float32)
-    columns = boxes.shape[-1] if boxes.size else BOX
+    columns = (boxes.shape[-1] if boxes.ndim else 0) if boxes.size else BOX  # None becomes one NaN without a shape
     if columns not in (BOX, BOX + 1):
         raise ValueError(f"got boxes of shape {boxes.shape}, expected (N, 4) or, with the roll, (N, 5)")
     boxes = boxes.reshape(-1, columns)

@@ -138,6 +138,8 @@ def read_image(path: str | Path, with_alpha: bool = False) -> np.ndarray:
         OSError: the file is missing or can't be read.
         ValueError: "PATH: expected an image, got …", or more bytes or pixels than are read.
     """
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: got a folder, expected an image, or for a command a folder that holds some")
     return decode_image(read_bytes(path), path, with_alpha)
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import PHOTOS, SHIPPED, face_points, faceless_pictures, find_dot, paint_dot, write_set
+from helpers import ASTRONAUT, PHOTOS, SHIPPED, face_points, faceless_pictures, find_dot, paint_dot, write_set
 from PIL import Image
 from torch import nn
 
@@ -347,11 +347,24 @@ def test_a_detector_of_a_new_name_is_used(monkeypatch):
     assert isinstance(KeypointDetector(detect="middle").detect, Middle)
 
 
+def test_the_fast_search_has_a_name():
+    for model in (None, "free"):
+        fast, full = (KeypointDetector(model, name) for name in ("fast", "network"))
+        assert (fast.detect.effort, full.detect.effort) == ("fast", "full")
+    [face] = fast(ASTRONAUT)
+    assert np.linalg.norm(face.keypoints - full(ASTRONAUT)[0].keypoints, axis=1).max() < 8
+
+
 class Middle:
     """Finds one face in the middle of any image."""
 
     def __call__(self, image):
         return np.array([[0, 0, *image.shape[1::-1]]])
+
+
+def test_a_detector_that_returns_nothing_is_told_what_it_should():
+    with pytest.raises(ValueError, match=r"got boxes of shape \(\), expected \(N, 4\)"):
+        KeypointDetector(FindsTheDot(), lambda image: None)(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_a_detector_may_return_a_list():

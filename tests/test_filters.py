@@ -212,7 +212,12 @@ TWO = anchors(1, 2)
 PARTS = "expected about and layers or a morph, got: "
 BAD = [
     ([], None, PARTS),
-    ({"layers": []}, None, PARTS),
+    ({"layers": []}, None, PARTS + "ValueError: got a filter without 'about'"),
+    ({"about": "odd", "layers": [TWO], "shadow": 0.3}, None, "got 'shadow' in a filter, expected about, layers"),
+    ([{**TWO, "bent": 1}], None, "got 'bent' in a layer, expected anchors, part, sheet, bend, round, tilt, shadow"),
+    ([{"anchors": [{"points": [1], "offset": [0, 0, 0]}] * 2}], None, "got an anchor without 'at'"),
+    ([{"anchors": [{"at": [1, 2]}] * 2}], None, "got an anchor without 'points'"),
+    ([{"anchors": [{"points": [1], "place": "crown", "at": [0, 0]}] * 2}], None, "got 'points' in an anchor"),
     ({"about": "odd", "layers": []}, None, PARTS),
     ([TWO] * 17, None, PARTS),
     ({"morph": {"48": [0, 0, 0]}}, None, PARTS),
@@ -232,7 +237,7 @@ BAD = [
     ([{**TWO, "round": 1e-5}], None, "got round 1e-05, expected 0 or at least 0.01"),
     ([{**TWO, "tilt": float("nan")}], None, "got tilt nan, expected numbers from -90 to 90"),
     ([anchors(1, 1, at=((3, 3), (3, 3)))], None, "got anchors at one pixel"),
-    ([[]], None, "AttributeError"),
+    ([[]], None, "got list for a layer, expected an object"),
     ([TWO], b"", r"odd\.png: expected an image, got 0 bytes"),
     ([TWO], b"\x89PNG junk", r"odd\.png: expected an image, got 9 bytes"),
     ([TWO], png_head(4000, 4000), r"odd\.png: got an image of 16,000,000 pixels"),

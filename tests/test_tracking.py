@@ -616,7 +616,7 @@ def test_track_writes_a_row_for_each_face_and_a_video(cli, short, tmp_path):
     x, y = clip()[1][0][[19, 37]].mean(axis=0).astype(int)
     assert len(more) == 11 and first[y, x].mean() < clip()[0][0][y, x].mean() - 40  # dark glass below the brow
     lines = done.out.splitlines()
-    assert lines[0] == f"{short}: 12 frames, 1 face, detector on 1 frames"
+    assert lines[0] == f"{short}: 12 frames, 1 face, detector on 1 of them"
     assert lines[1].startswith("tracking ") and lines[2:] == [f"wrote {out} (VP9)", f"wrote {table}"]
     assert {row[147] for row in rows} <= {*EXPRESSIONS, UNSURE}
 
