@@ -31,8 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         which = "a network's ONNX file, or 'free': weights for any purpose, without expressions (default: our own)"
         add("--model", type=Path, metavar="FILE", help=which)
         add("--detector", default="network", metavar="NAME",
-            help="how faces are found: 'network' (the default), 'fast' (the same on a small image: a tenth of the time, "
-            "no small faces) or 'haar' (OpenCV's cascade)")
+            help="how faces are found: 'network' (the default), 'fast' (the same on a small image: a tenth of the "
+            "time, no small faces) or 'haar' (OpenCV's cascade)")
         if name != "filter":
             add("--no-emotion", action="store_true", help="leave out the expression and its probability")
         return add

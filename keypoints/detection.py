@@ -119,7 +119,11 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-DETECTORS = {"network": NetworkDetector, "fast": partial(NetworkDetector, effort="fast"), "haar": HaarDetector}
+DETECTORS: dict[str, Callable[..., Callable]] = {
+    "network": NetworkDetector,
+    "fast": partial(NetworkDetector, effort="fast"),
+    "haar": HaarDetector,
+}
 FREE = "free"  # names the weights that anyone may use: of keypoints and of the detector
 FREE_FILES = "keypoints_free.onnx", "detector_free.onnx"
 NO_PREDICTION = Prediction(np.zeros((0, NUM_KEYPOINTS, 2), np.float32), [], [], [])

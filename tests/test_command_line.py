@@ -105,7 +105,8 @@ def test_unreadable_files_are_reported_and_the_others_are_done(cli, weights, tmp
     for name in ("b.png", "a.PNG", "note.txt"):
         shutil.copy(tmp_path / "pictures" / "b.png", tmp_path / name)
     bad = dict.fromkeys(("none.jpg", "broken", "*.gif"), "No such file or directory")
-    bad |= {"empty": "got a folder, expected an image, or for a command a folder that holds some", "loop": "Too many levels of symbolic links", "half.jpg": "expected an image"}
+    bad["empty"] = "got a folder, expected an image, or for a command a folder that holds some"
+    bad |= {"loop": "Too many levels of symbolic links", "half.jpg": "expected an image"}
     bad["note.jpg"] = "expected an image, got 5 bytes"
     files = [tmp_path / name for name in (*bad, "good", "pictures", "*.[pP][nN]*")]
     done = cli("detect", *files, "--csv", tmp_path / "out.csv", "--model", weights)
