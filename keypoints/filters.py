@@ -44,7 +44,9 @@ LEAST = {"bend": 0.01, "round": 0.01}  # where it is not 0: what is narrower is 
 MOST_TEXT, MOST_LAYERS, MOST_PIXELS = 1_000_000, 16, 2**23
 GRID = 0.05  # outer-eye distances between the rays of the coarse grid
 BLUR = 0.15  # outer-eye distances, of what shines through a filter
+NEAR = 0.15  # outer-eye distances: as far a keypoint tells what covers the face
 SOFT = 0.04  # outer-eye distances behind the head's surface over which the head begins to hide a sheet
+COVERED = 0.1, 0.3  # confidence of keypoints below which a hand hides a filter, and from which on it does not
 BRIGHT_SKIN = 0.42  # linear: the 90 % of a well lit face's brightness, for which the pictures are painted
 
 
@@ -278,7 +280,11 @@ def corners(layer: Layer, pose: Pose) -> np.ndarray:
 
 
 def apply_filter(
-    image: np.ndarray, keypoints: np.ndarray, effect: Filter | str, pose: Pose | None = None
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    effect: Filter | str,
+    pose: Pose | None = None,
+    confidence: np.ndarray | None = None,
 ) -> np.ndarray:
     """Put a filter on one face.
 
@@ -287,15 +293,21 @@ def apply_filter(
         keypoints: (68, 2) pixels.
         effect: a filter or its name.
         pose: of the head, estimated from the keypoints by default.
+        confidence: (68,) in [0, 1], of the keypoints: where it is low something covers the face, and the filter, too.
 
     Returns:
         a new (H, W, 3) uint8 RGB image.
     """
     effect = load_filter(effect) if isinstance(effect, str) else effect
     pose = pose or estimate_pose(keypoints, image.shape[1::-1])
+    if confidence is None:
+        confidence = np.ones(NUM_KEYPOINTS)
     if effect.morph is not None:
+        moved = effect.morph[:NUM_KEYPOINTS].any(axis=1)
+        if (confidence[moved] < COVERED[1]).sum() > moved.sum() / 4:
+            return image.copy()  # it would bend what covers the face
         return _morph(image, np.asarray(keypoints, np.float64), effect.morph, pose)
-    return _apply_layers(image, np.asarray(keypoints, np.float64), effect.layers, pose)
+    return _apply_layers(image, np.asarray(keypoints, np.float64), effect.layers, pose, confidence)
 
 
 def dress(image: np.ndarray, faces: Iterable, effects: Sequence[Filter | str]) -> np.ndarray:
@@ -310,7 +322,7 @@ def dress(image: np.ndarray, faces: Iterable, effects: Sequence[Filter | str]) -
         return _dress_transparent(image, list(faces), effects)
     for face in sorted(faces, key=lambda face: -face.pose.distance / face.pose.focal):
         for effect in effects:
-            image = apply_filter(image, face.keypoints, effect, face.pose)
+            image = apply_filter(image, face.keypoints, effect, face.pose, face.confidence)
     return image
 
 
@@ -443,7 +455,17 @@ class _Grid:
         return np.clip(self.enlarged(edge.clip(-8, 8))[0] * self.step + 0.5, 0, 1)
 
 
-def _apply_layers(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pose: Pose) -> np.ndarray:
+def _covered(points: np.ndarray, confidence: np.ndarray, x: np.ndarray, y: np.ndarray, unit: float) -> np.ndarray:
+    """How far something covers the face at pixels x (W,), y (H,), (H, W) in [0, 1], by the keypoints (N, 2) nearby."""
+    across, along = (np.exp(-0.5 * ((at[:, None] - points[:, i]) / (NEAR * unit)) ** 2) for i, at in enumerate((x, y)))
+    low, high = COVERED
+    mean = (along * confidence) @ across.T / (along @ across.T + 1e-12)
+    return ((high - mean) / (high - low)).clip(0, 1)
+
+
+def _apply_layers(
+    image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Layer], pose: Pose, confidence: np.ndarray
+) -> np.ndarray:
     """Draw sheets on a head: rays are cast on a coarse grid, and their hits are interpolated for each pixel."""
     unit = pose.focal / pose.distance  # pixels
     surfaces = [layer.surface(pose) for layer in layers]
@@ -497,6 +519,9 @@ def _apply_layers(image: np.ndarray, keypoints: np.ndarray, layers: Sequence[Lay
             for plane, colour in zip(drawn, sheet, strict=True):
                 plane[pixels] = plane[pixels] * under + colour * over
             depth[pixels] = np.minimum(depth[pixels], far + np.float32(1e9) * (alpha < 0.02))
+    if (confidence < COVERED[1]).any():
+        [covered] = grid.enlarged(_covered(keypoints, confidence, grid.x, grid.y, unit))
+        drawn *= 1 - covered * (on_face * np.float32(1 / 255))
     through, coarse = 1 - drawn[3], grid.shape[::-1]
     if shade := max(layer.shadow for layer in layers):
         cover = cv2.resize(drawn[3], coarse, interpolation=cv2.INTER_AREA)

@@ -186,6 +186,19 @@ def test_smile_lifts_the_corners_of_the_mouth_alone(head):
     assert (morph[[48, 54], 1] < 0).all() and morph[48, 0] == -morph[54, 0]
 
 
+def test_what_covers_the_face_covers_the_filter(head):
+    image, points = head
+    hand = np.where(points[:, 1] > points[30, 1], 0.05, 1.0)  # before all that lies below the tip of the nose
+    drawn = {
+        name: [changed(image, apply_filter(image, points, name, confidence=own)).sum() for own in (None, hand)]
+        for name in ("sunglasses", "moustache", "smile")
+    }
+    assert drawn["sunglasses"][1] > 0.98 * drawn["sunglasses"][0] and drawn["smile"][1] == 0 < drawn["smile"][0]
+    assert drawn["moustache"][1] < 0.5 * drawn["moustache"][0]
+    face = Face(np.zeros(4), points, image.shape[1::-1], confidence=hand)
+    assert (dress(image, [face], ["smile"]) == image).all()
+
+
 # Filters of one's own -------------------------------------------------------------------------------------------------
 
 
