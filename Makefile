@@ -142,7 +142,6 @@ train: .venv/made
 
 photo: .venv/made
 	@$(PY) -m training.photo train $(PHOTO_OPTIONS)
-	@$(PY) -m training.confidence --model build/keypoints_model_2.safetensors
 
 detector: .venv/made
 	@$(PY) -m training.detector train $(DETECTOR_OPTIONS)

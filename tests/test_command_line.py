@@ -38,6 +38,7 @@ from keypoints.detection import Face, KeypointDetector
 from keypoints.files import sha256
 from keypoints.video import VideoFile
 from training import recipe as trainer
+from training.weights import DEFAULT_MODEL
 from training.evaluation import evaluate
 from training.splits import people_split
 from training.weights import load_model, save_model
@@ -224,10 +225,11 @@ def test_evaluate_prints_and_writes_the_figures_of_each_framing_and_network(cli,
 
 
 def test_evaluate_without_a_set_measures_the_test_set_and_names_missing_ones(
-    cli, weights, small_set, build, monkeypatch
+    cli, refusal, weights, small_set, build, monkeypatch
 ):
     monkeypatch.setattr("training.train.find_data", lambda: Data("sample", small_set.root))
     monkeypatch.setattr("training.__main__.find_wild", lambda folder: None)
+    assert "expected haar or box" in refusal("evaluate", "--framing", "centre", "--model", DEFAULT_MODEL)
     done = cli("evaluate", "--framing", "centre", "--model", weights)
     content = read_json(build / "evaluation.json")
     assert done.status == 0 and content["data"] == "sample" and list(content["models"][0]["test"]) == ["centre"]

@@ -76,7 +76,7 @@ def test_eight_crops_are_learned_by_heart():
     assert errors[-1] < 3 < errors[0]  # percent of the face's size
 
 
-def test_training_leaves_weights_a_record_and_a_usable_onnx_file(tmp_path, monkeypatch, few_heads):
+def test_training_leaves_weights_a_record_and_a_usable_onnx_file(tmp_path, monkeypatch, few_heads, capsys):
     monkeypatch.setattr(photo, "read_faces", lambda *_: ({"training": few_heads, "validation": few_heads}, [], []))
     out = tmp_path / "photo.safetensors"
     photo.main(["train", "--views", "16", "--epoch", "8", "--batch", "4", "--out", str(out), "--folder", str(tmp_path)])
@@ -84,6 +84,18 @@ def test_training_leaves_weights_a_record_and_a_usable_onnx_file(tmp_path, monke
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["recipe"]["views"] == 16 and len(record["history"]) == 2 and "rendered_box" in record["history"][-1]
     assert KeypointDetector(out, min_score=0)(PHOTOS / "grace_hopper.jpg")
+    assert capsys.readouterr().out.endswith("no wild/, so every keypoint's confidence stays one half\n")
+
+
+def test_training_ends_with_the_confidence_where_its_sets_are_there(tmp_path, monkeypatch, few_heads):
+    monkeypatch.setattr(photo, "read_faces", lambda *_: ({"training": few_heads, "validation": few_heads}, [], []))
+    fitted = []
+    monkeypatch.setattr("training.confidence.calibrate_file", lambda *given: fitted.append(given))
+    for name in ("official", "wild"):
+        (tmp_path / name).mkdir()
+    out = tmp_path / "photo.safetensors"
+    photo.main(["train", "--views", "4", "--epoch", "4", "--batch", "4", "--out", str(out), "--folder", str(tmp_path)])
+    assert fitted == [(out, tmp_path)]
 
 
 def test_teacher_labels_faces_on_which_its_views_agree(tmp_path, monkeypatch):

@@ -69,6 +69,16 @@ def test_similarity_ignores_the_brightness():
     assert alike[0, 5] > 0.95 and abs(alike[0, 1:5]).max() < splits.SIMILARITY
 
 
+def test_official_set_is_found_where_it_was_fetched_and_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    assert splits.official_set(tmp_path) is None
+    (tmp_path / "training_frames_keypoints.csv").touch()  # a folder of rendered heads has one, too
+    assert splits.official_set(tmp_path) is None
+    monkeypatch.setattr(splits, "DATA_DIR", tmp_path)
+    assert splits.official_set(tmp_path).root == tmp_path
+    (tmp_path / "official").mkdir()
+    assert splits.official_set(tmp_path).root == tmp_path / "official"
+
+
 def test_wild_folder_without_labels_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("KEYPOINTS_WILD", raising=False)
     with pytest.raises(FileNotFoundError, match=r"wild_keypoints\.csv is missing"):

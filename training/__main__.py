@@ -159,6 +159,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         measured.append(figures)
     if not measured:
         return 2
+    if not any(figures["test"] for figures in measured):
+        raise ValueError("got --framing centre alone, expected haar or box for networks that see crops of a face")
     content = {"data": data.name, "models": measured}
     print(f"{table(content)}\n\nNME, failures and AUC (NME_box, 7 %) in percent, [95 % interval over people].")
     if not options.csv and not official:

@@ -6,7 +6,7 @@ that the Haar cascades gave off every labelled face (``results/negatives.json``)
 that are not in the training set, since the network is better on its own training faces, and measured on others.
 
 Command line: ``python -m training.confidence --model FILE`` fits them and writes them into the weights, and their
-figures into the record beside.
+figures into the record beside. ``python -m training.photo train`` ends with it where both sets are there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from data_load import DATA_DIR, Data, person_of, read_image
+from data_load import DATA_DIR, person_of, read_image
 from keypoints.files import check_writable, lock, one_sentence, write_json
 from keypoints.geometry import crop_view
 from keypoints.network import CROP_FRAMING
@@ -28,7 +28,7 @@ from models import PhotoNet, logistic
 from training import metrics
 from training.evaluation import evaluate_framings
 from training.photo import MISPLACED, Faces, random_crop, read_faces, warp_averaged
-from training.splits import read_splits
+from training.splits import official_set, read_splits
 from training.weights import MODEL_DIR, load_model, save_model
 
 RIGHT_BELOW = 5.0  # percent of the face's size: a point with a smaller error counts as right
@@ -107,11 +107,12 @@ def calibrate(net: PhotoNet, folder: Path) -> dict:
     Returns:
         confidence and face_score: their figures on the test people, who were not used for any choice.
     """
-    for name in ("official", "wild"):
-        if not (folder / name).exists():
-            raise ValueError(f"{folder}: got no {name}/, expected one; the confidences stay one half without")
+    official = official_set(folder)
+    if official is None or not (folder / "wild").exists():
+        name = "wild" if official else "official"
+        raise ValueError(f"{folder}: got no {name}/, expected one; the confidences stay one half without")
     sets, _, _ = read_faces(folder)
-    folders = {"wild": folder / "wild", "official": folder / "official" / "training"}
+    folders = {"wild": folder / "wild", "official": official.image_dir("training")}
     cases = []
     for part, kinds, negatives in (("validation", ("frames", "wild"), "training"), ("test", ("frames",), "validation")):
         found = [crops_of(sets[part][kind], net.side) for kind in kinds if kind in sets[part]]
@@ -174,7 +175,8 @@ def calibrate_file(model: Path, folder: Path) -> dict:
         figures = calibrate(net, folder)
         kept = {name: value for name, value in record.items() if name not in ("weights", "sha256")}  # written anew
         save_model(net, model, kept | figures)
-        data = Data("official", folder / "official")
+        data = official_set(folder)
+        assert data is not None  # calibrate needed it
         files, people = (data.csv_file("training"), data.image_dir("training")), read_splits()["by_person"]
         names = data.dataset("training").names
         parts = {part: [name for name in names if person_of(name) in people[part]] for part in ("validation", "test")}

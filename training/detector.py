@@ -31,7 +31,7 @@ from models import FaceDetector
 from training.detector_data import DetectorViews, Picture, collate, face_boxes, normalise
 from training.loop import LoopRecipe, fit, make_parser
 from training.records import training_facts, write_arrays
-from training.splits import labelled_faces, read_splits, wild_groups
+from training.splits import labelled_faces, official_set, read_splits, wild_groups
 from training.weights import load_model, save_model
 
 POINTS_FILE = "detection_points.npz"
@@ -399,7 +399,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.task == "label":
         label(options.folder)
         return
-    photographs = any((options.folder / name).exists() for name in ("detection", "wild", "official"))
+    pictures = [options.folder / name for name in ("detection", "wild")]
+    photographs = official_set(options.folder) or any(map(Path.exists, pictures))
     views = options.views or (DetectorRecipe.views if photographs else SAMPLE_VIEWS)
     recipe = DetectorRecipe(views, options.epoch, options.batch, options.rate)
     given = options.hard, options.device, options.workers, options.minutes, options.start

@@ -56,7 +56,7 @@ from training.augmentation import Views
 from training.export import export_onnx
 from training.loop import LoopRecipe, fit
 from training.records import write_arrays
-from training.weights import DEFAULT_MODEL, MODEL_DIR
+from training.weights import DEFAULT_MODEL
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "emotion"
 NEUTRAL = EXPRESSIONS.index("neutral")
@@ -501,7 +501,7 @@ def save(net: ExpressionNet, factor: float, bias: float, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.expression", description=__doc__.splitlines()[0])
     add_sources(parser)
-    parser.add_argument("--out", type=Path, default=MODEL_DIR, metavar="DIR", help="of the files")
+    parser.add_argument("--out", type=Path, default=Path("build"), metavar="DIR", help="of the files")
     parser.add_argument("--views", type=int, default=ExpressionRecipe.views, help="faces that the network sees")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -509,6 +509,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_writable(path)
     recipe = ExpressionRecipe(views=options.views)
     sets = read_sets(options.emotion, options.expressions, options.rendered)
+    print({name: len(faces) for name, faces in sets.items()}, flush=True)
     test = sets.pop("rendered test")
     logits = held_out(sets, recipe, CACHE)
     factor, bias = calibrate(sets, logits)

@@ -29,7 +29,7 @@ from training.augmentation import Views
 from training.export import export_onnx
 from training.loop import LoopRecipe, fit
 from training.splits import labelled_faces
-from training.weights import DEFAULT_MODEL, MODEL_DIR
+from training.weights import DEFAULT_MODEL
 
 WIDER = 1.5  # how much more of the face the crops show from which the views are cut
 CLOSED, NARROW = 0.12, 0.18  # openings
@@ -139,6 +139,7 @@ def learn(folder: Path, keypoints: Path, recipe: EyeRecipe, out: Path) -> None:
         out: ONNX file.
     """
     eyes = read_eyes(folder, KeypointDetector(keypoints))
+    print({" ".join(key): len(own.openings) for key, own in eyes.items()}, flush=True)
     net, record = train(eyes, recipe, out)
     export_onnx(net, out)
     counts = {f"{part} {kind}": len(own.openings) for (part, kind), own in eyes.items()}
@@ -151,7 +152,7 @@ def learn(folder: Path, keypoints: Path, recipe: EyeRecipe, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.eyes", description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("data"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=MODEL_DIR / EYE_MODEL.name, metavar="FILE.onnx")
+    parser.add_argument("--out", type=Path, default=Path("build") / EYE_MODEL.name, metavar="FILE.onnx")
     parser.add_argument("--views", type=int, default=EyeRecipe.views, help="eyes that the network sees")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -6,10 +6,10 @@ network or an earlier one of the same size:
     python -m training.photo train --folder FOLDER --out build/teacher.safetensors --large
     python -m training.photo label --folder FOLDER --teacher build/teacher.safetensors
     python -m training.photo train --folder FOLDER --out build/photo.safetensors --teacher build/teacher.safetensors
-    python -m training.confidence --model build/photo.safetensors
 
 A training that was cut off goes on. FOLDER holds wild/, official/, rendered/ and unlabelled/, each optional; without
-any of them the sample's rendered heads are learned.
+any of them the sample's rendered heads are learned. Confidence and score are fitted at the end (training.confidence)
+where wild/ and official/ are there, on the people and photographs that are kept for validation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from training.detector import grey_image, held_out_names, read_boxes
 from training.detector_data import face_boxes
 from training.loop import LoopRecipe, fit, make_parser
 from training.records import training_facts
-from training.splits import labelled_faces, wild_groups
+from training.splits import labelled_faces, official_set, wild_groups
 from training.weights import load_model, save_model
 
 TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
@@ -523,6 +523,12 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = PhotoRecipe(options.views, options.epoch, options.batch, options.rate, small=options.small)
         given = options.hard, teacher, options.device, options.workers, options.minutes
         train(options.folder, options.out, recipe, net, *given, start=options.start)
+        if official_set(options.folder) and (options.folder / "wild").exists():
+            from training.confidence import calibrate_file  # which reads faces by this module
+
+            calibrate_file(options.out, options.folder)
+        else:
+            print(f"{options.folder}: got no official/ or no wild/, so every keypoint's confidence stays one half")
 
 
 if __name__ == "__main__":

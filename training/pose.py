@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--geometry", type=Path, default=Path("build/geometry.npz"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to find the zero of the pitch with")
     parser.add_argument("--rendered", type=Path, nargs="+", default=[], metavar="DIR", help="beside the sample")
-    parser.add_argument("--out", type=Path, default=POSE_MODEL, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=Path("build") / POSE_MODEL.name, metavar="FILE")
     options = parser.parse_args(arguments)
     if not options.geometry.exists():
         raise FileNotFoundError(f"{options.geometry} is not here: data/sample/geometry.py writes it, with Blender")

@@ -136,12 +136,20 @@ def wild_groups(part: str = "validation") -> dict[str, int]:
     return {name: number for number, group in enumerate(groups) for name in group}
 
 
+def official_set(folder: Path) -> Data | None:
+    """The official set in FOLDER/official, or in ``data/`` itself, where `make data` puts it; None where it is not."""
+    if (folder / "official").exists():
+        return Data("official", folder / "official")
+    own = Data("official", folder)
+    return own if folder.resolve() == DATA_DIR and own.csv_file("training").exists() else None
+
+
 def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
     """List the faces with 68 points that PhotoNet and the face detector learn from.
 
     Args:
-        folder: holds wild/ (photos and their wild_keypoints.csv), official/ and rendered/ (folders of
-            data/sample/render.py), each optional. The sample's heads are always there.
+        folder: holds wild/ (photos and their wild_keypoints.csv), official/ (see :func:`official_set`) and rendered/
+            (folders of data/sample/render.py), each optional. The sample's heads are always there.
 
     Yields:
         part ('training', 'validation' or 'test'), kind ('wild', 'frames' or 'rendered'), image file, and keypoints
@@ -151,9 +159,8 @@ def labelled_faces(folder: Path) -> Iterator[tuple[str, str, Path, np.ndarray]]:
         held = wild_groups("validation")
         for name, points in zip(*read_keypoints(folder / "wild" / WILD_CSV), strict=True):
             yield "validation" if name in held else "training", "wild", folder / "wild" / name, points
-    if (folder / "official").exists():
+    if data := official_set(folder):
         people = {person: part for part, group in read_splits()["by_person"].items() for person in group}
-        data = Data("official", folder / "official")
         names, keypoints = read_keypoints(data.csv_file("training"))
         for name, points in zip(names, keypoints - label_offset(keypoints)[:, None], strict=True):
             yield people.get(person_of(name), "training"), "frames", data.image_dir("training") / name, points
