@@ -38,10 +38,9 @@ from keypoints.detection import Face, KeypointDetector
 from keypoints.files import sha256
 from keypoints.video import VideoFile
 from training import recipe as trainer
-from training.weights import DEFAULT_MODEL
 from training.evaluation import evaluate
 from training.splits import people_split
-from training.weights import load_model, save_model
+from training.weights import DEFAULT_MODEL, load_model, save_model
 
 not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="it has no such devices, and links need a right")
 HEADER = ["file", "face", "left", "top", "width", "height"] + [f"{axis}{i}" for i in range(68) for axis in "xy"]
