@@ -147,12 +147,14 @@ def table(seen: Seen) -> str:
 
 def _row(face: TrackedFace, emotion: Emotion | None) -> str:
     number = f'<th scope="row">{face.id}</th>'
-    if emotion is None:
+    if face.state == LOST:
         return f'{number}<td colspan="5">not seen</td>'
     turn = face.pose.yaw, face.pose.pitch, face.pose.roll
     angles = "".join(f"<td>{angle:.0f}°</td>".replace("-0°", "0°") for angle in turn).replace("-", "−")
-    word = f"{UNSURE}, {emotion.likeliest}" if emotion.label == UNSURE else emotion.label
-    said = f"{word} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%"
+    said = "–"  # the free weights read no expression
+    if emotion:
+        word = f"{UNSURE}, {emotion.likeliest}" if emotion.label == UNSURE else emotion.label
+        said = f"{word} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%"
     sure = "–" if face.confidence is None else f"{100 * float(np.mean(face.confidence)):.0f}\N{NO-BREAK SPACE}%"
     return f"{number}{angles}<td>{said}</td><td>{sure}</td>"
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 from urllib.request import urlopen
@@ -24,6 +25,7 @@ from helpers import HOPPER, SHIPPED, file_names, png_head, refused
 from data_load import read_image
 from demo import page
 from keypoints.detection import KeypointDetector
+from keypoints.tracking import LOST
 from training.studies.browser import Browser, find_chromium, write_camera
 from training.studies.page import CLIP, DEMO, choose, frames_per_second, open_tab, served
 
@@ -62,6 +64,10 @@ def test_table_sentence_and_alt_text_describe_each_face(hopper):
     assert table.count("<tr>") == 2
     assert f"{emotion.likeliest} {100 * emotion.probability:.0f}\N{NO-BREAK SPACE}%" in table
     assert int(re.search(r"<td>(−?\d+)°", table)[1].replace("−", "-")) == round(face.pose.yaw)
+    unread = page.table(page.Seen(hopper.image, [face], {face.id: None}))  # as with the free weights
+    assert "not seen" not in unread and f"{abs(face.pose.pitch):.0f}°" in unread and "<td>–</td>" in unread
+    gone = page.table(page.Seen(hopper.image, [replace(face, state=LOST)], {face.id: None}))
+    assert "not seen" in gone
     nobody = page.Seen(hopper.image, [], {})
     assert page.sentence(nobody) == "No face was found in this picture." and page.table(nobody) == ""
     text = page.alt_text(hopper, ["tophat"], [page.POSE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from helpers import PHOTOS, face_points
 
 from keypoints.detection import KeypointDetector
-from keypoints.geometry import FACE_SHARE, REFERENCE_FIVE
+from keypoints.geometry import FACE_SHARE, REFERENCE_FIVE, five_points
 from keypoints.landmarks import REFERENCE_FACE
 from models import PhotoNet, expected_points
 from training import photo
@@ -115,6 +116,15 @@ def test_teacher_labels_faces_on_which_its_views_agree(tmp_path, monkeypatch):
     [(name, points)] = np.load(tmp_path / photo.TAUGHT_FILE).items()
     assert name == "unlabelled/a.jpg" and points.shape == (68, 2)
     assert np.abs(points - (face * 100 + 50)).max() < 5
+
+
+def test_starts_are_the_five_points_of_the_face_in_the_middle(tmp_path):
+    (tmp_path / "unlabelled" / "some").mkdir(parents=True)
+    shutil.copy(PHOTOS / "grace_hopper.jpg", tmp_path / "unlabelled" / "some")
+    [(name, five)] = photo.find_starts(tmp_path).items()
+    [face] = KeypointDetector()(PHOTOS / "grace_hopper.jpg")
+    assert name == "unlabelled/some/grace_hopper.jpg"
+    assert np.abs(five.reshape(5, 2) - five_points(face.keypoints)).max() < 3
 
 
 def test_weights_of_other_sizes_are_loaded_again(tmp_path):

@@ -40,6 +40,7 @@ from training.detector import POINTS_FILE, grey_image
 from training.detector_data import face_boxes
 from training.photo import (
     LABEL_MAP,
+    STARTS_FILE,
     TAUGHT_FILE,
     Faces,
     PhotoRecipe,
@@ -199,7 +200,7 @@ def teach(folder: Path, weights: Path) -> None:
         if faces := find(file):
             name = file.relative_to(folder).as_posix()
             starts[name] = five_points(faces[0].keypoints).ravel()
-    write_arrays(folder / "starts.npz", starts)
+    write_arrays(folder / STARTS_FILE, starts)
     label(folder, None, load_model(weights).eval())
     taught, moved = dict(np.load(folder / TAUGHT_FILE)), []
     for name, true in zip(*read_keypoints(folder / "ccby" / "keypoints.csv"), strict=True):

@@ -31,6 +31,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from data_load import NUM_KEYPOINTS, read_image, read_keypoints
+from keypoints.detection import KeypointDetector
 from keypoints.files import one_sentence
 from keypoints.geometry import REFERENCE_FIVE, face_crop, five_points
 from keypoints.landmarks import FLIP_INDEX
@@ -40,10 +41,12 @@ from training.augmentation import damage, source_crop, warp
 from training.detector import grey_image, held_out_names, read_boxes
 from training.detector_data import face_boxes
 from training.loop import LoopRecipe, fit, make_parser
-from training.records import training_facts
+from training.records import training_facts, write_arrays
 from training.splits import labelled_faces, official_set, wild_groups
 from training.weights import load_model, save_model
 
+UNLABELLED = "unlabelled", "expressions", "fer"  # folders of faces without points
+STARTS_FILE = "starts.npz"  # by file: five points of the detector
 TAUGHT_FILE = "taught.npz"  # by file: keypoints that a teacher found
 LABEL_MAP = "rendered_labels.npy"  # (68, 2): how far labels of rendered heads are moved, see moved_labels
 MISPLACED = 0.08  # of the face's size: from which mean error on keypoints do not fit the face
@@ -310,13 +313,29 @@ def placed(net: PhotoNet, starts: Starts, workers: int) -> tuple[np.ndarray, np.
     return np.stack(mean), np.array(scatter), np.array(score)
 
 
+def find_starts(folder: Path) -> dict[str, np.ndarray]:
+    """File → the five points (10,), pixels, of the face nearest to the middle of each picture without labels."""
+    detector, starts = KeypointDetector(), {}
+    for file in sorted(file for kind in UNLABELLED for file in (folder / kind).rglob("*.jpg")):
+        image = read_image(file)
+        pad = max(image.shape[:2]) // 4  # a face may fill the picture
+        framed = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+        middle = np.array(framed.shape[1::-1]) / 2
+        if faces := detector(framed):
+            points = min((face.keypoints for face in faces), key=lambda p: np.linalg.norm(p.mean(axis=0) - middle))
+            starts[file.relative_to(folder).as_posix()] = five_points(points - pad).ravel()
+    return starts
+
+
 def label(folder: Path, hard: Path | None, teacher: PhotoNet, workers: int = 1, agreement: float = 0.015) -> None:
     """Find the 68 points of faces without labels with a teacher; keep those on which its views agree.
 
-    ``starts.npz`` in the folder holds each face's five points and score by the detector, by file.
+    ``starts.npz`` in the folder holds each face's five points by file; it is made where it is not there.
     """
+    if not (folder / STARTS_FILE).exists():
+        write_arrays(folder / STARTS_FILE, find_starts(folder))
     held = {name.split("/")[1][:-4] for name in held_out_names(hard)}
-    known = np.load(folder / "starts.npz")
+    known = np.load(folder / STARTS_FILE)
     names = [name for name in known.files if name.split("/")[-1].rsplit("_b", 1)[0] not in held]
     sources, frames = [], []
     for name in names:
