@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 from torch import nn
 from torch.utils.data import Subset
 
@@ -95,13 +97,21 @@ def evaluate(
             scale = np.array([250 / min(raw[index]["image"].shape[:2]) for index in chosen], np.float32)[:, None, None]
             predicted = predicted + scale * label_offset(predicted / scale)[:, None]
     else:
-        detector, predicted = KeypointDetector(net), np.full_like(true, np.nan)
-        for i, index in enumerate(chosen):
+        detector = KeypointDetector(net)
+
+        def locate(index: int, face: np.ndarray) -> np.ndarray:
             image = raw[index]["image"]
             if framing == "box":
-                [predicted[i]] = detector.keypoints(image, detector.framing.boxes(whole[i]))
-                continue
-            predicted[i] = nearest_face([face.keypoints for face in detector(image)], whole[i])
+                return detector.keypoints(image, detector.framing.boxes(face))[0]
+            return nearest_face([face.keypoints for face in detector(image)], face)
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # each core has images of its own
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                predicted = np.array(list(pool.map(locate, chosen, whole)), true.dtype)
+        finally:
+            torch.set_num_threads(threads)
         found = np.isfinite(predicted).all(axis=(1, 2))
         if offset:
             predicted = predicted + label_offset(predicted)[:, None]
