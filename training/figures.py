@@ -231,25 +231,26 @@ def show_curves(history: Sequence[dict], title: str = "") -> Figure:
     return figure
 
 
-def show_study(runs: dict[str, dict], base: str | None = None) -> Figure:
+def show_study(runs: dict[str, dict], base: str | None = None, label: str = "") -> Figure:
     """Plot one line a run, the first at the top: its mean error as a dot, the 95 % interval over people as a line.
 
     Args:
         runs: label → figures with nme_box and interval (low, high or None), percent; nme_box_median, where it is there,
             is a bar.
         base: the label of the run that the others are compared with; drawn filled.
+        label: what the labels are, where they do not say it.
     """
     figure, ax = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(runs)))
-    for row, (label, run) in enumerate(runs.items()):
+    for row, (name, run) in enumerate(runs.items()):
         if run["interval"]:
             ax.plot(run["interval"], (row, row), "-", color="C0", linewidth=1.2)
-        ax.plot(run["nme_box"], row, "o", color="C0", markerfacecolor="C0" if label == base else "white")
+        ax.plot(run["nme_box"], row, "o", color="C0", markerfacecolor="C0" if name == base else "white")
         if "nme_box_median" in run:
             ax.plot(run["nme_box_median"], row, "|", color="C0", markersize=9, markeredgewidth=2)
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(f"{run['nme_box']:.2f}", (run["nme_box"], row), **place)
     ax.set_yticks(range(len(runs)), list(runs))
-    ax.set(xlabel="NME_box (%) of unseen people", ylim=(len(runs) - 0.4, -0.8))
+    ax.set(xlabel="NME_box (%) of unseen people", ylabel=label, ylim=(len(runs) - 0.4, -0.8))
     ax.grid(axis="y", visible=False)
     return figure
 
