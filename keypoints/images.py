@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import glob
 import io
 import logging
@@ -139,7 +140,8 @@ def read_image(path: str | Path, with_alpha: bool = False) -> np.ndarray:
         ValueError: "PATH: expected an image, got …", or more bytes or pixels than are read.
     """
     if os.path.isdir(path):
-        raise ValueError(f"{path}: got a folder, expected an image, or for a command a folder that holds some")
+        reason = "got a folder, expected an image, or for a command a folder that holds some"
+        raise IsADirectoryError(errno.EISDIR, reason, str(path))
     return decode_image(read_bytes(path), path, with_alpha)
 
 
