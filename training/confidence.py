@@ -20,7 +20,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from data_load import DATA_DIR, person_of, read_image
+from data_load import DATA_DIR, Data, person_of, read_image
 from keypoints.files import check_writable, lock, one_sentence, write_json
 from keypoints.geometry import crop_view
 from keypoints.network import CROP_FRAMING
@@ -98,6 +98,19 @@ def features_of(net: PhotoNet, crops: np.ndarray) -> tuple[torch.Tensor, torch.T
 Cases = tuple[np.ndarray, np.ndarray, np.ndarray]  # crops of faces, their keypoints in crop units, crops of no face
 
 
+def needed_set(folder: Path) -> Data:
+    """Return the official set of a folder.
+
+    Raises:
+        ValueError: it is missing, or the photographs of wild/ are.
+    """
+    official = official_set(folder)
+    if official is None or not (folder / "wild").exists():
+        name = "wild" if official else "official"
+        raise ValueError(f"{folder}: got no {name}/, expected one; the confidences stay one half without")
+    return official
+
+
 def calibrate(net: PhotoNet, folder: Path) -> dict:
     """Fit both regressions in place, on the validation people and photos.
 
@@ -107,10 +120,7 @@ def calibrate(net: PhotoNet, folder: Path) -> dict:
     Returns:
         confidence and face_score: their figures on the test people, who were not used for any choice.
     """
-    official = official_set(folder)
-    if official is None or not (folder / "wild").exists():
-        name = "wild" if official else "official"
-        raise ValueError(f"{folder}: got no {name}/, expected one; the confidences stay one half without")
+    official = needed_set(folder)
     sets, _, _ = read_faces(folder)
     folders = {"wild": folder / "wild", "official": official.image_dir("training")}
     cases = []
@@ -175,8 +185,7 @@ def calibrate_file(model: Path, folder: Path) -> dict:
         figures = calibrate(net, folder)
         kept = {name: value for name, value in record.items() if name not in ("weights", "sha256")}  # written anew
         save_model(net, model, kept | figures)
-        data = official_set(folder)
-        assert data is not None  # calibrate needed it
+        data = needed_set(folder)
         files, people = (data.csv_file("training"), data.image_dir("training")), read_splits()["by_person"]
         names = data.dataset("training").names
         parts = {part: [name for name in names if person_of(name) in people[part]] for part in ("validation", "test")}

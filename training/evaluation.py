@@ -109,7 +109,7 @@ def evaluate(
         torch.set_num_threads(1)  # each core has images of its own
         try:
             with ThreadPoolExecutor(threads) as pool:
-                predicted = np.array(list(pool.map(locate, chosen, whole)), true.dtype)
+                predicted = np.array(list(pool.map(locate, chosen, whole)), true.dtype).reshape(true.shape)
         finally:
             torch.set_num_threads(threads)
         found = np.isfinite(predicted).all(axis=(1, 2))

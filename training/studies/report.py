@@ -230,7 +230,7 @@ def peers_table() -> str:
         "given box is the one that the tool's detector would typically give of the true points. Times are those of a "
         "whole picture of 640×480 pixels on one core of a processor that calls itself "
         f"'{record['hardware']['processor']}'; the search in it takes {find['ours, full']:.0f} ms with our detector, "
-        f'{find["ours, fast"]:.0f} with the fast search, and {find["OpenCV Haar cascade"]:.0f} with the Haar cascade. '
+        f'{find["ours, fast"]:.0f} with `detect="fast"`, and {find["OpenCV Haar cascade"]:.0f} with the Haar cascade. '
         "**Not alike**: ours learned from other people of the same videos, dlib and LBF from 300-W, MediaPipe from "
         "pictures that are not public. MediaPipe takes no box and searches the square around it."
     )
