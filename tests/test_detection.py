@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -490,6 +491,7 @@ def test_a_face_counts_as_found_only_where_a_box_of_points_holds_the_true_centro
         return [] if offset is None else [Face(box, far), Face(box, near + offset)]
 
     monkeypatch.setattr(KeypointDetector, "__call__", call)
+    monkeypatch.setattr("training.evaluation.ThreadPoolExecutor", lambda _: ThreadPoolExecutor(1))  # in their order
     result = evaluate(FindsTheDot(), csv_file, folder, "haar")
     assert result.found.tolist() == [True, True, False, False]
     assert result.figures["n"] == 4 and result.figures["found"] == 2 and result.figures["fr_box_07"] >= 50
